@@ -1,0 +1,141 @@
+"""Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
+
+Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
+checkpoints that torch < 2.6 executes, a user dir imported twice, and hydra's compose function that moved.
+"""
+
+import argparse
+import collections
+import enum
+import functools
+import inspect
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fairseq.utils
+import hydra
+import numpy as np
+import omegaconf
+import torch
+from fairseq.data import Dictionary
+from fairseq.logging import meters
+from omegaconf import DictConfig
+
+from fairseq_skd.errors import UserError
+
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+def checkpoint_globals() -> list[Any]:
+    """What a real fairseq checkpoint holds besides tensors: classes whose construction runs no foreign code."""
+    nodes = [
+        node
+        for module in (omegaconf.nodes, omegaconf.base, omegaconf.dictconfig, omegaconf.listconfig)
+        for node in vars(module).values()
+        if inspect.isclass(node) and node.__module__.startswith("omegaconf") and not issubclass(node, Exception)
+    ]
+    meter_classes = [
+        meters.AverageMeter,
+        meters.TimeMeter,
+        meters.StopwatchMeter,
+        meters.MetersDict,
+    ]
+    multiarray = getattr(np, "_core", None) or np.core
+    scalar_types = {type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")}
+    return [
+        Dictionary,
+        argparse.Namespace,
+        collections.defaultdict,
+        typing.Any,
+        dict,
+        list,
+        int,
+        *nodes,
+        *meter_classes,
+        multiarray.multiarray.scalar,
+        np.dtype,
+        *scalar_types,
+    ]
+
+
+def prefer_weights_only() -> None:
+    """Make ``torch.load`` read weights, not programs, also where fairseq passes no ``weights_only`` or passes False."""
+    torch.serialization.add_safe_globals(checkpoint_globals())
+    if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
+        os.environ.setdefault(_FORCE, "1")
+
+
+def name_both_copies(package: Path) -> None:
+    """Make fairseq's ``import_user_module`` say which two copies of the user dir meet, and take one folder twice.
+
+    fairseq compares path strings: a link to the very folder that is imported fails like a second copy, and its message
+    names one of the two only.
+
+    Args:
+        package: the folder of the copy that is imported.
+    """
+    original = fairseq.utils.import_user_module
+    if getattr(original, "knows_fairseq_skd", False):
+        return
+
+    @functools.wraps(original)
+    def import_user_module(args: Any) -> None:
+        user_dir = getattr(args, "user_dir", None)
+        if user_dir is not None:
+            folder = Path(user_dir).expanduser().resolve()
+            if folder == package:
+                return
+            if folder.name == package.name:
+                raise UserError(
+                    f"common.user_dir={folder} is a second copy of fairseq_skd, {package} is already imported: "
+                    f"use one of the two (python -m fairseq_skd prints the path to give)"
+                )
+        original(args)
+
+    import_user_module.knows_fairseq_skd = True  # type: ignore[attr-defined]
+    fairseq.utils.import_user_module = import_user_module
+
+
+def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A Hydra YAML with ``key=value`` overrides applied, without Hydra's working directory and log files.
+
+    Args:
+        config_dir: folder of the YAML, relative to the current one or absolute.
+        config_name: its name, with or without ``.yaml``.
+        overrides: as on a command line.
+
+    Raises:
+        UserError: no such folder or file, an unknown key, or a value that does not parse.
+    """
+    folder = Path(config_dir).expanduser().resolve()
+    name = config_name[: -len(".yaml")] if config_name.endswith(".yaml") else config_name
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "no YAML at all"
+        raise UserError(f"--config-name {name} is not in {folder} (there: {known})")
+    if hasattr(hydra, "compose"):
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_dir
+
+        context = initialize_config_dir(config_dir=str(folder), version_base="1.1")
+    else:  # hydra 1.0
+        from hydra.experimental import compose as hydra_compose
+        from hydra.experimental import initialize_config_dir
+
+        context = initialize_config_dir(config_dir=str(folder))
+    try:
+        with context:
+            return hydra_compose(config_name=name, overrides=list(overrides))
+    except Exception as error:  # hydra raises a dozen kinds, all of them about what the user wrote
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{folder / name}.yaml with {' '.join(overrides) or 'no overrides'}: {reason}") from error
+
+
+def to_container(config: Any) -> Any:
+    """An omegaconf node as plain Python, interpolations resolved and enums as their names; others unchanged."""
+    if omegaconf.OmegaConf.is_config(config):
+        return omegaconf.OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return config.value if isinstance(config, enum.Enum) else config

@@ -1,0 +1,5 @@
+"""fairseq glue: the criterion ``skd_ctc``."""
+
+from fairseq_skd.criterions.skd_ctc import SkdCtcCriterion
+
+__all__ = ["SkdCtcCriterion"]

@@ -1,0 +1,1 @@
+"""What was pretrained: from a checkpoint file to layers that can be run and tapped."""

@@ -1,0 +1,205 @@
+"""Runs a pretrained encoder once and hands out the hidden states after the layers that somebody asked for."""
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fairseq.models.hubert.hubert import HubertConfig, HubertModel
+from fairseq.models.wav2vec.utils import pad_to_multiple
+from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+from fairseq.modules import GradMultiply
+from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
+from fairseq_skd.encoders.loading import PretrainedEncoder
+from fairseq_skd.encoders.masking import SpanMask
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What disturbs the encoder during training, and the generator's key.
+
+    Attributes:
+        time: spans of frames replaced by the mask embedding, None for none.
+        channel: spans of channels set to zero, None for none.
+        channel_first: zero the channels before the frames are replaced.
+        layerdrop: probability of skipping a layer.
+    """
+
+    time: SpanMask | None = None
+    channel: SpanMask | None = None
+    channel_first: bool = False
+    layerdrop: float = 0.0
+
+
+@dataclass
+class TrunkOutput:
+    """One forward pass.
+
+    Attributes:
+        taps: layer count -> hidden states after that many layers, (T, B, C), without the extra padding that the
+            attention works on.
+        padding_mask: (B, T) bool, true on padded frames; None when every frame is real.
+        frame_lengths: (B,) real frames.
+    """
+
+    taps: dict[int, Tensor]
+    padding_mask: Tensor | None
+    frame_lengths: Tensor
+
+
+def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: dict[str, Any]) -> nn.Module:
+    """A fairseq ``HubertModel`` or ``Wav2Vec2Model`` without its pretraining modules, with random weights.
+
+    Built from the classes, not through the pretraining task: that one would ask for its data and its dictionary.
+
+    Args:
+        pretrained: kind and architecture.
+        layers: how many transformer layers to build, at most the pretrained ones.
+        settings: dropouts and the like, fairseq's names; what the build of fairseq does not know is left out.
+    """
+    config = HubertConfig() if pretrained.kind == "hubert" else Wav2Vec2Config()
+    values = {**pretrained.architecture, **settings, "encoder_layers": layers}
+    if pretrained.kind == "hubert":
+        values["label_rate"] = -1.0
+    else:
+        values["quantize_targets"] = False
+    known = set(config.__dataclass_fields__)
+    cfg = OmegaConf.merge(OmegaConf.structured(config), {key: values[key] for key in values if key in known})
+    if pretrained.kind == "hubert":
+        task = OmegaConf.merge(
+            OmegaConf.structured(HubertPretrainingConfig()), {"data": ".", "sample_rate": pretrained.sample_rate}
+        )
+        model = HubertModel(cfg, task, [None])
+    else:
+        model = Wav2Vec2Model(cfg)
+    model.remove_pretraining_modules()
+    return model
+
+
+class Trunk(nn.Module):
+    """Feature extractor, masks and transformer layers, run by our own loop.
+
+    fairseq's loop does not say which layer a result belongs to once LayerDrop has skipped one, draws its masks from
+    generators outside any checkpoint, and counts frames by folding the padding mask. The modules and their parameters
+    are fairseq's, and so is the arithmetic.
+
+    Args:
+        pretrained: kind, architecture and, if it holds any, weights.
+        layers: how many layers to keep.
+        settings: dropouts and the like for :func:`build_fairseq_encoder`.
+        regularisation: masks and LayerDrop.
+        feature_grad_mult: scales the gradient of the feature extractor; 0 freezes it.
+    """
+
+    def __init__(
+        self,
+        pretrained: PretrainedEncoder,
+        layers: int,
+        settings: dict[str, Any],
+        regularisation: Regularisation,
+        feature_grad_mult: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.w2v_model = build_fairseq_encoder(pretrained, layers, settings)
+        self.proj: nn.Linear | None = None  # the teacher's head: fairseq's checkpoints keep it under this name
+        self.conv_layers = parse_conv_layers(pretrained.architecture["conv_feature_layers"])
+        self.crop_multiple = int(pretrained.architecture.get("crop_seq_to_multiple", 1))
+        self.regularisation = regularisation
+        self.feature_grad_mult = feature_grad_mult
+
+    @property
+    def layer_norm_first(self) -> bool:
+        """Pre-LN: hidden states leave a layer unnormalised, and a final norm follows the last one."""
+        return bool(self.w2v_model.encoder.layer_norm_first)
+
+    def forward(
+        self, source: Tensor, padding_mask: Tensor | None, taps: Collection[int], rng: np.random.Generator | None = None
+    ) -> TrunkOutput:
+        """Run up to the deepest tap.
+
+        Args:
+            source: (B, samples).
+            padding_mask: (B, samples) bool, true on padding, or None.
+            taps: layer counts (1-based) whose output is wanted.
+            rng: generator of masks and LayerDrop; None leaves the encoder undisturbed.
+        """
+        features = self._extract(source).transpose(1, 2)  # (B, C, T) -> (B, T, C)
+        lengths, padding = self._frames(source, padding_mask, features.size(1))
+        if features.size(1) % self.crop_multiple:
+            kept = features.size(1) - features.size(1) % self.crop_multiple
+            features, lengths = features[:, :kept], lengths.clamp(max=kept)
+            padding = padding[:, :kept] if padding is not None else None
+        model = self.w2v_model
+        features = model.layer_norm(features)
+        if model.post_extract_proj is not None:
+            features = model.post_extract_proj(features)
+        x = model.dropout_input(features)
+        if rng is not None:
+            x = self._mask(x, lengths, rng)
+        return TrunkOutput(self._layers(x, padding, frozenset(taps), rng), padding, lengths)
+
+    def _extract(self, source: Tensor) -> Tensor:
+        frozen = self.feature_grad_mult <= 0
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            features = self.w2v_model.feature_extractor(source)
+        if not frozen and self.feature_grad_mult != 1.0:
+            features = GradMultiply.apply(features, self.feature_grad_mult)
+        return features
+
+    def _frames(self, source: Tensor, padding_mask: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
+        """Real frames of each utterance, and the padding mask over frames."""
+        if padding_mask is None:
+            return torch.full((source.size(0),), frames, dtype=torch.long, device=source.device), None
+        samples = (~padding_mask.bool()).sum(dim=-1)
+        lengths = frame_lengths(samples, self.conv_layers)
+        padding = torch.arange(frames, device=source.device) >= lengths.unsqueeze(1)
+        return lengths, padding if bool(padding.any()) else None
+
+    def _mask(self, x: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
+        """SpecAugment on hidden features, (B, T, C)."""
+        batch, frames, channels = x.shape
+        settings = self.regularisation
+        time = settings.time.draw(lengths.tolist(), frames, rng) if settings.time else None
+        channel = settings.channel.draw([channels] * batch, channels, rng) if settings.channel else None
+        if channel is not None and settings.channel_first:
+            x = x.masked_fill(torch.from_numpy(channel).to(x.device).unsqueeze(1), 0)
+        if time is not None:
+            x = torch.where(torch.from_numpy(time).to(x.device).unsqueeze(2), self.w2v_model.mask_emb.type_as(x), x)
+        if channel is not None and not settings.channel_first:
+            x = x.masked_fill(torch.from_numpy(channel).to(x.device).unsqueeze(1), 0)
+        return x
+
+    def _layers(
+        self, x: Tensor, padding: Tensor | None, taps: frozenset[int], rng: np.random.Generator | None
+    ) -> dict[int, Tensor]:
+        """The transformer: a tap is the state after its layer's place, whether LayerDrop ran that layer or not."""
+        encoder = self.w2v_model.encoder
+        frames = x.size(1)
+        if padding is not None:
+            x = x.masked_fill(padding.unsqueeze(2), 0)
+        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        if not encoder.layer_norm_first:
+            x = encoder.layer_norm(x)
+        x, extra = pad_to_multiple(x, encoder.required_seq_len_multiple, dim=-2, value=0)
+        if extra and padding is None:
+            padding = torch.arange(frames + extra, device=x.device).expand(x.size(0), -1) >= frames
+        elif extra:
+            padding = F.pad(padding, (0, extra), value=True)
+        x = F.dropout(x, p=encoder.dropout, training=self.training).transpose(0, 1)  # (B, T, C) -> (T, B, C)
+        outputs: dict[int, Tensor] = {}
+        for count, layer in enumerate(encoder.layers, start=1):
+            dropped = rng is not None and self.regularisation.layerdrop > rng.random()
+            if not dropped:
+                x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False)
+            if count in taps:
+                outputs[count] = x[:frames]
+            if count == max(taps):
+                break
+        return outputs

@@ -1,0 +1,28 @@
+"""Writing files so that what was there is never lost: write beside, then rename."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a path beside ``path``; when the block ends well the file takes ``path``'s place, else it is deleted.
+
+    The folder of ``path`` is created if it is missing. On one file system the exchange is atomic.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)  # mkstemp makes 0600, which other members of a group could not read
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,5 @@
+"""fairseq glue: the model ``skd_ctc``, a pretrained trunk with a CTC head an exit."""
+
+from fairseq_skd.models.skd_ctc import SkdCtc
+
+__all__ = ["SkdCtc"]

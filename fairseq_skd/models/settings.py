@@ -1,0 +1,81 @@
+"""From the flat keys of ``model:`` to what the encoder is built with."""
+
+from typing import Any
+
+from fairseq_skd.encoders.masking import SpanMask
+from fairseq_skd.encoders.trunk import Regularisation
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.configuration import SkdCtcConfig
+
+# data2vec's and sequence-to-sequence keys: accepted in a YAML that is carried over, at the value that does nothing.
+_NO_EFFECT = {"load_ema": False, "autoregressive": False, "drop_path": 0, "layer_decay": 1, "zero_mask": False}
+
+
+def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
+    """Refuse values that would silently do nothing here.
+
+    Raises:
+        UserError: naming the key and the only value that it can have.
+    """
+    for key, value in _NO_EFFECT.items():
+        if cfg[key] != value:
+            raise UserError(f"model.{key}={cfg[key]} belongs to another model; skd_ctc can only have {key}={value}")
+    if cfg.blank_mode not in ("add", "set"):
+        raise UserError(f"model.blank_mode={cfg.blank_mode} is unknown: choose add or set")
+    for key in ("mask_prob", "mask_channel_prob", "layerdrop", "mask_dropout"):
+        if not 0 <= cfg[key] <= 1:
+            raise UserError(f"model.{key}={cfg[key]} is not a probability between 0 and 1")
+
+
+def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
+    """Settings of fairseq's encoder classes that fine-tuning overrides, under their names there."""
+    settings = {
+        "dropout": cfg.dropout,
+        "attention_dropout": cfg.attention_dropout,
+        "activation_dropout": cfg.activation_dropout,
+        "dropout_input": cfg.dropout_input,
+        "encoder_layerdrop": cfg.layerdrop,
+        "checkpoint_activations": cfg.checkpoint_activations,
+        "offload_activations": cfg.offload_activations,
+        "min_params_to_wrap": cfg.min_params_to_wrap,
+    }
+    if str(getattr(cfg.layer_type, "value", cfg.layer_type)) == "trf_adp":
+        settings.update(
+            layer_type="trf_adp",
+            adp_num=cfg.adp_num,
+            adp_dim=cfg.adp_dim,
+            adp_act_fn=cfg.adp_act_fn,
+            adp_trf_idx=cfg.adp_trf_idx,
+        )
+    return settings
+
+
+def regularisation(cfg: SkdCtcConfig) -> Regularisation:
+    """Masks and LayerDrop of fine-tuning."""
+    time = channel = None
+    if cfg.apply_mask and cfg.mask_prob > 0:
+        time = SpanMask(
+            prob=cfg.mask_prob,
+            length=cfg.mask_length,
+            selection=_name(cfg.mask_selection),
+            other=cfg.mask_other,
+            no_overlap=cfg.no_mask_overlap,
+            min_space=cfg.mask_min_space or 0,
+            min_spans=2,
+            same_count=cfg.require_same_masks,
+            dropout=cfg.mask_dropout,
+        )
+    if cfg.apply_mask and cfg.mask_channel_prob > 0:
+        channel = SpanMask(
+            prob=cfg.mask_channel_prob,
+            length=cfg.mask_channel_length,
+            selection=_name(cfg.mask_channel_selection),
+            other=cfg.mask_channel_other,
+            no_overlap=cfg.no_mask_channel_overlap,
+            min_space=cfg.mask_channel_min_space or 0,
+        )
+    return Regularisation(time, channel, cfg.mask_channel_before, cfg.layerdrop)
+
+
+def _name(choice: Any) -> str:
+    return str(getattr(choice, "value", choice))

@@ -1,0 +1,219 @@
+"""The model ``skd_ctc``: one pretrained trunk, a CTC head on its last layer and one on each student's layer.
+
+Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav2vec_ctc`` give them
+(``w2v_encoder.w2v_model.*``, ``w2v_encoder.proj.*``), the students' are ``student_heads.<l>.*``.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.distributed import utils as distributed_utils
+from fairseq.models import BaseFairseqModel, register_model
+from fairseq.tasks import FairseqTask
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor, nn
+
+from fairseq_skd.compat import to_container
+from fairseq_skd.encoders.exits import check_decode_layer, check_student_layers
+from fairseq_skd.encoders.loading import PretrainedEncoder, load_pretrained, load_weights
+from fairseq_skd.encoders.trunk import Trunk
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.configuration import SkdCtcConfig
+from fairseq_skd.models.heads import StudentHead, ctc_projection
+from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
+
+logger = logging.getLogger(__name__)
+
+
+@register_model("skd_ctc", dataclass=SkdCtcConfig)
+class SkdCtc(BaseFairseqModel):
+    """Self-teacher and self-students on one trunk (method section 1).
+
+    Attributes:
+        depth: L.
+        exits: layer counts that have a head here, the teacher's first: (L, l, ...), or (l,) when built to decode a
+            student.
+        student_layers: the students among them.
+        num_updates: updates done, set by fairseq before every step and after a restore.
+    """
+
+    def __init__(self, cfg: SkdCtcConfig, pretrained: PretrainedEncoder, symbols: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.depth = pretrained.depth
+        students = check_student_layers(cfg.student_layers, self.depth)
+        decoded = check_decode_layer(cfg.decode_layer, students, self.depth)
+        self.exits = (self.depth, *students) if decoded == self.depth else (decoded,)
+        self.student_layers = tuple(layer for layer in self.exits if layer != self.depth)
+        self.num_updates = 0
+        self._micro_batch = 0
+
+        self.w2v_encoder = Trunk(
+            pretrained, max(self.exits), encoder_settings(cfg), regularisation(cfg), cfg.feature_grad_mult
+        )
+        encoder = self.w2v_encoder.w2v_model
+        if pretrained.weights and not cfg.no_pretrained_weights:
+            load_weights(encoder, pretrained.weights, pretrained.source)
+        width = int(pretrained.architecture["encoder_embed_dim"])
+        final_norm = encoder.encoder.layer_norm if self.w2v_encoder.layer_norm_first else None
+        self.final_dropout = nn.Dropout(cfg.final_dropout)
+        if self.depth in self.exits:
+            self.w2v_encoder.proj = ctc_projection(width, symbols)
+        elif final_norm is not None:
+            encoder.encoder.layer_norm = nn.Identity()  # belongs to the teacher
+        self.student_heads = nn.ModuleDict(
+            {str(layer): StudentHead(width, symbols, final_norm) for layer in self.student_layers}
+        )
+        if cfg.freeze_regex is not None:
+            for name, parameter in self.w2v_encoder.named_parameters():
+                parameter.requires_grad_(re.fullmatch(cfg.freeze_regex, name) is None)
+
+    @classmethod
+    def build_model(cls, cfg: SkdCtcConfig, task: FairseqTask) -> "SkdCtc":
+        """Build from ``cfg.w2v_path`` for training, or from ``cfg.w2v_args`` when a fine-tuned checkpoint is loaded.
+
+        Raises:
+            UserError: see :func:`~fairseq_skd.encoders.loading.load_pretrained`; the audio was normalised otherwise in
+                pretraining; or a student layer does not exist.
+        """
+        refuse_foreign_keys(cfg)
+        if cfg.w2v_args is not None:
+            pretrained = PretrainedEncoder.from_w2v_args(to_container(cfg.w2v_args))
+        else:
+            if cfg.decode_layer != 0:
+                raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
+            pretrained = load_pretrained(cfg.w2v_path)
+            _keep_architecture(cfg, pretrained)
+        if bool(cfg.normalize) != pretrained.normalize:
+            raise UserError(
+                f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "
+                f"set task.normalize={str(pretrained.normalize).lower()}"
+            )
+        sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
+        if sample_rate != pretrained.sample_rate:
+            raise UserError(f"task.sample_rate={sample_rate} but the encoder was pretrained at {pretrained.sample_rate}")
+        if task.target_dictionary is None:
+            raise UserError("the task has no target dictionary: set task.labels and, for hubert, task.fine_tuning=true")
+        return cls(cfg, pretrained, len(task.target_dictionary))
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """fairseq calls this before every forward of an update; a new number starts its micro-batches from 0."""
+        super().set_num_updates(num_updates)
+        if num_updates != self.num_updates:
+            self._micro_batch = 0
+        self.num_updates = num_updates
+
+    def forward(self, source: Tensor, padding_mask: Tensor | None = None, **_: Any) -> dict[str, Any]:
+        """One pass through the trunk, all heads.
+
+        Args:
+            source: (B, samples), at the encoder's sampling rate.
+            padding_mask: (B, samples) bool, true on padding.
+
+        Returns:
+            ``encoder_out`` (T, B, V), logits of the first exit (the teacher, or the student that is decoded);
+            ``exit_logits``, layer count -> logits, for all exits; ``padding_mask`` and ``encoder_padding_mask``
+            (B, T) or None; ``frame_lengths`` (B,).
+        """
+        training_heads_only = self.num_updates < self.cfg.freeze_finetune_updates
+        with torch.no_grad() if training_heads_only else contextlib.nullcontext():
+            out = self.w2v_encoder(source, padding_mask, self.exits, self._generator())
+            taps = dict(out.taps)
+            if self.depth in taps and self.w2v_encoder.layer_norm_first:
+                taps[self.depth] = self.w2v_encoder.w2v_model.encoder.layer_norm(taps[self.depth])
+        logits = {layer: self._weigh_blank(self._head(layer, taps[layer])) for layer in self.exits}
+        return {
+            "encoder_out": logits[self.exits[0]],
+            "exit_logits": logits,
+            "encoder_padding_mask": out.padding_mask,
+            "padding_mask": out.padding_mask,
+            "frame_lengths": out.frame_lengths,
+        }
+
+    def get_logits(self, net_output: Mapping[str, Any], normalize: bool = False) -> Tensor:
+        """(T, B, V) logits of the decoded exit; a padded frame is blank with certainty."""
+        logits = net_output["encoder_out"]
+        padding = net_output["padding_mask"]
+        if padding is not None:
+            padding = padding.transpose(0, 1).unsqueeze(2)  # (B, T) -> (T, B, 1)
+            blank = torch.full_like(logits[0, 0], -torch.inf)
+            blank[0] = 0
+            logits = torch.where(padding, blank, logits)
+        return torch.log_softmax(logits.float(), dim=-1) if normalize else logits
+
+    def get_normalized_probs(
+        self, net_output: Mapping[str, Any], log_probs: bool, sample: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """(T, B, V) posteriors or their logarithms, float32."""
+        lprobs = self.get_logits(net_output, normalize=True)
+        return lprobs if log_probs else lprobs.exp()
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """Make a checkpoint's parameters those of this model: fill in new student heads, leave out unused exits."""
+        super().upgrade_state_dict_named(state_dict, name)
+        prefix = f"{name}." if name else ""
+        own = self.state_dict()
+        filled = [key for key in own if key.startswith("student_heads.") and prefix + key not in state_dict]
+        for key in filled if self.depth in self.exits else []:
+            state_dict[prefix + key] = self._initial(key, own[key], state_dict, prefix)
+        if filled and self.depth in self.exits:
+            heads = sorted({key.split(".")[1] for key in filled}, key=int)
+            logger.info("the checkpoint has no head for student layers %s: they start fresh", ", ".join(heads))
+        for key in [key for key in state_dict if key.startswith(prefix) and self._unused(key[len(prefix) :], own)]:
+            del state_dict[key]
+
+    def _initial(self, key: str, fresh: Tensor, state_dict: Mapping[str, Tensor], prefix: str) -> Tensor:
+        """A missing student parameter: its layer norm starts from the checkpoint's final one, the rest is fresh."""
+        final = key.split(".", 2)[2].replace("layer_norm", f"{prefix}w2v_encoder.w2v_model.encoder.layer_norm")
+        return state_dict[final].clone() if "layer_norm" in key and final in state_dict else fresh
+
+    def _unused(self, key: str, own: Mapping[str, Tensor]) -> bool:
+        """A parameter of an exit that this model was not built with."""
+        if key in own:
+            return False
+        if key.startswith("student_heads."):
+            return True
+        return self.depth not in self.exits and key.startswith(
+            ("w2v_encoder.proj.", "w2v_encoder.w2v_model.encoder.layers.", "w2v_encoder.w2v_model.encoder.layer_norm.")
+        )
+
+    def _head(self, layer: int, hidden: Tensor) -> Tensor:
+        if layer == self.depth:
+            return self.w2v_encoder.proj(self.final_dropout(hidden))
+        return self.student_heads[str(layer)](hidden, self.final_dropout)
+
+    def _weigh_blank(self, logits: Tensor) -> Tensor:
+        if self.cfg.blank_weight == 0:
+            return logits
+        change = torch.zeros_like(logits[0, 0])
+        change[0] = self.cfg.blank_weight
+        if self.cfg.blank_mode == "add":
+            return logits + change
+        is_blank = torch.arange(logits.size(-1), device=logits.device) == 0
+        return torch.where(is_blank, change, logits)
+
+    def _generator(self) -> np.random.Generator | None:
+        """Masks and LayerDrop of this forward pass: a function of seed, update, micro-batch and worker alone."""
+        if not self.training:
+            return None
+        worker = distributed_utils.get_data_parallel_rank() if torch.distributed.is_initialized() else 0
+        key = (self.cfg.seed, self.num_updates, self._micro_batch, worker)
+        self._micro_batch += 1
+        return np.random.default_rng([abs(int(part)) for part in key])
+
+
+def _keep_architecture(cfg: SkdCtcConfig, pretrained: PretrainedEncoder) -> None:
+    """Write the encoder's configuration into what fairseq saves, so that a checkpoint can be built without the file.
+
+    fairseq hands ``build_model`` a copy of ``cfg.model`` whose parent is the root configuration it later saves.
+    """
+    root = cfg._get_parent() if isinstance(cfg, DictConfig) else None
+    for node in (cfg, OmegaConf.select(root, "model") if isinstance(root, DictConfig) else None):
+        if isinstance(node, DictConfig):
+            with open_dict(node):
+                node.w2v_args = pretrained.to_w2v_args()

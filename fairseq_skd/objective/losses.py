@@ -1,0 +1,102 @@
+"""The terms of the objective, each summed over the batch, in float32 whatever the model's precision.
+
+All of them take log posteriors of layout (T, B, V) and the number of real frames of each utterance; padded frames and
+utterances left out never enter, neither in the value nor in the gradient.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """(B,) lengths -> (T, B) bool, true on real frames."""
+    return torch.arange(frames, device=lengths.device).unsqueeze(1) < lengths
+
+
+def feasible(targets: Tensor, target_lengths: Tensor, frame_lengths: Tensor) -> Tensor:
+    """Which utterances have a CTC path at all: a frame a unit, and a blank between equal neighbours.
+
+    Args:
+        targets: (B, S) unit indices, anything beyond ``target_lengths``.
+        target_lengths: (B,) units.
+        frame_lengths: (B,) real frames.
+
+    Returns:
+        (B,) bool.
+    """
+    positions = torch.arange(1, targets.size(1), device=targets.device)
+    repeats = (targets[:, 1:] == targets[:, :-1]) & (positions < target_lengths.unsqueeze(1))
+    return target_lengths + repeats.sum(dim=1) <= frame_lengths
+
+
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    frame_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int = 0,
+    zero_infinity: bool = False,
+) -> Tensor:
+    """CTC's negative log likelihood in nats, summed over the batch (L_teacher, and the first term of L_student).
+
+    Args:
+        log_probs: (T, B, V), float32.
+        targets: (B, S).
+        frame_lengths: (B,) real frames.
+        target_lengths: (B,) units.
+        blank: index of the blank symbol.
+        zero_infinity: infinite losses and their gradients become zero.
+
+    Returns:
+        a scalar.
+    """
+    # The native kernel, not cuDNN's: that one wants int32 targets and differs from the CPU's on infeasible ones.
+    with torch.backends.cudnn.flags(enabled=False):
+        return F.ctc_loss(
+            log_probs,
+            targets,
+            frame_lengths,
+            target_lengths,
+            blank=blank,
+            reduction="sum",
+            zero_infinity=zero_infinity,
+        )
+
+
+def frame_kl(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    frame_lengths: Tensor,
+    temperature: float = 1.0,
+    stop_gradient: bool = True,
+) -> Tensor:
+    """L_SKD: KL(p_T(t) || p_S(t)) in nats, summed over real frames and over the batch (paper: eq. of L_SKD).
+
+    Summed like CTC's likelihood, so that both terms of the student's loss have the scale of an utterance. Blank frames
+    count: the paper finds that masking them does not help here.
+
+    Args:
+        teacher_logits: (T, B, V).
+        student_logits: (T, B, V).
+        frame_lengths: (B,) real frames.
+        temperature: divides both logits; the term is multiplied by its square, which keeps the gradient's scale.
+        stop_gradient: the teacher is a fixed target.
+
+    Returns:
+        a scalar, float32.
+    """
+    if stop_gradient:
+        teacher_logits = teacher_logits.detach()
+    real = frame_mask(frame_lengths, teacher_logits.size(0))
+    # Real frames only, before the softmax: padded ones cost nothing and cannot turn into NaN. (T, B, V) -> (N, V)
+    teacher = F.log_softmax(teacher_logits[real].float() / temperature, dim=-1)
+    student = F.log_softmax(student_logits[real].float() / temperature, dim=-1)
+    return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
+
+
+def combine(teacher_loss: Tensor, student_losses: list[Tensor], alpha: float) -> Tensor:
+    """(1 - alpha) L_teacher + alpha L_student, L_student the mean over students; L_teacher alone without students."""
+    if not student_losses:
+        return teacher_loss
+    return (1 - alpha) * teacher_loss + alpha * torch.stack(student_losses).mean()

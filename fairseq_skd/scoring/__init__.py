@@ -1,0 +1,1 @@
+"""From logits to units to error counts; pure functions that training, decoding and analysis share."""
