@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,7 @@ def checkpoint_globals() -> list[Any]:
         meters.StopwatchMeter,
         meters.MetersDict,
     ]
-    multiarray = getattr(np, "_core", None) or np.core
-    scalar_types = {type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")}
+    scalar_types = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"}
     return [
         Dictionary,
         argparse.Namespace,
@@ -56,10 +55,22 @@ def checkpoint_globals() -> list[Any]:
         int,
         *nodes,
         *meter_classes,
-        multiarray.multiarray.scalar,
+        *map(_numpy_scalar, ("numpy.core.multiarray", "numpy._core.multiarray")),
         np.dtype,
         *scalar_types,
     ]
+
+
+@functools.cache
+def _numpy_scalar(module: str) -> Callable[[np.dtype, bytes], Any]:
+    """numpy's constructor of scalars under a module's name: numpy 2 moved it, and checkpoints hold either name."""
+    multiarray = (getattr(np, "_core", None) or np.core).multiarray
+
+    def scalar(dtype: np.dtype, content: bytes) -> Any:
+        return multiarray.scalar(dtype, content)
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
 
 
 def prefer_weights_only() -> None:

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from fairseq_skd.errors import UserError
 
+# Far beyond any feature extractor, and so little that reading the text costs nothing whatever it says.
+LONGEST_TEXT = 2000
+MOST_LAYERS = 100
+
 
 class ConvLayer(NamedTuple):
     """One convolution of the feature extractor."""
@@ -26,10 +30,12 @@ def parse_conv_layers(text: str) -> list[ConvLayer]:
     Raises:
         UserError: anything else.
     """
-    complaint = f"conv_feature_layers={text!r} is not a sum of lists of (channels, kernel, stride) triples"
+    complaint = f"conv_feature_layers={str(text)[:200]!r} is not a sum of lists of (channels, kernel, stride) triples"
+    if not isinstance(text, str) or len(text) > LONGEST_TEXT:
+        raise UserError(complaint)
     try:
         layers = _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, ValueError, RecursionError) as error:
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(complaint) from error
     if not isinstance(layers, list) or not layers:
         raise UserError(complaint)
@@ -50,7 +56,12 @@ def _value(node: ast.expr) -> list | tuple | int:
         left, right = _value(node.left), _value(node.right)
         if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
             return left + right
-        if isinstance(node.op, ast.Mult) and isinstance(left, list) and isinstance(right, int) and right <= 100:
+        if (
+            isinstance(node.op, ast.Mult)
+            and isinstance(left, list)
+            and isinstance(right, int)
+            and len(left) * right <= MOST_LAYERS
+        ):
             return left * right
     raise ValueError(ast.dump(node))
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +38,17 @@ ARCHITECTURE = (
     "attn_type",
     "pos_enc_type",
 )
+_SIZES = (
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "conv_pos",
+    "conv_pos_groups",
+    "sample_rate",
+)
 KINDS = ("hubert", "wav2vec2")
 FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", "skd_ctc")
-# Tensors of the pretraining task, which fine-tuning leaves behind.
-PRETRAINING_ONLY = ("label_embs_concat", "final_proj", "target_glu", "quantizer", "project_q", "input_quantizer")
 TAKEN = "model.w2v_path takes a fairseq HuBERT or wav2vec 2.0 pretraining checkpoint"
 
 
@@ -83,7 +91,7 @@ class PretrainedEncoder:
         Raises:
             UserError: not the configuration of an encoder that can be built.
         """
-        model, task = w2v_args.get("model") or {}, w2v_args.get("task") or {}
+        model, task = _section(w2v_args, "model"), _section(w2v_args, "task")
         kind = model.get("_name") or model.get("arch") or ""
         if kind not in KINDS:
             raise UserError(f"{source} {_describe(kind)}; {TAKEN}")
@@ -91,10 +99,17 @@ class PretrainedEncoder:
         for key in ("encoder_layers", "encoder_embed_dim", "conv_feature_layers"):
             if key not in architecture:
                 raise UserError(f"{source} does not say its {key}, so the encoder cannot be built; {TAKEN}")
-        parse_conv_layers(architecture["conv_feature_layers"])  # fairseq evaluates this string: check it first
+        sample_rate = task.get("sample_rate") or 16000
+        for key, value in {**architecture, "sample_rate": sample_rate}.items():
+            if key in _SIZES and (type(value) is not int or value < 1):
+                raise UserError(f"{source}: {key}={value!r} is not a positive integer, so the encoder cannot be built")
+        try:
+            parse_conv_layers(architecture["conv_feature_layers"])  # fairseq evaluates this string: check it first
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
         _refuse_variants(model, source)
         normalize = task.get("normalize", model.get("normalize", False))
-        return cls(kind, architecture, bool(normalize), int(task.get("sample_rate") or 16000), source=source)
+        return cls(kind, architecture, bool(normalize), sample_rate, source=source)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,25 +119,31 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        the checkpoint with ``cfg`` a plain dict (new style), or with ``args`` a namespace (old style), and ``model``.
+        the checkpoint with ``cfg`` a plain dict whose ``model`` and ``task`` are dicts (new style), or with ``cfg``
+        None and ``args`` a namespace (old style); and with ``model``, the weights.
 
     Raises:
         UserError: missing, truncated, not a checkpoint, or holding objects that are not on the allow-list.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"checkpoint {file} does not exist")
+        raise UserError(f"checkpoint {file} {'is a folder' if file.is_dir() else 'does not exist'}")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"checkpoint {file} is refused: {_reason(error)}") from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
+    except Exception as error:  # what torch raises over a damaged file is of a dozen kinds
         raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a PyTorch file") from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
-    if state.get("cfg") is not None:
-        state["cfg"] = to_container(state["cfg"])
-    elif state.get("args") is None:
+    try:
+        cfg = to_container(state.get("cfg"))
+    except Exception as error:  # an interpolation that leads nowhere, or nodes that another omegaconf wrote
+        raise UserError(f"checkpoint {file}: its 'cfg' cannot be read ({str(error).partition(chr(10))[0]})") from error
+    state["cfg"] = None
+    if isinstance(cfg, dict) and cfg:
+        state["cfg"] = {**cfg, "model": _section(cfg, "model"), "task": _section(cfg, "task")}
+    elif not isinstance(state.get("args"), argparse.Namespace):
         raise UserError(f"checkpoint {file} has neither 'cfg' nor 'args': it is not a fairseq checkpoint")
     return state
 
@@ -134,9 +155,9 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
         UserError: see :func:`load_checkpoint`; or the checkpoint is of another kind, which the sentence names.
     """
     state = load_checkpoint(path)
-    cfg = state.get("cfg") or _from_namespace(state["args"])
-    name = (cfg.get("model") or {}).get("_name") or (cfg.get("model") or {}).get("arch") or ""
-    if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
+    cfg = state["cfg"] or _from_namespace(state["args"])
+    name = str(cfg["model"].get("_name") or cfg["model"].get("arch") or "")
+    if name in FINE_TUNED or any(str(key).startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
             f"model.w2v_path={path} is a fine-tuned checkpoint ({name or 'with a CTC head'}): start from it with "
             f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
@@ -153,7 +174,7 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
         UserError: a parameter is missing or has another shape.
     """
     wanted = module.state_dict()
-    missing = [name for name in wanted if name not in weights]
+    missing = [name for name in wanted if not isinstance(weights.get(name), Tensor)]
     if missing:
         raise UserError(f"{source} lacks {len(missing)} of the encoder's {len(wanted)} tensors, first {missing[0]}")
     for name, tensor in wanted.items():
@@ -167,6 +188,14 @@ def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:
     """An old-style flat namespace in the shape of the new configuration."""
     values = dict(vars(args))
     return {"model": {**values, "_name": values.get("arch")}, "task": values}
+
+
+def _section(config: Any, name: str) -> dict[str, Any]:
+    """A part of a configuration; fairseq keeps that of a model without a dataclass as a namespace."""
+    section = config.get(name) if isinstance(config, Mapping) else None
+    if isinstance(section, argparse.Namespace):
+        return dict(vars(section))
+    return dict(section) if isinstance(section, Mapping) else {}
 
 
 def _describe(kind: str) -> str:
@@ -185,9 +214,8 @@ def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The one line of torch's page-long message that names what was found."""
-    for line in str(error).splitlines():
-        if "Unsupported global" in line or "GLOBAL" in line:
-            found = line.split("GLOBAL")[-1].split("was not")[0].strip()
-            return f"it holds {found}, which is not on the allow-list of checkpoint contents and could run code"
-    return "its pickle holds something other than weights and configuration"
+    """What torch's page-long message names as found."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return f"it holds {found[1]}, which is not on the allow-list of checkpoint contents and could run code"
+    return "it is not a PyTorch file, or its pickle holds something other than weights and configuration"

@@ -48,6 +48,11 @@ class SpanMask:
             raise UserError(f"mask selection {self.selection!r} is unknown: choose one of {', '.join(SELECTIONS)}")
         if self.length < 1:
             raise UserError(f"a mask length of {self.length} is not positive")
+        if self.other < 0 or (self.selection == "uniform" and self.other > 2 * self.length):
+            raise UserError(
+                f"mask other={self.other} is out of range for selection {self.selection} and length {self.length}: "
+                f"it is at least 0, and at most twice the length if the selection is uniform"
+            )
 
     def draw(self, sizes: Sequence[int], width: int, rng: np.random.Generator) -> np.ndarray:
         """Draw a mask.

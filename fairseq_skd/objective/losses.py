@@ -25,7 +25,7 @@ def feasible(targets: Tensor, target_lengths: Tensor, frame_lengths: Tensor) -> 
     Returns:
         (B,) bool.
     """
-    positions = torch.arange(1, targets.size(1), device=targets.device)
+    positions = torch.arange(targets.size(1), device=targets.device)[1:]  # of each unit that has a left neighbour
     repeats = (targets[:, 1:] == targets[:, :-1]) & (positions < target_lengths.unsqueeze(1))
     return target_lengths + repeats.sum(dim=1) <= frame_lengths
 

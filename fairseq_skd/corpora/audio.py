@@ -1,0 +1,122 @@
+"""What a manifest needs to know of an audio file, read the way fairseq reads it later; conversion to 16 kHz."""
+
+import io
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from fairseq_skd.corpora.problems import Fault, Kind
+
+SAMPLE_RATE = 16000
+
+CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+"""(kernel, stride) of the feature extractor that HuBERT and wav2vec 2.0 share; nothing is padded."""
+
+_UNKNOWN_LENGTH = 2**62  # libsndfile's count where a header holds none is 2**63 - 1
+
+
+class Audio(NamedTuple):
+    """An audio file's samples per channel, samples per second, and channels."""
+
+    samples: int
+    rate: int
+    channels: int
+
+
+def frames(samples: int) -> int:
+    """How many frames the encoder makes of that many samples at 16 kHz."""
+    for kernel, stride in CONVOLUTIONS:
+        samples = max(0, (samples - kernel) // stride + 1)
+    return samples
+
+
+def inspect(path: str, decode: bool = False) -> Audio | Fault:
+    """Samples, rate and channels of a file, or why fairseq could not read it.
+
+    The count is the header's. That is what decoding yields for WAV, and for Ogg, where libsndfile takes it from the
+    last page; a FLAC file that was cut short still announces its whole length, so its last sample is read as well.
+
+    Args:
+        path: the file.
+        decode: decode the file from beginning to end, which finds what fairseq would fail on or read too short, and
+            samples that are no numbers.
+    """
+    if not os.path.isfile(path):  # libsndfile would wait for ever on a pipe
+        return _unreadable(path, FileNotFoundError())
+    try:
+        with soundfile.SoundFile(path) as file:
+            audio = Audio(file.frames, file.samplerate, file.channels)
+            if audio.samples >= _UNKNOWN_LENGTH:
+                return Fault(Kind.UNREADABLE, "its header does not say how long it is")
+            if decode:
+                wave = _decode(file)
+                return wave if isinstance(wave, Fault) else audio
+            if file.format not in ("WAV", "OGG") and audio.samples:
+                file.seek(audio.samples - 1)
+                if len(file.read(1)) != 1:
+                    return Fault(Kind.UNREADABLE, f"it ends before the {audio.samples} samples of its header")
+            return audio
+    except (RuntimeError, TypeError) as error:  # libsndfile's own errors; the other for names that end in .raw
+        return _unreadable(path, error)
+
+
+def _decode(file: soundfile.SoundFile) -> NDArray[np.float32] | Fault:
+    """All samples of an open file, (samples,) or (samples, channels), or why they are unfit."""
+    wave = file.read(dtype="float32")  # in one stroke, as fairseq does: read in blocks, a damaged Ogg file seems whole
+    if len(wave) != file.frames:
+        return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {len(wave)} of {file.frames} samples")
+    if not np.isfinite(wave).all():
+        return Fault(Kind.UNREADABLE, "some of its samples are no finite numbers")
+    return wave
+
+
+def _unreadable(path: str, error: Exception) -> Fault:
+    """Why ``path`` could not be opened or decoded, as far as the file system knows more than libsndfile."""
+    if not os.path.exists(path):
+        return Fault(Kind.MISSING, f"looked for {path}")
+    if not os.path.isfile(path):
+        return Fault(Kind.UNREADABLE, "it is not a file")
+    if not os.access(path, os.R_OK):
+        return Fault(Kind.UNREADABLE, "no permission to read it")
+    if os.path.getsize(path) == 0:
+        return Fault(Kind.UNREADABLE, "it has 0 bytes")
+    reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+    return Fault(Kind.UNREADABLE, reason or "damaged or cut short")
+
+
+def resampled_length(samples: int, rate: int) -> int:
+    """How many samples ``samples`` at ``rate`` become at 16 kHz, rounded to the nearest."""
+    return (2 * samples * SAMPLE_RATE + rate) // (2 * rate)
+
+
+def convert(source: str, target: str) -> int | Fault:
+    """Write a one-channel file as 16 kHz, 16-bit FLAC.
+
+    Args:
+        source: the file to read.
+        target: the file to write; its folder is created.
+
+    Returns:
+        the samples written, or why ``source`` could not be read.
+
+    Raises:
+        OSError: if ``target`` cannot be written.
+    """
+    try:
+        with soundfile.SoundFile(source) as file:
+            wave, rate = _decode(file), file.samplerate
+    except RuntimeError as error:
+        return _unreadable(source, error)
+    if isinstance(wave, Fault):
+        return wave
+    converted = soxr.resample(wave, rate, SAMPLE_RATE, quality="VHQ")
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    encoded = io.BytesIO()  # by way of memory: libsndfile does not tell why it cannot write to a disk
+    soundfile.write(encoded, converted, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    Path(target).write_bytes(encoded.getbuffer())
+    return len(converted)

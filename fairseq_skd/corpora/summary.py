@@ -1,0 +1,34 @@
+"""A prepared corpus in a few lines: what each split holds, and what splits share."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from fairseq_skd.corpora.audio import SAMPLE_RATE
+from fairseq_skd.corpora.validation import Utterance
+from fairseq_skd.corpora.writing import by_split
+
+
+def summary(utterances: Sequence[Utterance], out: Path) -> str:
+    """A table with a row for each split, a note for each pair of splits with common files or speakers, and ``out``."""
+    splits = by_split(utterances)
+    width = max(len("split"), *map(len, splits))
+    lines = [f"{'split':{width}}  utterances    hours  speakers    words  letters"]
+    for split, members in splits.items():
+        texts = [member.record.text for member in members]
+        hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600
+        speakers = len({member.record.speaker for member in members} - {""}) or "-"
+        words, letters = sum(len(text.split()) for text in texts), sum(len(text.replace(" ", "")) for text in texts)
+        lines.append(f"{split:{width}}  {len(members):10}  {hours:7.3f}  {speakers:>8}  {words:7}  {letters:7}")
+    return "\n".join([*lines, *_shared(splits), f"written to {out}"])
+
+
+def _shared(splits: dict[str, list[Utterance]]) -> Iterator[str]:
+    """A note for each pair of splits that share audio files or speakers: harmless for subsets, not for test sets."""
+    files = {split: {member.audio for member in members} for split, members in splits.items()}
+    speakers = {split: {member.record.speaker for member in members} - {""} for split, members in splits.items()}
+    for left, right in combinations(splits, 2):
+        for kind, sets in (("audio file(s)", files), ("speaker(s)", speakers)):
+            common = len(sets[left] & sets[right])
+            if common:
+                yield f"note: {left} and {right} share {common} {kind}"

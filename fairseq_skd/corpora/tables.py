@@ -1,0 +1,160 @@
+"""Reading a table of recordings: TSV, CSV or JSON lines with columns path and text, optionally split and speaker."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fairseq_skd.corpora.problems import Fault, Kind, Problem
+from fairseq_skd.errors import UserError
+
+REQUIRED = ("path", "text")
+OPTIONAL = ("split", "speaker")
+
+
+class Record(NamedTuple):
+    """One utterance as its source states it: nothing is checked yet.
+
+    ``path`` is relative to the audio root or absolute; ``speaker`` may be empty; ``source`` and ``line`` (1-based) say
+    where it was read.
+    """
+
+    path: str
+    text: str
+    split: str
+    speaker: str
+    source: str
+    line: int
+
+    def problem(self, fault: Fault) -> Problem:
+        """``fault``, located at this record."""
+        return Problem(fault, self.source, self.line, self.path)
+
+
+class _Row(NamedTuple):
+    """A line of a table: its cells by column, or the fault that kept them from being read."""
+
+    line: int
+    cells: dict[str, object]
+    fault: Fault | None = None
+
+
+def read_table(table: Path, split: str | None = None) -> tuple[list[Record], list[Problem]]:
+    """Read a table; its format is told from the suffix ``.tsv``, ``.csv`` or ``.jsonl``.
+
+    Args:
+        table: UTF-8 text. TSV and CSV begin with a line that names the columns; TSV has no quoting.
+        split: the split of every row where the table has no column ``split``; None stands for ``train``.
+
+    Returns:
+        the records in the table's order, and the problems of the rows that could not become one.
+
+    Raises:
+        UserError: if the table cannot be read, lacks a required column, holds no row, or ``split`` is given for a table
+            that has a column of that name.
+    """
+    readers = {".tsv": _delimited, ".csv": _delimited, ".jsonl": _json_lines}
+    if table.suffix.lower() not in readers:
+        raise UserError(f"{table}: the name of a table has to end in {', '.join(readers)}, which tells its format")
+    try:
+        columns, rows = readers[table.suffix.lower()](table)
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read ({error.strerror})") from error
+    if not rows:
+        raise UserError(f"{table}: holds no utterance; a table has a line for each")
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing:
+        raise UserError(
+            f"{table}: no column {' and no column '.join(missing)} among {', '.join(map(repr, columns))}; "
+            "name the columns path and text in the first line (in JSON lines: as keys of each object)"
+        )
+    if split is not None and "split" in columns:
+        raise UserError(f"{table}: has a column split, so --split cannot be given; drop one of the two")
+    default = None if "split" in columns else split or "train"
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for row in rows:
+        record, fault = _record(row, default, str(table))
+        problems += [record.problem(fault)] if fault else []
+        records += [] if fault else [record]
+    return records, problems
+
+
+def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, Fault | None]:
+    """The record of a row, and what is wrong with the row."""
+    values = {}
+    fault = row.fault
+    for column in (*REQUIRED, *OPTIONAL):
+        value = row.cells.get(column)
+        value = "" if value is None else value
+        if column == "speaker" and isinstance(value, int):
+            value = str(value)  # numbers are usual here, and mean nothing but themselves
+        if not isinstance(value, str):
+            fault = fault or Fault(Kind.ROW, f"{column} is not a string but {json.dumps(value)}")
+            value = ""
+        values[column] = value
+    split = values["split"] if default_split is None else default_split
+    if not fault and not values["path"]:
+        fault = Fault(Kind.ROW, "no path")
+    if not fault and not split:
+        fault = Fault(Kind.ROW, "no split")
+    return Record(values["path"], values["text"], split, values["speaker"], source, row.line), fault
+
+
+def _lines(table: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, a byte order mark left out."""
+    with open(table, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{table}: line {number} is not UTF-8; convert the table to UTF-8") from error
+
+
+def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
+    """Columns and rows of a TSV (no quoting) or CSV (double quotes) table; empty lines are passed over."""
+    if table.suffix.lower() == ".tsv":
+        reader = csv.reader(_lines(table), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(_lines(table), strict=True)
+    columns: list[str] = []
+    rows = []
+    end = 0  # the last line of the row before: a quoted CSV cell may run over several lines
+    try:
+        for cells in reader:
+            start, end = end + 1, reader.line_num
+            if not cells:
+                continue
+            if not columns:
+                columns = cells
+                continue
+            fault = None
+            if len(cells) != len(columns):
+                fault = Fault(Kind.ROW, f"{len(cells)} cells under {len(columns)} columns")
+            rows.append(_Row(start, dict(zip(columns, cells, strict=False)), fault))
+    except csv.Error as error:
+        reason = str(error).split(" - ")[0]  # what follows is advice to programmers
+        raise UserError(f"{table}: line {end + 1} cannot be read ({reason}); correct the line") from error
+    repeated = [column for column in (*REQUIRED, *OPTIONAL) if columns.count(column) > 1]
+    if repeated:
+        raise UserError(f"{table}: two columns are named {repeated[0]}; rename one of them")
+    return columns, rows
+
+
+def _json_lines(table: Path) -> tuple[list[str], list[_Row]]:
+    """Columns (all keys) and rows of a table with a JSON object on each line; empty lines are passed over."""
+    columns: dict[str, None] = {}
+    rows = []
+    for number, line in enumerate(_lines(table), start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{table}: line {number} is not JSON ({error}); put one object on each line") from error
+        if not isinstance(cells, dict):
+            raise UserError(f"{table}: line {number} is no JSON object; put one object on each line")
+        columns.update(dict.fromkeys(cells))
+        rows.append(_Row(number, cells))
+    return list(columns), rows

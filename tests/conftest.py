@@ -1,0 +1,15 @@
+"""What every test gets: one thread, quiet fairseq, and the user dir imported."""
+
+import logging
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)
+
+import fairseq_skd  # noqa: F401
+
+for name in ("fairseq.models.hubert.hubert", "fairseq.tasks.hubert_pretraining"):
+    logging.getLogger(name).setLevel(logging.WARNING)

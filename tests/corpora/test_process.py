@@ -1,0 +1,83 @@
+"""The command in a process of its own: exit status, streams, and what is left when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fairseq_skd import manifest
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(manifest.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+
+LIGHT = f"""
+import runpy, sys, types
+package = types.ModuleType("fairseq_skd")  # in the place of the real one, whose import takes seconds for fairseq
+package.__path__ = [{str(Path(manifest.__file__).parent)!r}]
+sys.modules["fairseq_skd"] = package
+runpy.run_module("fairseq_skd.manifest", run_name="__main__")
+"""
+
+
+def test_refused_in_a_process_of_its_own(corpus: Path, tmp_path: Path):
+    table = corpus.parent / "bad.csv"
+    table.write_text("path,text\na.wav,go\n")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "fairseq_skd.manifest",
+        table,
+        "--audio-root",
+        corpus,
+        "--out",
+        tmp_path / "out",
+    ]
+    refused = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stdout == "" and "Traceback" not in refused.stderr
+    assert "fairseq_skd.manifest: the table is refused\ncharacter outside the alphabet (1)" in refused.stderr
+    assert f"{table}:2  a.wav  g o; write it in upper case" in refused.stderr
+
+
+def test_done_in_a_process_of_its_own_without_torch(three: Path, corpus: Path, tmp_path: Path):
+    code = LIGHT.replace("runpy.run", 'sys.modules["torch"] = sys.modules["fairseq"] = None\nrunpy.run')
+    command: list[str | Path] = [sys.executable, "-c", code, three, "--audio-root", corpus, "--out", tmp_path / "out"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and "written to" in done.stdout
+    assert "reading audio" in done.stderr, "progress is shown whatever stderr is"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_killed_in_the_middle_leaves_nothing(write_table, corpus: Path, tmp_path: Path, number: signal.Signals):
+    wave = np.random.default_rng(3).normal(0, 0.1, 8000 * 10)
+    soundfile.write(corpus / "long.wav", wave, 8000)
+    for index in range(1000):  # many seconds of work, if nobody ended it
+        os.link(corpus / "long.wav", corpus / f"{index}.wav")
+    table = write_table(*((f"{index}.wav", "GO", "train") for index in range(1000)))
+    out = tmp_path / "new" / "out"
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        LIGHT,
+        table,
+        "--audio-root",
+        corpus,
+        "--out",
+        out,
+        "--resample",
+        "--jobs",
+        "2",
+    ]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".staged-*/audio_16khz/*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.splitlines()[-1] == "fairseq_skd.manifest: interrupted"
+    assert "Traceback" not in errors
+    assert not (tmp_path / "new").exists()

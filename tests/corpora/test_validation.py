@@ -1,0 +1,147 @@
+"""Every refusal: which kind, what the report says, and that all problems of all rows are found in one go."""
+
+from pathlib import Path
+
+import pytest
+
+from fairseq_skd.corpora.problems import Fault, Kind, report
+from fairseq_skd.corpora.tables import Record
+from fairseq_skd.corpora.validation import locate, validate
+
+
+def record(path: str, text: str = "GO ON", split: str = "train", line: int = 2) -> Record:
+    """A record of the table ``t.tsv``."""
+    return Record(path, text, split, "", "t.tsv", line)
+
+
+@pytest.fixture
+def root(tone, tmp_path: Path) -> str:
+    """A corpus: ok.wav and other.flac of one second, short.wav (0.1 s), slow.wav, stereo.wav, empty.wav."""
+    tone("ok.wav")
+    tone("other.flac")
+    tone("short.wav", 1600)
+    tone("slow.wav", 8000, rate=8000)
+    tone("stereo.wav", channels=2)
+    tone("empty.wav", 0)
+    return str(tmp_path / "corpus")
+
+
+def faults(root: str, *records: Record, **options: bool) -> list[tuple[int, Kind, str]]:
+    """Line, kind and detail of each problem."""
+    _, problems = validate(records, root, **options)
+    return [(problem.line, problem.fault.kind, problem.fault.detail) for problem in problems]
+
+
+def test_sound_records_become_utterances_in_order(root: str):
+    utterances, problems = validate([record("other.flac", "ON"), record("ok.wav", "GO")], root)
+    assert problems == []
+    assert [(u.audio, u.samples, u.rate) for u in utterances] == [
+        (f"{root}/other.flac", 16000, 16000),
+        (f"{root}/ok.wav", 16000, 16000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "detail"),
+    [
+        ("none.wav", Kind.MISSING, "looked for {root}/none.wav"),
+        ("slow.wav", Kind.RATE, "8000 Hz"),
+        ("stereo.wav", Kind.CHANNELS, "2 channels"),
+        ("empty.wav", Kind.EMPTY_AUDIO, ""),
+        ("../corpus.wav", Kind.PATH, "it is not under {root}; give an --audio-root that holds all files"),
+        ("/etc/passwd", Kind.PATH, "it is not under {root}; give an --audio-root that holds all files"),
+        (" ok.wav", Kind.PATH, "fairseq strips the space at its beginning or end"),
+        ("a\tb.wav", Kind.PATH, "it holds a tab, a line break or a zero byte, which end a field of the manifest"),
+        ("a\nb.wav", Kind.PATH, "it holds a tab, a line break or a zero byte, which end a field of the manifest"),
+        ("a\ud800.wav", Kind.PATH, "it is not Unicode text"),
+        ("a:b.WAV", Kind.PATH, "fairseq takes a colon only where the name ends in .wav, .flac, .ogg"),
+    ],
+)
+def test_audio_and_paths(root: str, path: str, kind: Kind, detail: str):
+    assert faults(root, record(path)) == [(2, kind, detail.format(root=root))]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "detail"),
+    [
+        ("", Kind.EMPTY_TEXT, ""),
+        ("  ", Kind.EMPTY_TEXT, ""),
+        ("Go ON", Kind.ALPHABET, "o; write it in upper case"),
+        ("2 BE, OR", Kind.ALPHABET, "2 ,"),
+        ("DON\u2019T", Kind.ALPHABET, "'\u2019' (U+2019 RIGHT SINGLE QUOTATION MARK)"),
+        ("GO\tON", Kind.ALPHABET, "'\\t' (U+0009 control character)"),
+        ("GO | ON", Kind.ALPHABET, "|"),
+        ("GO  ON", Kind.ALPHABET, "a space at its beginning or end, or two in a row"),
+        ("GO ON ", Kind.ALPHABET, "a space at its beginning or end, or two in a row"),
+        ("A" * 25, Kind.TOO_LONG, "50 frames needed, 49 in 1.00 s"),
+    ],
+)
+def test_transcripts(root: str, text: str, kind: Kind, detail: str):
+    assert faults(root, record("ok.wav", text)) == [(2, kind, detail)]
+
+
+def test_longest_transcript_that_fits(root: str):
+    assert faults(root, record("ok.wav", "A" * 24 + "B")) == []  # 26 units, 23 equal neighbours: 49 frames
+
+
+@pytest.mark.parametrize("split", ["../up", "a/b", "a,b", "", ".hidden", "a b", "\ud800"])
+def test_split_that_is_no_file_name(root: str, split: str):
+    detail = f"the split {split!r} is no file name of letters, digits, '_', '-' and '.'"
+    assert faults(root, record("ok.wav", split=split)) == [(2, Kind.ROW, detail)]
+
+
+def test_a_row_shows_all_its_problems(root: str):
+    kinds = {kind for _, kind, _ in faults(root, Record("slow.wav", "abc", "a/b", "", "t.tsv", 9))}
+    assert kinds == {Kind.ROW, Kind.ALPHABET, Kind.RATE}
+
+
+def test_one_file_twice_in_a_split_however_it_is_written(root: str):
+    paths = ["ok.wav", "./ok.wav", "x/../ok.wav", f"{root}/ok.wav"]
+    rows = [record(path, line=line) for line, path in enumerate(paths, start=2)]
+    assert faults(root, *rows) == [(line, Kind.DUPLICATE, "as in t.tsv:2") for line in (3, 4, 5)]
+    assert faults(root, record("ok.wav"), record("ok.wav", split="train_1h", line=3)) == []
+
+
+def test_located_paths(root: str):
+    assert locate("x/../ok.wav", root) == f"{root}/ok.wav"
+    assert locate("a:b.wav", root) == f"{root}/a:b.wav"
+    assert locate("usr", "/") == "/usr"
+    assert isinstance(locate("", root), Fault)
+
+
+def test_resampling_takes_other_rates_and_measures_after_it(root: str):
+    utterances, problems = validate([record("slow.wav", "A" * 24)], root, resample=True)
+    assert problems == [] and [(u.samples, u.rate) for u in utterances] == [(8000, 8000)]
+    assert faults(root, record("slow.wav", "A" * 25), resample=True)[0][1] is Kind.TOO_LONG
+
+
+def test_processes_find_the_same(root: str):
+    names = ["ok.wav", "none.wav", "stereo.wav", "other.flac", "empty.wav"]
+    rows = [record(name, split=f"s{turn}", line=turn) for turn in range(20) for name in names]
+    assert validate(rows, root, jobs=1) == validate(rows, root, jobs=3)
+
+
+def test_report_is_grouped_complete_and_counted(root: str):
+    rows = [
+        record("ok.wav", "yes", line=2),
+        record("none.wav", line=3),
+        record("stereo.wav", "no", line=4),
+        record("bad\nname.wav", line=5),
+        record("other.flac", line=6),
+    ]
+    _, problems = validate(rows, root)
+    assert report(problems, len(rows)) == "\n".join(
+        [
+            "path that a manifest cannot hold (1); rename the file or correct the path:",
+            "  t.tsv:5  bad\\nname.wav  it holds a tab, a line break or a zero byte, which end a field of the manifest",
+            "missing file (1); correct the path or --audio-root:",
+            f"  t.tsv:3  none.wav  looked for {root}/none.wav",
+            "more than one channel (1); write one channel of them, or the mean, to a new file:",
+            "  t.tsv:4  stereo.wav  2 channels",
+            "character outside the alphabet (2); transcripts are the letters A-Z, the apostrophe ' and single spaces:",
+            "  t.tsv:2  ok.wav  y e s; write it in upper case",
+            "  t.tsv:4  stereo.wav  n o; write it in upper case",
+            "refused: 4 of 5 rows (path that a manifest cannot hold 1, missing file 1, more than one channel 1, "
+            "character outside the alphabet 2); nothing was written",
+        ]
+    )
