@@ -1,0 +1,80 @@
+"""The configurations in config/: complete, consistent, and the same for both versions of hydra."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.models import MODEL_DATACLASS_REGISTRY
+from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY
+from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from fairseq_skd.compat import compose, to_container
+from omegaconf import OmegaConf
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+FINETUNE = sorted(path.stem for path in (CONFIG / "finetune").glob("*.yaml"))
+ALL = sorted(CONFIG.glob("*/*.yaml"))
+REGISTRIES = {
+    "task": TASK_DATACLASS_REGISTRY,
+    "model": MODEL_DATACLASS_REGISTRY,
+    "criterion": CRITERION_DATACLASS_REGISTRY,
+    "optimizer": OPTIMIZER_DATACLASS_REGISTRY,
+    "lr_scheduler": LR_SCHEDULER_DATACLASS_REGISTRY,
+}
+GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w"]
+
+
+def test_the_promised_configurations_exist():
+    assert {"hubert_base_100h", "hubert_mini"} <= set(FINETUNE)
+    assert (CONFIG / "decode" / "viterbi.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_flat(path):
+    """A defaults list composes differently on hydra 1.0 and 1.3."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# @package _group_\n")
+    assert "\ndefaults:" not in text
+
+
+@pytest.mark.parametrize("name", FINETUNE)
+@pytest.mark.parametrize("group", REGISTRIES)
+def test_every_key_is_listed(name, group):
+    """Hydra composes before the user dir is imported: a key that the YAML does not list could not be overridden."""
+    listed = to_container(OmegaConf.load(CONFIG / "finetune" / f"{name}.yaml")[group])
+    fields = REGISTRIES[group][listed.pop("_name")].__dataclass_fields__.values()
+    own = {f.name for f in fields if not (isinstance(f.default, str) and f.default.startswith("${"))}
+    assert set(listed) == own - {"_name", "w2v_args"}
+
+
+@pytest.mark.parametrize("name", FINETUNE)
+def test_values(name):
+    cfg = compose(CONFIG / "finetune", name, GIVEN)
+    assert cfg.task.pad_audio is True and cfg.task.random_crop is False
+    assert sum(cfg.lr_scheduler.phase_ratio) == 1
+    assert cfg.checkpoint.best_checkpoint_metric == "student_wer"
+    assert not cfg.checkpoint.maximize_best_checkpoint_metric
+    assert cfg.model.freeze_finetune_updates < cfg.optimization.max_update
+    defaults = MODEL_DATACLASS_REGISTRY["skd_ctc"]()
+    types = {field.name: field.type for field in dataclasses.fields(defaults)}
+    typed = OmegaConf.merge(OmegaConf.structured(defaults), cfg.model)
+    assert set(typed) == set(types)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_composes_as_the_file_reads(path):
+    """No part is dropped or moved: what hydra composes is the file, so two versions of hydra agree through it."""
+    composed = OmegaConf.to_container(compose(path.parent, path.stem), resolve=False)
+    written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    composed.pop("hydra", None)
+    written.pop("hydra", None)
+    assert json.dumps(composed, sort_keys=True) == json.dumps(written, sort_keys=True)
+
+
+@pytest.mark.parametrize("override", ["model.student_layers=[3,6]", "criterion.kd_weight=0.1", "task.normalize=true"])
+def test_overrides_need_no_plus(override):
+    cfg = compose(CONFIG / "finetune", "hubert_mini", [override])
+    key, value = override.split("=")
+    assert str(OmegaConf.select(cfg, key)).replace(" ", "").lower() == value
