@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class UserError(ValueError):
-    """Input that cannot be used. The message is one sentence: what is wrong, where (file, line or key), and the mend."""
+    """Input that cannot be used. The message is one sentence: what is wrong, where (file, line, key), and the mend."""
 
 
 def run_command(program: str, main: Callable[[], None]) -> int:

@@ -80,7 +80,9 @@ def write_pretrained(
         "cfg": {"model": {"_name": kind, **values}, "task": task, "common": {"seed": 1}},
         "model": model.state_dict(),
         "criterion": None,
-        "optimizer_history": [{"criterion_name": "X", "optimizer_name": "Y", "lr_scheduler_state": {}, "num_updates": 7}],
+        "optimizer_history": [
+            {"criterion_name": "X", "optimizer_name": "Y", "lr_scheduler_state": {}, "num_updates": 7}
+        ],
         "task_state": {"dictionaries": [dictionary]} if kind == "hubert" else {},
         "extra_state": {"epoch": 1, "val_loss": np.float64(1.5), "train_iterator": {"epoch": 1}},
         "last_optimizer_state": None,

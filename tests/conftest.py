@@ -9,7 +9,7 @@ import torch
 
 torch.set_num_threads(1)
 
-import fairseq_skd  # noqa: F401
+import fairseq_skd  # noqa: E402, F401
 
 for name in ("fairseq.models.hubert.hubert", "fairseq.tasks.hubert_pretraining"):
     logging.getLogger(name).setLevel(logging.WARNING)

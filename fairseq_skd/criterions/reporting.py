@@ -92,7 +92,7 @@ class BlankPlateau:
                 "after %d updates, a quarter of the run, the model still outputs blanks only (WER 100). Usual causes: "
                 "the learning rate is too low or its warm-up too long, freeze_finetune_updates takes most of the run, "
                 "masks are too heavy for short utterances, the transcripts' alphabet is not that of dict.*.txt, or "
-                "task.normalize differs from pretraining; small encoders stay on this plateau for a few hundred updates",
+                "task.normalize differs from pretraining; small encoders stay on this plateau for some hundred updates",
                 updates,
             )
         self.verdict_at = None

@@ -45,9 +45,7 @@ class SkdCtcCriterion(FairseqCriterion):
         self.blank = self.dictionary.index(blank) if blank is not None else 0
         self.plateau = reporting.BlankPlateau(cfg.max_update)
 
-    def forward(
-        self, model: Any, sample: Mapping[str, Any], reduce: bool = True
-    ) -> tuple[Tensor, int, dict[str, Any]]:
+    def forward(self, model: Any, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss of a batch, its sample size, and the sums that :meth:`reduce_metrics` logs."""
         if "target" not in sample:
             raise UserError("the task gives no 'target': set task.single_target=true and task.fine_tuning=true")
@@ -86,7 +84,7 @@ class SkdCtcCriterion(FairseqCriterion):
         (_, teacher), *students = batch.logits.items()
         if batch.frames.numel() == 0:  # a loss that is zero but reaches every head, for data-parallel training
             zero = torch.stack([logits.float().sum() for logits in batch.logits.values()]).sum()
-            return zero, {name: zero for name in ("ctc_teacher", *(("ctc_student", "skd") if students else ()))}
+            return zero, dict.fromkeys(("ctc_teacher", *(("ctc_student", "skd") if students else ())), zero)
         terms = {"ctc_teacher": self._ctc(teacher, batch)}
         ctc = [self._ctc(student, batch) for _, student in students]
         distilled = [

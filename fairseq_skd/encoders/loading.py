@@ -1,4 +1,4 @@
-"""``model.w2v_path`` -> configuration and weights of a pretrained encoder; what the file is, is told from its content."""
+"""``model.w2v_path`` -> configuration and weights of a pretrained encoder, told from the content of the file."""
 
 import argparse
 import os

@@ -1,7 +1,7 @@
 """Span masks over frames and channels, drawn from a given generator.
 
-The distributions are fairseq's (``fairseq.data.data_utils.compute_mask_indices``); its draws are not: there they come from
-generators that nobody seeds or saves, raise on short utterances and narrow encoders, and two of the four kinds of
+The distributions are fairseq's (``fairseq.data.data_utils.compute_mask_indices``), its draws are not: there they come
+from generators that nobody seeds or saves, raise on short utterances and narrow encoders, and two of the four kinds of
 span lengths do not run on a current numpy.
 """
 

@@ -107,7 +107,7 @@ class Trunk(nn.Module):
         feature_grad_mult: float = 1.0,
     ) -> None:
         super().__init__()
-        self.w2v_model = build_fairseq_encoder(pretrained, layers, settings)
+        self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
         self.proj: nn.Linear | None = None  # the teacher's head: fairseq's checkpoints keep it under this name
         self.conv_layers = parse_conv_layers(pretrained.architecture["conv_feature_layers"])
         self.crop_multiple = int(pretrained.architecture.get("crop_seq_to_multiple", 1))
@@ -115,9 +115,14 @@ class Trunk(nn.Module):
         self.feature_grad_mult = feature_grad_mult
 
     @property
-    def layer_norm_first(self) -> bool:
-        """Pre-LN: hidden states leave a layer unnormalised, and a final norm follows the last one."""
-        return bool(self.w2v_model.encoder.layer_norm_first)
+    def final_norm(self) -> nn.LayerNorm | None:
+        """The norm after the last layer of a pre-LN encoder, whose hidden states leave a layer unnormalised."""
+        norm = self.w2v_model.encoder.layer_norm
+        return norm if self.w2v_model.encoder.layer_norm_first and isinstance(norm, nn.LayerNorm) else None
+
+    def drop_final_norm(self) -> None:
+        """Free the final norm, where only an earlier layer is tapped."""
+        self.w2v_model.encoder.layer_norm = nn.Identity()
 
     def forward(
         self, source: Tensor, padding_mask: Tensor | None, taps: Collection[int], rng: np.random.Generator | None = None
@@ -190,7 +195,7 @@ class Trunk(nn.Module):
         x, extra = pad_to_multiple(x, encoder.required_seq_len_multiple, dim=-2, value=0)
         if extra and padding is None:
             padding = torch.arange(frames + extra, device=x.device).expand(x.size(0), -1) >= frames
-        elif extra:
+        elif padding is not None and extra:
             padding = F.pad(padding, (0, extra), value=True)
         x = F.dropout(x, p=encoder.dropout, training=self.training).transpose(0, 1)  # (B, T, C) -> (T, B, C)
         outputs: dict[int, Tensor] = {}

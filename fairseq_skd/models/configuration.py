@@ -82,7 +82,9 @@ class SkdCtcConfig(FairseqDataclass):
     offload_activations: bool = _key(False, "with checkpoint_activations: keep them on the CPU")
     min_params_to_wrap: int = _key(int(1e8), "fully sharded training: smallest layer to wrap")
     ddp_backend: str = II("distributed_training.ddp_backend")
-    layer_type: LAYER_TYPES = _key("transformer", "trf_adp adds adapters to a transformer; else the checkpoint's")
+    layer_type: LAYER_TYPES = _key(  # type: ignore[valid-type]
+        "transformer", "trf_adp adds adapters to a transformer; else the checkpoint's"
+    )
     adp_num: int = _key(-1, "adapters a layer")
     adp_dim: int = _key(64, "width of an adapter")
     adp_act_fn: str = _key("relu", "its activation")

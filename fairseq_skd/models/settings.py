@@ -29,7 +29,7 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
 
 def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
     """Settings of fairseq's encoder classes that fine-tuning overrides, under their names there."""
-    settings = {
+    settings: dict[str, Any] = {
         "dropout": cfg.dropout,
         "attention_dropout": cfg.attention_dropout,
         "activation_dropout": cfg.activation_dropout,

@@ -56,16 +56,15 @@ class SkdCtc(BaseFairseqModel):
         self.w2v_encoder = Trunk(
             pretrained, max(self.exits), encoder_settings(cfg), regularisation(cfg), cfg.feature_grad_mult
         )
-        encoder = self.w2v_encoder.w2v_model
         if pretrained.weights and not cfg.no_pretrained_weights:
-            load_weights(encoder, pretrained.weights, pretrained.source)
+            load_weights(self.w2v_encoder.w2v_model, pretrained.weights, pretrained.source)
         width = int(pretrained.architecture["encoder_embed_dim"])
-        final_norm = encoder.encoder.layer_norm if self.w2v_encoder.layer_norm_first else None
+        final_norm = self.w2v_encoder.final_norm
         self.final_dropout = nn.Dropout(cfg.final_dropout)
         if self.depth in self.exits:
             self.w2v_encoder.proj = ctc_projection(width, symbols)
         elif final_norm is not None:
-            encoder.encoder.layer_norm = nn.Identity()  # belongs to the teacher
+            self.w2v_encoder.drop_final_norm()  # it belongs to the teacher
         self.student_heads = nn.ModuleDict(
             {str(layer): StudentHead(width, symbols, final_norm) for layer in self.student_layers}
         )
@@ -96,7 +95,9 @@ class SkdCtc(BaseFairseqModel):
             )
         sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
         if sample_rate != pretrained.sample_rate:
-            raise UserError(f"task.sample_rate={sample_rate} but the encoder was pretrained at {pretrained.sample_rate}")
+            raise UserError(
+                f"task.sample_rate={sample_rate} but the encoder was pretrained at {pretrained.sample_rate}"
+            )
         if task.target_dictionary is None:
             raise UserError("the task has no target dictionary: set task.labels and, for hubert, task.fine_tuning=true")
         return cls(cfg, pretrained, len(task.target_dictionary))
@@ -124,8 +125,8 @@ class SkdCtc(BaseFairseqModel):
         with torch.no_grad() if training_heads_only else contextlib.nullcontext():
             out = self.w2v_encoder(source, padding_mask, self.exits, self._generator())
             taps = dict(out.taps)
-            if self.depth in taps and self.w2v_encoder.layer_norm_first:
-                taps[self.depth] = self.w2v_encoder.w2v_model.encoder.layer_norm(taps[self.depth])
+            if self.depth in taps and self.w2v_encoder.final_norm is not None:
+                taps[self.depth] = self.w2v_encoder.final_norm(taps[self.depth])
         logits = {layer: self._weigh_blank(self._head(layer, taps[layer])) for layer in self.exits}
         return {
             "encoder_out": logits[self.exits[0]],
@@ -183,7 +184,7 @@ class SkdCtc(BaseFairseqModel):
         )
 
     def _head(self, layer: int, hidden: Tensor) -> Tensor:
-        if layer == self.depth:
+        if layer == self.depth and self.w2v_encoder.proj is not None:
             return self.w2v_encoder.proj(self.final_dropout(hidden))
         return self.student_heads[str(layer)](hidden, self.final_dropout)
 

@@ -42,7 +42,9 @@ def test_a_run_logs_its_terms(trained):
     inner, valid = logged(output, "train_inner"), logged(output, "valid")
     assert [entry["num_updates"] for entry in inner] == [5, 10, 15, 20]
     assert [entry["alpha"] for entry in inner][::3] == [0.3, pytest.approx(0.7, abs=0.01)]
-    assert {"loss", "ctc_teacher", "ctc_student", "skd", "blank_teacher", "blank_student", "infeasible"} <= set(inner[0])
+    assert {"loss", "ctc_teacher", "ctc_student", "skd", "blank_teacher", "blank_student", "infeasible"} <= set(
+        inner[0]
+    )
     assert {"valid_wer", "valid_uer", "valid_student_wer", "valid_student_uer"} <= set(valid[-1])
     last = inner[-1]
     mixed = (1 - last["alpha"]) * last["ctc_teacher"] + last["alpha"] * (last["ctc_student"] + last["skd"])

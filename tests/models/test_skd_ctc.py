@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from builders import CtcTask, batch, model_config, write_pretrained
+
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 
@@ -47,7 +48,10 @@ def test_heads_and_names(checkpoint):
     assert {name.split(".")[0] for name in names} == {"w2v_encoder", "student_heads"}
     assert {"w2v_encoder.proj.weight", "student_heads.1.proj.weight", "student_heads.3.proj.bias"} <= set(names)
     # transformers' converter takes any name that contains this string for the one CTC head
-    assert [name for name in names if "w2v_encoder.proj" in name] == ["w2v_encoder.proj.weight", "w2v_encoder.proj.bias"]
+    assert [name for name in names if "w2v_encoder.proj" in name] == [
+        "w2v_encoder.proj.weight",
+        "w2v_encoder.proj.bias",
+    ]
     out = model.eval()(**SAMPLE["net_input"])
     assert out["encoder_out"] is out["exit_logits"][4]
     assert {layer: tuple(logits.shape) for layer, logits in out["exit_logits"].items()} == dict.fromkeys(
@@ -64,7 +68,8 @@ def test_student_of_a_pre_ln_encoder_starts_from_the_final_norm(tmp_path):
     model.eval()
     taps = model.w2v_encoder(**SAMPLE["net_input"], taps=[2, 4]).taps
     out = model(**SAMPLE["net_input"])["exit_logits"]
-    torch.testing.assert_close(out[4], model.w2v_encoder.proj(final(taps[4])))
+    head = model.w2v_encoder.get_submodule("proj")
+    torch.testing.assert_close(out[4], head(final(taps[4])))
     torch.testing.assert_close(out[2], model.student_heads["2"].proj(own(taps[2])))
 
 
@@ -174,7 +179,7 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
     assert "no head for student layers 2, 3: they start fresh" in caplog.text
     assert torch.equal(model.w2v_encoder.proj.weight, stock["w2v_encoder.proj.weight"])
     assert torch.equal(model.student_heads["2"].proj.weight, fresh)
-    if model.w2v_encoder.layer_norm_first:
+    if model.w2v_encoder.final_norm is not None:
         final = stock["w2v_encoder.w2v_model.encoder.layer_norm.weight"]
         assert torch.equal(model.student_heads["3"].layer_norm.weight, final)
 
@@ -244,9 +249,7 @@ def test_checkpointed_activations_give_the_same_gradients(checkpoint):
     for checkpointed in (False, True):
         model = build(checkpoint, checkpoint_activations=checkpointed).train()
         model(**SAMPLE["net_input"])["encoder_out"].square().sum().backward()
-        gradients.append(
-            {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        )
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert len(gradients[0]) == len(gradients[1]) > 10
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from builders import architecture, batch, pretrained_model
+
 from fairseq_skd.encoders.loading import PretrainedEncoder
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
@@ -44,7 +45,9 @@ def test_padded_batch_equals_fairseq_wav2vec2(kind):
     reference = pretrained_model("wav2vec2")
     if kind == "hubert":
         weights = pretrained_model("hubert").state_dict()
-        reference.load_state_dict({**reference.state_dict(), **{k: weights[k] for k in reference.state_dict() if k in weights}})
+        reference.load_state_dict(
+            {**reference.state_dict(), **{k: weights[k] for k in reference.state_dict() if k in weights}}
+        )
     expected = reference.extract_features(**net_input, layer=1)
     assert out.frame_lengths.tolist() == (~expected["padding_mask"]).sum(-1).tolist() == [74, 49]
     real = ~expected["padding_mask"]
@@ -107,9 +110,7 @@ def test_layers_above_the_deepest_tap_do_not_run():
 @pytest.mark.parametrize("channel_first", [False, True])
 def test_masks_reach_the_features(channel_first):
     """Masked frames become the mask embedding; masked channels zero, also inside it unless they are masked first."""
-    masks = Regularisation(
-        time=SpanMask(0.5, 5, min_spans=2), channel=SpanMask(0.3, 4), channel_first=channel_first
-    )
+    masks = Regularisation(time=SpanMask(0.5, 5, min_spans=2), channel=SpanMask(0.3, 4), channel_first=channel_first)
     trunk = build("wav2vec2", masks)
     x = torch.randn(2, 49, 32)
     masked = trunk._mask(x.clone(), torch.tensor([49, 30]), np.random.default_rng(3))
