@@ -10,8 +10,9 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY
 from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from fairseq_skd.compat import compose, to_container
 from omegaconf import OmegaConf
+
+from fairseq_skd.compat import compose, to_container
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FINETUNE = sorted(path.stem for path in (CONFIG / "finetune").glob("*.yaml"))

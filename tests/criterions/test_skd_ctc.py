@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from builders import CtcTask, batch, model_config, write_pretrained
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
 from fairseq.logging import metrics
+from omegaconf import OmegaConf
+
 from fairseq_skd.criterions import SkdCtcCriterion
 from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig
 from fairseq_skd.criterions.reporting import BlankPlateau
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
-from omegaconf import OmegaConf
 
 SAMPLE = batch([1.2, 0.8, 1.0], ["GO ON", "AAA", "IT IS"])
 LETTER_NORM = {"extractor_mode": "layer_norm"}
