@@ -141,7 +141,9 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
         with context:
             return hydra_compose(config_name=name, overrides=list(overrides))
     except Exception as error:  # hydra raises a dozen kinds, all of them about what the user wrote
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
+            reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
         raise UserError(f"{folder / name}.yaml with {' '.join(overrides) or 'no overrides'}: {reason}") from error
 
 

@@ -1,0 +1,183 @@
+"""A base-size encoder with random weights, the recipe it is trained with, and batches of noise. Needs no file."""
+
+import argparse
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import tasks
+from fairseq.data import Dictionary
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
+from omegaconf import DictConfig, OmegaConf
+
+import fairseq_skd  # noqa: F401  (registers skd_ctc)
+from benchmarks.multiply_adds import Shape
+from fairseq_skd.compat import compose, to_container
+from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
+from fairseq_skd.encoders.loading import PretrainedEncoder
+from fairseq_skd.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS, WIDTH, INNER, HEADS = 12, 768, 3072, 12
+SAMPLE_RATE = 16000
+LETTERS_A_SECOND = 14  # of read English
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
+_ENCODER = {
+    "extractor_mode": "default",
+    "encoder_layers": LAYERS,
+    "encoder_embed_dim": WIDTH,
+    "encoder_ffn_embed_dim": INNER,
+    "encoder_attention_heads": HEADS,
+    "conv_feature_layers": _CONVOLUTIONS,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both arms have in common.
+
+    Attributes:
+        batch: utterances.
+        seconds: of the longest one.
+        threads: of torch.
+        device: ``cpu`` or ``cuda``.
+        dtype: a key of :data:`DTYPES`.
+        student: l, the student's layers.
+    """
+
+    batch: int
+    seconds: float
+    threads: int
+    device: str
+    dtype: str
+    student: int
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            UserError: naming the option.
+        """
+        if not 0.5 <= self.seconds <= 60:
+            raise UserError(f"--seconds {self.seconds} is not between 0.5 and 60")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("--device cuda: this torch sees no GPU")
+        if self.device == "cpu" and self.dtype == "float16":
+            raise UserError("--dtype float16 needs --device cuda")
+        if not 1 <= self.student < LAYERS:
+            raise UserError(f"--student {self.student}: a student of {LAYERS} layers has 1 to {LAYERS - 1}")
+
+    def begin(self) -> torch.device:
+        """Make this process as the setting says: threads, and only warnings in the log."""
+        torch.set_num_threads(self.threads)
+        logging.disable(logging.INFO)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        return torch.device(self.device)
+
+    def describe(self) -> str:
+        """For the table's caption."""
+        machine = f"{self.threads} threads" if self.device == "cpu" else torch.cuda.get_device_name()
+        return (
+            f"Encoder of {LAYERS} x {WIDTH}, {self.batch} utterances of up to {self.seconds:g} s, "
+            f"{self.device} {self.dtype}, {machine}"
+        )
+
+
+def add_setting(parser: argparse.ArgumentParser, batch: int, seconds: float, dtypes: Sequence[str]) -> None:
+    """Options of a :class:`Setting`."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--batch", type=count, default=batch, help="utterances in a batch (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of the longest one (%(default)s)")
+    parser.add_argument("--student", type=int, default=6, metavar="LAYERS", help="layers of the student (%(default)s)")
+    parser.add_argument("--threads", type=count, default=threads, help="threads of a process (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="(%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there, too")
+
+
+def setting(args: argparse.Namespace) -> Setting:
+    """The checked :class:`Setting` of parsed options."""
+    made = Setting(args.batch, args.seconds, args.threads, args.device, args.dtype, args.student)
+    made.check()
+    return made
+
+
+def count(text: str) -> int:
+    """The value of an option that counts something."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def shape() -> Shape:
+    """For counting multiply-adds."""
+    return Shape(parse_conv_layers(_CONVOLUTIONS), LAYERS, WIDTH, INNER, symbols=len(letters()))
+
+
+def letters() -> Dictionary:
+    """The letter dictionary of ``manifests/``: 32 symbols, the blank among them."""
+    return Dictionary.load(str(ROOT / "manifests" / "dict.ltr.txt"))
+
+
+def recipe(chosen: Setting, students: Sequence[int]) -> DictConfig:
+    """``config/finetune/hubert_base_100h.yaml`` as ``fairseq-hydra-train`` would read it, on one device.
+
+    Its frozen phase is left out: past it every layer is trained, which is what a step costs most of the time.
+    """
+    overrides = [
+        "common.user_dir=null",
+        f"common.cpu={str(chosen.device == 'cpu').lower()}",
+        f"common.fp16={str(chosen.dtype == 'float16').lower()}",
+        f"common.bf16={str(chosen.dtype == 'bfloat16').lower()}",
+        "common.log_format=none",
+        "distributed_training.distributed_world_size=1",
+        "task.data=.",
+        "model.w2v_path=none",
+        f"model.student_layers=[{','.join(map(str, students))}]",
+        "model.freeze_finetune_updates=0",
+    ]
+    cfg = OmegaConf.merge(
+        OmegaConf.structured(FairseqConfig()), compose(ROOT / "config" / "finetune", "hubert_base_100h", overrides)
+    )
+    add_defaults(cfg)
+    values = to_container(cfg)
+    values["model"]["w2v_args"] = PretrainedEncoder("hubert", _ENCODER, normalize=False).to_w2v_args()
+    return OmegaConf.create(values)
+
+
+def build_task(cfg: DictConfig) -> tasks.FairseqTask:
+    """The recipe's fairseq task, with the letter dictionary."""
+    task = tasks.setup_task(cfg.task)
+    task.state.merge_state_dict({"target_dictionary": letters()})
+    return task
+
+
+def noise_batch(chosen: Setting, seed: int = 1) -> dict[str, Any]:
+    """A padded batch as fairseq's task collates it; the shortest utterance has nine tenths of the longest's length."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = int(chosen.seconds * SAMPLE_RATE)
+    samples = torch.linspace(1.0, 0.9, chosen.batch).mul(longest).long()
+    padding = torch.arange(longest) >= samples.unsqueeze(1)  # (B, samples)
+    source = torch.randn(chosen.batch, longest, generator=generator).mul(0.1).masked_fill(padding, 0)
+    frames = frame_lengths(samples, parse_conv_layers(_CONVOLUTIONS))
+    lengths = torch.minimum(samples * LETTERS_A_SECOND // SAMPLE_RATE, frames // 2).clamp(min=1)
+    dictionary = letters()
+    target = torch.randint(
+        dictionary.nspecial, len(dictionary), (chosen.batch, int(lengths.max())), generator=generator
+    )
+    target[torch.arange(target.size(1)) >= lengths.unsqueeze(1)] = dictionary.pad()
+    return {
+        "id": torch.arange(chosen.batch),
+        "net_input": {"source": source, "padding_mask": padding},
+        "target": target,
+        "target_lengths": lengths,
+        "ntokens": int(lengths.sum()),
+    }

@@ -1,0 +1,70 @@
+"""Clock and memory of the process that is measured."""
+
+import contextlib
+import ctypes
+import gc
+import time
+from pathlib import Path
+
+import torch
+
+from fairseq_skd.errors import UserError
+
+MIB = 2**20
+
+
+def now(device: torch.device) -> float:
+    """Wall clock in seconds, once the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def resident() -> int:
+    """Bytes of main memory that this process occupies now."""
+    return _status("VmRSS")
+
+
+def settle() -> None:
+    """Give back what is free: what building left behind must not hide the first step's needs."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class PeakMemory:
+    """The highest level above the one at the start: resident size on a CPU, allocated tensors on a GPU.
+
+    ``ru_maxrss`` cannot be reset and would still tell the peak of building the model; Linux forgets its own high-water
+    mark (VmHWM) when 5 is written to ``clear_refs``.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        settle()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self.start = torch.cuda.memory_allocated(device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError as error:
+            raise UserError("peak memory is read from /proc/self, which needs Linux; use --device cuda") from error
+        self.start = resident()
+
+    def above_start(self) -> int:
+        """Bytes between the start and the peak since then."""
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
+        return peak - self.start
+
+
+def _status(key: str) -> int:
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError as error:
+        raise UserError("memory is read from /proc/self/status, which needs Linux") from error
+    for line in text.splitlines():
+        if line.startswith(f"{key}:"):
+            return 1024 * int(line.split()[1])
+    raise UserError(f"/proc/self/status has no {key}")

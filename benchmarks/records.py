@@ -1,0 +1,36 @@
+"""What a benchmark leaves behind for later comparison."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import fairseq
+import torch
+
+from benchmarks.base_encoder import Setting
+from fairseq_skd.files import replacing
+
+
+def save(path: Path | None, chosen: Setting, figures: dict[str, Any], raw: dict[str, Any]) -> None:
+    """Write the command, where it ran, the figures of the tables and every measurement as JSON, if a path was given."""
+    if path is None:
+        return
+    content = {
+        "command": sys.argv,
+        "setting": vars(chosen),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "fairseq": fairseq.__version__,
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg(),
+        },
+        "figures": figures,
+        "raw": raw,
+    }
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,78 @@
+"""Medians, spreads, ratios and tables; nothing here knows what was measured."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Spread(NamedTuple):
+    """Where a sample of measurements lies.
+
+    Attributes:
+        median: half of them lie below.
+        lower: first quartile.
+        upper: third quartile.
+        least: the smallest.
+        most: the largest.
+        count: how many there are.
+    """
+
+    median: float
+    lower: float
+    upper: float
+    least: float
+    most: float
+    count: int
+
+    def show(self, unit: float = 1.0, digits: int = 3) -> str:
+        """``median [lower, upper]``, each divided by ``unit``."""
+        median, lower, upper = (f"{value / unit:.{digits}f}" for value in self[:3])
+        return f"{median} [{lower}, {upper}]"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, quartiles (linear interpolation between neighbours) and extremes.
+
+    Raises:
+        ValueError: no values, or one that is not a finite number.
+    """
+    if not values or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"no spread of {list(values)}")
+    ordered = sorted(values)
+    median, lower, upper = (_quantile(ordered, share) for share in (0.5, 0.25, 0.75))
+    return Spread(median, lower, upper, ordered[0], ordered[-1], len(ordered))
+
+
+def paired_ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """Ratios of measurements that were made beside each other, so that a busy machine slows both.
+
+    Raises:
+        ValueError: the two differ in number.
+    """
+    return [top / bottom for top, bottom in zip(numerators, denominators, strict=True)]
+
+
+def verdict(ratio: float, target: float) -> str:
+    """``met``, or by how much the target is missed."""
+    return "met" if ratio <= target else f"missed by {100 * (ratio / target - 1):.1f} %"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that reads well as text, too: first column to the left, the others to the right."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    shown = ["| " + " | ".join(_pad(cell, width, i) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+             + " |" for line in lines]  # fmt: skip
+    rule = "|" + "|".join("-" * (width + 2 - (i > 0)) + ":" * (i > 0) for i, width in enumerate(widths)) + "|"
+    return "\n".join([shown[0], rule, *shown[1:]])
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _pad(cell: str, width: int, column: int) -> str:
+    return cell.rjust(width) if column else cell.ljust(width)

@@ -1,0 +1,95 @@
+"""Batches of similar length, longest first, with audio that cannot be read told by file instead of as a traceback."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from fairseq_skd.errors import UserError
+
+DEFAULT_MAX_TOKENS = 4_000_000  # fairseq's infer takes as many samples where neither limit is set
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for an utterance whose audio could not be read; an exception would lose its type in a worker process."""
+
+    index: int
+    reason: str
+
+
+class _Utterances(Dataset):
+    """A fairseq data set whose items never raise."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except Exception as error:  # fairseq and libsndfile raise what they like
+            return Unreadable(index, str(error) or type(error).__name__)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def length_batches(sizes: Sequence[int], max_tokens: int | None, batch_size: int | None) -> list[list[int]]:
+    """Group utterances of similar length.
+
+    The order is by length, longest first (memory runs out at once or never), and by place among equals: it depends on
+    nothing else, so two runs make the same batches.
+
+    Args:
+        sizes: samples of each utterance.
+        max_tokens: most samples in a batch, padding included; a longer utterance makes a batch of its own.
+        batch_size: most utterances in a batch. With both None, :data:`DEFAULT_MAX_TOKENS`.
+    """
+    if max_tokens is None and batch_size is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        current = batches[-1] if batches else []
+        full = batch_size is not None and len(current) >= batch_size
+        too_large = max_tokens is not None and current and sizes[current[0]] * (len(current) + 1) > max_tokens
+        if not current or full or too_large:
+            batches.append([index])
+        else:
+            current.append(index)
+    return batches
+
+
+def load_batches(
+    dataset: Any, batches: Sequence[list[int]], workers: int, where: Callable[[int], str]
+) -> Iterator[dict[str, Any]]:
+    """Read and collate.
+
+    Args:
+        dataset: a fairseq data set.
+        batches: indices.
+        workers: processes that read ahead; 0 reads in this one.
+        where: names an utterance by index, for messages.
+
+    Yields:
+        fairseq's sample dicts.
+
+    Raises:
+        UserError: audio that cannot be read.
+    """
+    collate = partial(_collate, collater=dataset.collater)
+    loader: DataLoader = DataLoader(
+        _Utterances(dataset), batch_sampler=batches, num_workers=workers, collate_fn=collate
+    )
+    for sample in loader:
+        if isinstance(sample, Unreadable):
+            raise UserError(f"{where(sample.index)} cannot be read: {' '.join(sample.reason.split())}")
+        yield sample
+
+
+def _collate(items: list[Any], collater: Callable[[list[Any]], Any]) -> Any:
+    for item in items:
+        if isinstance(item, Unreadable):
+            return item
+    return collater(items)

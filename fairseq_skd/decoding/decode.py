@@ -1,0 +1,183 @@
+"""Decoding a subset from end to end: everything is checked, then the model runs, then the files are written."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import fairseq
+import torch
+from fairseq.tasks import FairseqTask
+
+import fairseq_skd
+from fairseq_skd.decoding import checkpoint, results, subset
+from fairseq_skd.decoding.batches import length_batches, load_batches
+from fairseq_skd.decoding.exits import choose_exit, read_overrides
+from fairseq_skd.decoding.search import Recognition, recognise
+from fairseq_skd.decoding.settings import Settings
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.skd_ctc import SkdCtc
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that was checked before any time is spent."""
+
+    settings: Settings
+    trained: checkpoint.TrainedModel
+    exit_layer: int
+    task_config: dict[str, Any]
+    subset: subset.Subset
+    dictionary: fairseq.data.Dictionary
+    reference: results.Transcript
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+
+
+def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Decode, score, write.
+
+    Returns:
+        the folder of the results and the summary.
+
+    Raises:
+        UserError: anything that cannot be used, see the modules of this package.
+    """
+    plan = prepare(settings)
+    torch.manual_seed(settings.common.seed)
+    task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
+    model = checkpoint.build_model(plan.trained, task, plan.exit_layer).to(device=plan.device, dtype=plan.dtype)
+    found = _run(plan, task, model)
+    hypothesis = results.transcribe(found.units, plan.dictionary, settings.common_eval.post_process)
+    if not settings.common_eval.quiet:
+        for text, wanted in zip(hypothesis.words, plan.reference.words, strict=True):
+            print(f"HYPO: {text}\nREF: {wanted}")
+    if not any(found.units):
+        print("every hypothesis is empty: the model outputs only blanks, it is not trained far enough", file=sys.stderr)
+    parameters = checkpoint.count_parameters(model, plan.exit_layer, plan.trained.depth)
+    summary = _summary(plan, results.score(hypothesis, plan.reference), found, parameters)
+    results.write_transcripts(plan.folder, hypothesis, plan.reference)
+    results.write_summary(plan.folder / _summary_name(settings), summary)
+    return plan.folder, summary
+
+
+def prepare(settings: Settings) -> Plan:
+    """Read and check all inputs; builds no model."""
+    _check_user_dir(settings.common.user_dir)
+    device, dtype = _choose_device(settings)
+    override = read_overrides(settings.common_eval.model_overrides)
+    trained = checkpoint.open_trained(absolute(settings.common_eval.path))
+    exit_layer = choose_exit(settings.decoding.layer, override, trained.depth, trained.students)
+    task = settings.task
+    label_dir = str(absolute(task.label_dir)) if task.label_dir is not None else None
+    paths = dataclasses.replace(task, data=str(absolute(task.data)), label_dir=label_dir)
+    config = checkpoint.task_config(trained, paths)
+    name = settings.dataset.gen_subset
+    chosen = subset.read_manifest(Path(paths.data), name)
+    labels = Path(label_dir or paths.data)
+    extension = config["labels"][0] if isinstance(config["labels"], list) else config["labels"]
+    dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
+    label_file = labels / f"{name}.{extension}"
+    units = subset.read_references(label_file, chosen, dictionary)
+    reference = results.transcribe(units, dictionary, settings.common_eval.post_process)
+    if not any(words.split() for words in reference.words):
+        raise UserError(f"{label_file} holds no words, error rates would be undefined")
+    subset.check_audio(chosen, config["sample_rate"], trained.shortest_audio)
+    folder = _results_folder(settings, exit_layer)
+    return Plan(settings, trained, exit_layer, config, chosen, dictionary, reference, folder, device, dtype)
+
+
+def absolute(path: str) -> Path:
+    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
+    return Path(path).expanduser().absolute()
+
+
+def _check_user_dir(user_dir: str | None) -> None:
+    package = Path(fairseq_skd.__file__).resolve().parent
+    if user_dir is not None and absolute(user_dir).resolve() != package:
+        raise UserError(f"common.user_dir={user_dir} is not {package}, which is decoding: leave it null")
+
+
+def _choose_device(settings: Settings) -> tuple[torch.device, torch.dtype]:
+    common = settings.common
+    device = torch.device("cuda" if torch.cuda.is_available() and not common.cpu else "cpu")
+    if common.fp16 and device.type == "cpu":
+        raise UserError(
+            "common.fp16=true needs CUDA, which is not available or switched off by common.cpu: leave it false"
+        )
+    return device, torch.float16 if common.fp16 else torch.bfloat16 if common.bf16 else torch.float32
+
+
+def _results_folder(settings: Settings, exit_layer: int) -> Path:
+    first, second = settings.decoding.results_path, settings.common_eval.results_path
+    if first is not None and second is not None and absolute(first) != absolute(second):
+        raise UserError(f"decoding.results_path={first} and common_eval.results_path={second} differ: set one of them")
+    folder = absolute(first or second or os.path.join("decode", f"{settings.dataset.gen_subset}-layer{exit_layer}"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the results folder {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the results folder {folder} is not writable")
+    return folder
+
+
+def _run(plan: Plan, task: FairseqTask, model: SkdCtc) -> Recognition:
+    dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
+    task.load_dataset(name)
+    utterances = task.dataset(name)
+    if len(utterances) != len(plan.subset.names):
+        listed = f"{plan.subset.manifest}, which lists {len(plan.subset.names)}"
+        raise UserError(f"fairseq reads {len(utterances)} utterances from {listed}")
+    batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
+    samples = load_batches(utterances, batches, dataset.num_workers, plan.subset.where)
+    deterministic = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True  # two runs give the same bytes
+    try:
+        return recognise(model, samples, len(utterances), plan.device, plan.dtype, plan.subset.where)
+    finally:
+        torch.backends.cudnn.deterministic = deterministic
+
+
+def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: int) -> dict[str, Any]:
+    seconds_of_audio = found.samples / plan.task_config["sample_rate"]
+    return {
+        "wer": round(score.words.rate, 4),
+        "cer": round(score.characters.rate, 4),
+        "word_errors": score.words.errors,
+        "words": score.words.total,
+        "character_errors": score.characters.errors,
+        "characters": score.characters.total,
+        "sentences": len(found.units),
+        "exit_layer": plan.exit_layer,
+        "layers": plan.trained.depth,
+        "parameters": parameters,
+        "audio_seconds": round(seconds_of_audio, 3),
+        "decode_seconds": round(found.seconds, 3),
+        "real_time_factor": round(found.seconds / seconds_of_audio, 6),
+        "checkpoint": plan.trained.path,
+        "manifest": str(plan.subset.manifest),
+        "device": torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "cpu",
+        "max_tokens": plan.settings.dataset.max_tokens,
+        "batch_size": plan.settings.dataset.batch_size,
+        "precision": str(plan.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "fairseq_skd": fairseq_skd.__version__,
+            "fairseq": fairseq.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _summary_name(settings: Settings) -> str:
+    if not settings.decoding.unique_wer_file:
+        return "summary.json"
+    keys = json.dumps(dataclasses.asdict(settings.decoding), sort_keys=True)
+    return f"summary.{hashlib.sha256(keys.encode()).hexdigest()[:8]}.json"

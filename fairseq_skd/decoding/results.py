@@ -1,0 +1,67 @@
+"""What decoding leaves behind: four text files in fairseq's format, error counts and ``summary.json``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fairseq.data import Dictionary
+from fairseq.data.data_utils import post_process
+
+from fairseq_skd.files import replacing
+from fairseq_skd.scoring.errors import ErrorCount, count_errors
+
+
+class Transcript(NamedTuple):
+    """One side of a comparison, an utterance an entry, in manifest order.
+
+    Attributes:
+        units: symbols of the dictionary, with spaces between.
+        words: text after ``common_eval.post_process``.
+    """
+
+    units: list[str]
+    words: list[str]
+
+
+class Score(NamedTuple):
+    """Errors of the whole set, over words and over characters."""
+
+    words: ErrorCount
+    characters: ErrorCount
+
+
+def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: str | None) -> Transcript:
+    """Units to text.
+
+    Args:
+        units: indices in ``dictionary``, one sequence an utterance.
+        dictionary: of the labels.
+        process: how units make words, one of fairseq's ``post_process`` names.
+    """
+    texts = [dictionary.string(sequence) for sequence in units]
+    return Transcript(texts, [post_process(text, process) for text in texts])
+
+
+def score(hypothesis: Transcript, reference: Transcript) -> Score:
+    """Count errors over all utterances; a character is one of the words or the one space between two of them."""
+    words, characters = ErrorCount(0, 0), ErrorCount(0, 0)
+    for found, wanted in zip(hypothesis.words, reference.words, strict=True):
+        words += count_errors(found.split(), wanted.split())
+        characters += count_errors(" ".join(found.split()), " ".join(wanted.split()))
+    return Score(words, characters)
+
+
+def write_transcripts(folder: Path, hypothesis: Transcript, reference: Transcript) -> None:
+    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``: ``TEXT (None-<index in manifest>)``."""
+    for side, transcript in (("hypo", hypothesis), ("ref", reference)):
+        for kind, texts in (("word", transcript.words), ("units", transcript.units)):
+            lines = (f"{text} (None-{index})\n" for index, text in enumerate(texts))
+            with replacing(folder / f"{side}.{kind}") as path:
+                path.write_bytes("".join(lines).encode("utf-8"))
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write the summary as JSON."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

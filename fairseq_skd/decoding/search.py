@@ -1,0 +1,100 @@
+"""Runs a model over batches and collects what it recognises."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.greedy import greedy_units
+
+
+class CtcModel(Protocol):
+    """What is asked of a model."""
+
+    def __call__(self, source: Tensor, padding_mask: Tensor | None) -> dict[str, Any]:
+        """Audio (B, samples) -> ``encoder_out`` (T, B, V), ``frame_lengths`` (B,) and what :meth:`get_logits` wants."""
+
+    def get_logits(self, net_output: dict[str, Any]) -> Tensor:
+        """(T, B, V) logits, blank with certainty on padded frames."""
+
+
+class Recognition(NamedTuple):
+    """What came out of a whole subset.
+
+    Attributes:
+        units: unit indices of each utterance, in manifest order.
+        samples: audio samples that were decoded, padding not counted.
+        seconds: wall time of encoder, head and search; reading audio is not in it.
+    """
+
+    units: list[list[int]]
+    samples: int
+    seconds: float
+
+
+def recognise(
+    model: CtcModel,
+    batches: Iterable[dict[str, Any]],
+    utterances: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    where: Callable[[int], str] = str,
+) -> Recognition:
+    """Greedy CTC over all batches.
+
+    Args:
+        model: in evaluation mode, on ``device`` and of ``dtype``.
+        batches: fairseq's sample dicts with ``id`` and ``net_input`` (``source`` (B, samples), ``padding_mask``).
+        utterances: how many there are in all; ids are 0 to ``utterances - 1``.
+        device: where the model is.
+        dtype: what it computes in.
+        where: names an utterance by id, for messages.
+
+    Raises:
+        UserError: logits that are not finite, memory that does not suffice, or utterances that no batch contained.
+    """
+    units: list[list[int] | None] = [None] * utterances
+    samples, seconds = 0, 0.0
+    with torch.inference_mode(), tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
+        for batch in batches:
+            started = time.perf_counter()
+            try:
+                found = _recognise_batch(model, batch, device, dtype, where)
+            except torch.cuda.OutOfMemoryError as error:
+                raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
+            seconds += time.perf_counter() - started
+            for index, sequence in zip(batch["id"].tolist(), found, strict=True):
+                units[index] = sequence
+            samples += _real_samples(batch["net_input"])
+            progress.update(len(found))
+    complete = [sequence for sequence in units if sequence is not None]
+    if len(complete) != utterances:
+        raise UserError(
+            f"only {len(complete)} of {utterances} utterances were decoded, no error rate is given for a part"
+        )
+    return Recognition(complete, samples, seconds)
+
+
+def _recognise_batch(
+    model: CtcModel, batch: dict[str, Any], device: torch.device, dtype: torch.dtype, where: Callable[[int], str]
+) -> list[list[int]]:
+    source = batch["net_input"]["source"].to(device=device, dtype=dtype)
+    padding_mask = batch["net_input"].get("padding_mask")
+    padding_mask = padding_mask.to(device) if padding_mask is not None else None
+    net = model(source=source, padding_mask=padding_mask)
+    finite = torch.isfinite(net["encoder_out"]).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
+    if not bool(finite.all()):
+        first = batch["id"].tolist()[int((~finite).int().argmax())]
+        raise UserError(
+            f"the model's output is not finite for {where(first)}: its weights or the precision are at fault"
+        )
+    return greedy_units(model.get_logits(net), net["frame_lengths"])
+
+
+def _real_samples(net_input: dict[str, Any]) -> int:
+    padding_mask = net_input.get("padding_mask")
+    return net_input["source"].numel() - (int(padding_mask.sum()) if padding_mask is not None else 0)

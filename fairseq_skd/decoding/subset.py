@@ -1,0 +1,164 @@
+"""The subset to decode: its manifest, labels and audio headers, checked before the model is built.
+
+fairseq reads the same files again for the batches. What it would meet as an assertion, or not notice, is told here.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import soundfile
+from fairseq.data import Dictionary
+from tqdm import tqdm
+
+from fairseq_skd.errors import UserError
+
+
+class Subset(NamedTuple):
+    """One subset in manifest order.
+
+    Attributes:
+        manifest: the ``.tsv`` file; utterance i stands on its line i + 2.
+        root: folder of the audio.
+        names: audio files, relative to ``root``.
+        samples: their lengths as the manifest has them.
+    """
+
+    manifest: Path
+    root: str
+    names: list[str]
+    samples: list[int]
+
+    def where(self, index: int) -> str:
+        """Manifest line and audio file of an utterance, for messages."""
+        return f"{self.manifest} line {index + 2}: {os.path.join(self.root, self.names[index])}"
+
+
+def read_manifest(folder: Path, subset: str) -> Subset:
+    """Read ``<folder>/<subset>.tsv``: the audio root, then a path and a number of samples a line.
+
+    Raises:
+        UserError: missing, empty, or a line that is not of this form.
+    """
+    manifest = folder / f"{subset}.tsv"
+    if not folder.is_dir():
+        raise UserError(f"task.data={folder} is not a folder")
+    if not manifest.is_file():
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
+        raise UserError(f"dataset.gen_subset={subset}: {manifest} does not exist (there: {there})")
+    root, *lines = read_lines(manifest) or [""]
+    if not lines:
+        raise UserError(f"{manifest} lists no utterance: after the audio root come lines 'path<TAB>samples'")
+    names, samples = [], []
+    for number, line in enumerate(lines, start=2):
+        fields = line.strip().split("\t")
+        if len(fields) != 2 or not fields[1].isdecimal():
+            raise UserError(f"{manifest} line {number} is {line!r}, it has to be 'path<TAB>samples'")
+        names.append(fields[0])
+        samples.append(int(fields[1]))
+    return Subset(manifest, root.strip(), names, samples)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file, the last one with or without a newline.
+
+    Raises:
+        UserError: not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1})") from error
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictionary:
+    """Load ``dict.<labels>.txt`` and compare it with the one that the checkpoint was trained with.
+
+    Args:
+        path: the file.
+        trained: the checkpoint's dictionary, None if it holds none.
+        size: outputs of the checkpoint's CTC head.
+
+    Raises:
+        UserError: missing, unreadable, of another size, or with another symbol at some index.
+    """
+    if not path.is_file():
+        raise UserError(f"dictionary {path} does not exist: put the one of the training data there")
+    try:
+        dictionary = Dictionary.load(str(path))
+    except Exception as error:  # fairseq raises plain RuntimeError, ValueError and Exception
+        raise UserError(f"dictionary {path} cannot be read: {error}") from error
+    if len(dictionary) != size:
+        raise UserError(
+            f"dictionary {path} has {len(dictionary)} symbols with fairseq's {dictionary.nspecial} special ones, "
+            f"the checkpoint's CTC head has {size}: give the dictionary of the training data"
+        )
+    expected_symbols = trained.symbols if trained is not None else dictionary.symbols
+    for index, (found, expected) in enumerate(zip(dictionary.symbols, expected_symbols, strict=False)):
+        if found != expected:
+            raise UserError(
+                f"dictionary {path} line {index - dictionary.nspecial + 1} has {found!r} where the checkpoint was "
+                f"trained with {expected!r}: give the dictionary of the training data"
+            )
+    return dictionary
+
+
+def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[list[int]]:
+    """Units of each utterance's transcript, in manifest order.
+
+    Raises:
+        UserError: missing, not as long as the manifest, Windows line ends, or a symbol outside the dictionary.
+    """
+    if not path.is_file():
+        raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text an utterance")
+    lines = read_lines(path)
+    if len(lines) != len(subset.names):
+        raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:  # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
+            raise UserError(f"{path} line {number} holds a carriage return: store the file with Unix line ends")
+        for symbol in line.split():
+            if symbol not in dictionary:
+                raise UserError(f"{path} line {number} has the symbol {symbol!r}, which the dictionary lacks")
+    return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
+
+
+def check_audio(subset: Subset, sample_rate: int, shortest: int) -> None:
+    """Read the header of every audio file.
+
+    Args:
+        subset: the files.
+        sample_rate: that of the training data, in Hz.
+        shortest: samples that the feature extractor needs for one frame.
+
+    Raises:
+        UserError: files that are missing, unreadable, of another sampling rate or too short: how many, and the first.
+    """
+    found: dict[str, list[int]] = {}
+    for index in tqdm(range(len(subset.names)), desc="checking audio", unit="file", delay=1.0):
+        path = os.path.join(subset.root, subset.names[index])
+        if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met while decoding
+            path = path[: path.index(".zip:") + len(".zip")]
+        if not os.path.isfile(path):
+            found.setdefault("missing", []).append(index)
+        elif not path.endswith(".zip"):
+            fault = _header_fault(path, sample_rate, shortest)
+            if fault:
+                found.setdefault(fault, []).append(index)
+    for fault, indices in found.items():
+        share = f"{len(indices)} of {len(subset.names)} audio files are {fault}"
+        raise UserError(f"{share}, the first is {subset.where(indices[0])}")
+
+
+def _header_fault(path: str, sample_rate: int, shortest: int) -> str | None:
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError):
+        return "not readable as audio"
+    if info.samplerate != sample_rate:
+        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the checkpoint's training"
+    if info.frames < shortest:
+        return f"shorter than {shortest} samples, one frame of the model"
+    return None

@@ -1,0 +1,240 @@
+"""The demo's steps as data: which command each one runs, and what it leaves behind."""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import fairseq_skd
+from fairseq_skd.errors import UserError
+
+LAYERS = 4  # of config/pretrain/hubert_tiny.yaml
+STUDENT_LAYER = 2
+CLUSTERS = 50
+PRETRAINING_UPDATES = 500
+FINE_TUNING_UPDATES = 800
+
+LOG_INTERVAL = 10  # updates
+# Where the demo departs from config/finetune/hubert_mini.yaml: a smaller encoder and corpus, a shorter run.
+FINE_TUNING_SETTINGS = {
+    "model.student_layers": f"[{STUDENT_LAYER}]",
+    "dataset.max_tokens": 320_000,
+    "dataset.validate_interval": 2,
+    "checkpoint.save_interval": 2,
+    "optimization.lr": "[2e-3]",
+}
+
+TRAINER = "fairseq-hydra-train"
+# What Hydra's grammar takes for a plain value; anything else needs quotes.
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: short, a file name of its log and its marker.
+        title: what it does, for the reader.
+        command: program and arguments.
+        output: what it writes, a file or folder of its own.
+        updates: how many it trains for; 0 if it trains nothing.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    output: Path
+    updates: int = 0
+
+    def shown(self) -> str:
+        """The command, quoted for a shell in which the environment is active."""
+        program = {sys.executable: "python"}.get(self.command[0], Path(self.command[0]).name)
+        return shlex.join((program, *self.command[1:]))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in the demo's folder ``out``, which is absolute."""
+
+    out: Path
+
+    @property
+    def corpus(self) -> Path:
+        """Audio and table."""
+        return self.out / "corpus"
+
+    @property
+    def manifest(self) -> Path:
+        """fairseq's manifests."""
+        return self.out / "manifest"
+
+    @property
+    def labels(self) -> Path:
+        """Frame labels for pretraining."""
+        return self.out / "labels"
+
+    @property
+    def pretrained(self) -> Path:
+        """The encoder that fine-tuning starts from."""
+        return self.out / "pretrain" / "checkpoints" / "checkpoint_last.pt"
+
+    @property
+    def fine_tuned(self) -> Path:
+        """The checkpoint that is decoded."""
+        return self.out / "finetune" / "checkpoints" / "checkpoint_best.pt"
+
+    @property
+    def figure(self) -> Path:
+        """The spikes of one utterance."""
+        return self.out / "spikes.png"
+
+    def decoded(self, who: str) -> Path:
+        """Results of the test set, ``who`` being teacher or student."""
+        return self.out / f"decode-{who}"
+
+
+def demo_steps(at: Layout, configs: Path, trainer: Path) -> list[Step]:
+    """All steps in order.
+
+    Args:
+        at: where each one reads and writes.
+        configs: folder with ``pretrain/``, ``finetune/`` and ``decode/``.
+        trainer: the program ``fairseq-hydra-train``.
+    """
+    return [*_data_steps(at), *_training_steps(at, configs, trainer), *_test_steps(at, configs / "decode")]
+
+
+def _data_steps(at: Layout) -> list[Step]:
+    table, audio = at.corpus / "demo.tsv", at.corpus / "audio"
+    return [
+        Step(
+            "corpus",
+            "Speak a small corpus with espeak-ng",
+            _module("demo.corpus", "--out", at.corpus),
+            at.corpus,
+        ),
+        Step(
+            "manifest",
+            "Check its table and write fairseq's manifests",
+            _module("manifest", table, "--audio-root", audio, "--out", at.manifest),
+            at.manifest,
+        ),
+        Step(
+            "labels",
+            f"Label its frames: {CLUSTERS} clusters of MFCCs",
+            _module("demo.labels", at.manifest, "--out", at.labels, "--clusters", CLUSTERS),
+            at.labels,
+        ),
+    ]
+
+
+def _training_steps(at: Layout, configs: Path, trainer: Path) -> list[Step]:
+    def command(kind: str, config: str, updates: int, settings: Mapping[str, object]) -> tuple[str, ...]:
+        overrides = {
+            "common.user_dir": Path(fairseq_skd.__file__).resolve().parent,
+            "common.cpu": "true",  # the same everywhere
+            "task.data": at.manifest,
+            **settings,
+            "optimization.max_update": updates,
+            "common.log_interval": LOG_INTERVAL,
+            "hydra.run.dir": at.out / kind,
+        }
+        options = ("--config-dir", str(configs / kind), "--config-name", config)
+        return (str(trainer), *options, *hydra_overrides(overrides))
+
+    fine_tuning = {"model.w2v_path": at.pretrained, **FINE_TUNING_SETTINGS}
+    return [
+        Step(
+            "pretrain",
+            f"Pretrain a HuBERT of {LAYERS} layers to predict the labels",
+            command("pretrain", "hubert_tiny", PRETRAINING_UPDATES, {"task.label_dir": at.labels}),
+            at.out / "pretrain",
+            PRETRAINING_UPDATES,
+        ),
+        Step(
+            "finetune",
+            f"Fine-tune it with self-knowledge distillation: its first {STUDENT_LAYER} layers are the student",
+            command("finetune", "hubert_mini", FINE_TUNING_UPDATES, fine_tuning),
+            at.out / "finetune",
+            FINE_TUNING_UPDATES,
+        ),
+    ]
+
+
+def _test_steps(at: Layout, configs: Path) -> list[Step]:
+    def command(who: str, layer: int) -> tuple[str, ...]:
+        overrides = {
+            "task.data": at.manifest,
+            "common_eval.path": at.fine_tuned,
+            "common.cpu": "true",
+            "dataset.gen_subset": "test",
+            "decoding.layer": layer,
+            "decoding.results_path": at.decoded(who),
+        }
+        return _module("infer", "--config-dir", configs, "--config-name", "viterbi", *hydra_overrides(overrides))
+
+    return [
+        Step(
+            "decode-teacher",
+            f"Decode the test set with the teacher, all {LAYERS} layers",
+            command("teacher", LAYERS),
+            at.decoded("teacher"),
+        ),
+        Step(
+            "decode-student",
+            f"Decode the test set with the student, {STUDENT_LAYER} layers",
+            command("student", STUDENT_LAYER),
+            at.decoded("student"),
+        ),
+        Step(
+            "figure",
+            "Draw the spikes of teacher and student over one test utterance",
+            _module("demo.figure", at.fine_tuned, "--data", at.manifest, "--subset", "test", "--out", at.figure),
+            at.figure,
+        ),
+    ]
+
+
+def _module(name: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"fairseq_skd.{name}", *map(str, arguments))
+
+
+def hydra_overrides(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """``key=value`` arguments; a path that holds a space or another character of Hydra's grammar is put in quotes."""
+    return tuple(f"{key}={_hydra_value(value)}" for key, value in settings.items())
+
+
+def _hydra_value(value: object) -> str:
+    text = str(value)
+    if not isinstance(value, Path) or _PLAIN.fullmatch(text):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def find_trainer() -> Path:
+    """``fairseq-hydra-train`` of the environment that runs this.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    beside = Path(sys.executable).parent / TRAINER  # not resolved: a venv's interpreter is a link out of it
+    found = str(beside) if beside.is_file() else shutil.which(TRAINER)
+    if found is None:
+        raise UserError(f"{TRAINER} is not beside {sys.executable}: install fairseq into this environment")
+    return Path(found)
+
+
+def find_configs() -> Path:
+    """The checkout's ``config/``.
+
+    Raises:
+        UserError: if the package was installed without its checkout.
+    """
+    configs = Path(fairseq_skd.__file__).resolve().parent.parent / "config"
+    if not configs.is_dir():
+        raise UserError(f"{configs} does not exist: run the demo from a checkout (pip install --editable)")
+    return configs

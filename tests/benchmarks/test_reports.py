@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+
+from benchmarks import decode_exit, train_step
+from benchmarks.base_encoder import Setting, noise_batch, recipe
+from fairseq_skd.errors import UserError
+
+SETTING = Setting(batch=2, seconds=2.0, threads=1, device="cpu", dtype="float32", student=6)
+
+
+def test_arms_differ_in_the_student_alone():
+    ctc, skd = recipe(SETTING, ()), recipe(SETTING, (6,))
+    assert (ctc.model.student_layers, skd.model.student_layers) == ([], [6])
+    skd.model.student_layers = []
+    assert ctc == skd
+    assert skd.model.feature_grad_mult == 0
+    assert skd.model.freeze_finetune_updates == 0
+
+
+def test_batch_is_padded_and_feasible():
+    batch = noise_batch(SETTING)
+    samples = (~batch["net_input"]["padding_mask"]).sum(dim=1)
+    assert samples.tolist() == [32000, 28800]
+    assert batch["target_lengths"].tolist() == [28, 25]
+    assert batch["net_input"]["source"][1, 28800:].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seconds": 0.1}, "--seconds 0.1 is not between 0.5 and 60"),
+        ({"dtype": "float16"}, "--dtype float16 needs --device cuda"),
+        ({"student": 12}, "--student 12: a student of 12 layers has 1 to 11"),
+    ],
+)
+def test_settings_that_cannot_be_measured(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(SETTING, **change).check()
+
+
+def test_training_report():
+    found = {
+        "wall": {"CTC": [1.0, 4.0, 2.0], "SKD": [1.02, 4.08, 2.2]},
+        "cpu": {"CTC": [1.0, 1.0, 1.0], "SKD": [1.0, 1.0, 1.0]},
+        "memory": {"CTC": [100 * 2**20], "SKD": [110 * 2**20]},
+        "terms": {"L_SKD": [0.01, 0.011, 0.012]},
+    }
+    figures, tables = train_step.report(found)
+    assert figures["wall"]["ratio"]["median"] == pytest.approx(1.02)
+    assert figures["terms"]["L_SKD"]["share"] == pytest.approx(0.011 / 2.2)
+    time, memory = tables.splitlines()[2], tables.splitlines()[4]
+    assert time.endswith("1.05: met |")
+    assert memory.endswith("missed by 4.8 % |")
+    assert tables.splitlines()[-1].split() == ["|", "all", "of", "them", "|", "11.00", "|", "0.500", "|"]
+
+
+def test_decoding_report():
+    kinds = {"cpu": [1.0], "model": [2**20], "peak": [2**20], "parameters": [10**6], "counted": [10**9]}
+    found = {"12": {**kinds, "wall": [1.0, 2.0]}, "6": {**kinds, "wall": [0.8, 1.6]}}
+    figures, tables = decode_exit.report(SETTING, found)
+    assert figures["multiply_adds"]["12"] == 2 * sum(figures["parts"]["12"].values())
+    assert figures["wall"]["ratio"]["median"] == pytest.approx(0.8)
+    missed = 100 * (0.8 / (1.05 * figures["multiply_add_ratio"]) - 1)
+    assert f"missed by {missed:.1f} %" in tables.splitlines()[2]

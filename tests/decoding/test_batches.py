@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+import torch
+
+from fairseq_skd.decoding.batches import length_batches, load_batches
+from fairseq_skd.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "batch_size", "expected"),
+    [
+        (100, None, [[3], [1], [4, 0], [2]]),  # 2 x 60 and 3 x 50 exceed 100; 120 goes alone
+        (None, 2, [[3, 1], [4, 0], [2]]),
+        (120, 2, [[3], [1, 4], [0, 2]]),
+        (None, None, [[3, 1, 4, 0, 2]]),
+        (1, None, [[3], [1], [4], [0], [2]]),
+    ],
+)
+def test_similar_lengths_share_a_batch(max_tokens: int | None, batch_size: int | None, expected: list) -> None:
+    assert length_batches([49, 60, 10, 120, 50], max_tokens, batch_size) == expected
+
+
+def test_order_among_equals_is_that_of_the_manifest() -> None:
+    assert length_batches([5, 5, 5, 5], None, 2) == [[0, 1], [2, 3]]
+
+
+def test_every_utterance_is_in_one_batch() -> None:
+    sizes = [(37 * i) % 101 + 1 for i in range(200)]
+    batches = length_batches(sizes, 300, 5)
+    assert sorted(index for batch in batches for index in batch) == list(range(200))
+    assert all(max(sizes[i] for i in batch) * len(batch) <= 300 and len(batch) <= 5 for batch in batches)
+
+
+class Dataset:
+    """Three utterances, of which the second cannot be read if asked to."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == self.broken:
+            raise RuntimeError("Error in\n decoder")
+        return {"id": index}
+
+    def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": torch.tensor([item["id"] for item in items])}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading(workers: int) -> None:
+    batches = list(load_batches(Dataset(), [[2, 0], [1]], workers, str))
+    assert [batch["id"].tolist() for batch in batches] == [[2, 0], [1]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_audio_that_breaks_while_it_is_read_is_named(workers: int) -> None:
+    with pytest.raises(UserError, match=r"^utterance 1 cannot be read: Error in decoder$"):
+        list(load_batches(Dataset(broken=1), [[2, 0], [1]], workers, lambda index: f"utterance {index}"))

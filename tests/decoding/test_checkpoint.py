@@ -1,0 +1,145 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fairseq_skd.decoding.checkpoint import (
+    build_model,
+    build_task,
+    count_parameters,
+    open_trained,
+    receptive_field,
+    task_config,
+)
+from fairseq_skd.decoding.settings import TaskSettings
+from fairseq_skd.encoders.convolutions import parse_conv_layers
+from fairseq_skd.errors import UserError
+from tests.builders import letter_dictionary, write_pretrained
+from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint, write_fine_tuned
+
+
+def settings(**changes: Any) -> TaskSettings:
+    return dataclasses.replace(TaskSettings(data="/data"), **changes)
+
+
+def test_what_is_read_of_a_checkpoint(hubert: Path) -> None:
+    trained = open_trained(hubert)
+    assert (trained.depth, trained.students, trained.symbols) == (FULL, [STUDENT], len(letter_dictionary()))
+    assert trained.dictionary is not None
+    assert trained.dictionary.symbols == letter_dictionary().symbols
+
+
+def test_receptive_field_of_the_usual_extractor() -> None:
+    # wav2vec 2.0 and HuBERT: 400 samples a frame, 25 ms at 16 kHz
+    assert receptive_field(parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")) == 400
+
+
+def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> None:
+    trained = open_trained(hubert)
+    shortest = trained.shortest_audio
+    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
+    model = build_model(trained, task, FULL)
+    assert model(source=torch.zeros(1, shortest), padding_mask=None)["encoder_out"].size(0) == 1
+    with pytest.raises(RuntimeError):
+        model(source=torch.zeros(1, shortest - 1), padding_mask=None)
+
+
+@pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.parametrize("layer_norm_first", [False, True])
+def test_counted_parameters_are_those_that_the_output_depends_on(
+    tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int
+) -> None:
+    trained = open_trained(
+        write_fine_tuned(tmp_path / "c.pt", kind, students=(1, STUDENT), layer_norm_first=layer_norm_first)
+    )
+    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
+    model = build_model(trained, task, exit_layer)
+    model.w2v_encoder.feature_grad_mult = 1.0
+    model(source=torch.randn(1, 4000), padding_mask=None)["encoder_out"].square().sum().backward()
+    reached = sum(parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
+    assert count_parameters(model, exit_layer, trained.depth) == reached
+
+
+def test_layers_above_the_exit_are_gone(hubert: Path) -> None:
+    trained = open_trained(hubert)
+    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
+    model = build_model(trained, task, STUDENT)
+    assert not model.training
+    layers = {name.split(".")[4] for name, _ in model.named_parameters() if ".encoder.layers." in name}
+    assert layers == {str(layer) for layer in range(STUDENT)}
+    assert [name for name, _ in model.named_parameters() if ".proj." in name] == [
+        f"student_heads.{STUDENT}.proj.weight",
+        f"student_heads.{STUDENT}.proj.bias",
+    ]
+    assert trained.weights == {}
+
+
+def test_hubert_is_neither_cropped_nor_filtered(hubert: Path) -> None:
+    config = task_config(open_trained(hubert), settings())
+    assert (config["pad_audio"], config["random_crop"]) == (True, False)
+    assert (config["max_sample_size"], config["min_sample_size"], config["max_keep_size"]) == (None, None, None)
+    assert (config["data"], config["label_dir"], config["labels"]) == ("/data", None, ["ltr"])
+
+
+def test_audio_finetuning_pads_by_itself(wav2vec2: Path) -> None:
+    config = task_config(open_trained(wav2vec2), settings(labels=["phn"]))
+    assert not {"pad_audio", "random_crop"} & set(config)
+    assert (config["max_sample_size"], config["min_sample_size"]) == (None, None)
+    assert (config["data"], config["labels"]) == ("/data", "phn")
+    with pytest.raises(UserError, match=r"task\.label_dir is no key of audio_finetuning"):
+        task_config(open_trained(wav2vec2), settings(label_dir="/labels"))
+
+
+def test_keys_of_another_fairseq_are_left_out(hubert: Path, tmp_path: Path) -> None:
+    newer = edit_checkpoint(hubert, tmp_path / "c.pt", task={"invented_later": 1})
+    config = task_config(open_trained(newer), settings())
+    assert "invented_later" not in config
+    build_task(open_trained(newer), config, letter_dictionary())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"normalize": True}, r"task\.normalize=true differs from false in the training of .*: leave it null"),
+        ({"sample_rate": 8000}, r"task\.sample_rate=8000 differs from 16000 in the training"),
+        ({"_name": "audio_finetuning"}, r"task\._name=audio_finetuning differs from hubert_pretraining, the task of"),
+        ({"labels": ["ltr", "phn"]}, r"task\.labels=\['ltr', 'phn'\] has to name one extension"),
+    ],
+)
+def test_a_task_that_differs_from_training(hubert: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        task_config(open_trained(hubert), settings(**changes))
+
+
+def test_what_was_trained_may_be_said_again(hubert: Path) -> None:
+    task_config(
+        open_trained(hubert), settings(normalize=False, sample_rate=16000, _name="hubert_pretraining", labels="ltr")
+    )
+
+
+def test_foreign_checkpoints(hubert: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a checkpoint of model hubert, this command decodes skd_ctc"):
+        open_trained(write_pretrained(tmp_path / "new.pt"))
+    with pytest.raises(UserError, match=r"is a checkpoint of model wav2vec2, this command decodes skd_ctc"):
+        open_trained(write_pretrained(tmp_path / "old.pt", "wav2vec2", style="args"))
+    with pytest.raises(UserError, match=r"nowhere\.pt does not exist"):
+        open_trained(tmp_path / "nowhere.pt")
+    other_task = edit_checkpoint(hubert, tmp_path / "task.pt", task={"_name": "speech_to_text"})
+    with pytest.raises(UserError, match=r"was trained with task speech_to_text, this command knows hubert_pretraining"):
+        task_config(open_trained(other_task), settings())
+    damaged = edit_checkpoint(hubert, tmp_path / "args.pt", model={"w2v_args": None})
+    with pytest.raises(UserError, match=r"lacks the encoder's configuration or a CTC head: it is damaged"):
+        open_trained(damaged)
+
+
+def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
+    state = torch.load(hubert, weights_only=True)
+    del state["model"]["w2v_encoder.w2v_model.encoder.layers.0.fc1.weight"]
+    torch.save(state, tmp_path / "c.pt")
+    trained = open_trained(tmp_path / "c.pt")
+    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
+    with pytest.raises(UserError, match=r"the weights do not fit the configuration .*layers\.0\.fc1\.weight"):
+        build_model(trained, task, FULL)

@@ -1,0 +1,247 @@
+"""Decoding from end to end, on five utterances and checkpoints of random weights."""
+
+import functools
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+import fairseq_skd
+import fairseq_skd.decoding.decode
+from fairseq_skd.decoding.checkpoint import build_model, build_task, open_trained, task_config
+from fairseq_skd.decoding.settings import Settings, TaskSettings
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.skd_ctc import SkdCtc
+from tests.builders import LETTERS, letter_dictionary, write_corpus
+from tests.decoding.checkpoints import (
+    CONFIG,
+    FULL,
+    REFERENCES,
+    STUDENT,
+    TEXTS,
+    edit_checkpoint,
+    read_files,
+    read_summary,
+    set_constant_symbols,
+    write_fine_tuned,
+)
+from tests.decoding.test_results import edit_distance
+
+pytestmark = pytest.mark.usefixtures("here")
+CUDA = torch.cuda.is_available()
+
+
+def decode(corpus: Path, checkpoint: Path, *overrides: str, out: str | None = "out") -> dict[str, bytes]:
+    """Decode as the command does, without Hydra, which takes more time than all the rest."""
+    config: dict[str, Any] = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
+    config["task"]["data"], config["common_eval"]["path"] = str(corpus), str(checkpoint)
+    config["decoding"]["results_path"], config["dataset"]["num_workers"] = out, 0
+    for override in overrides:
+        key, value = override.split("=", 1)
+        section, name = key.split(".")
+        config[section][name] = yaml.safe_load(value)
+    folder, _ = fairseq_skd.decoding.decode.decode(Settings.read(config))
+    return read_files(folder)
+
+
+@functools.cache
+def whole_model(checkpoint: Path) -> SkdCtc:
+    trained = open_trained(checkpoint)
+    task = build_task(trained, task_config(trained, TaskSettings(data="/unused")), letter_dictionary())
+    return build_model(trained, task, FULL)
+
+
+def expected_units(checkpoint: Path, corpus: Path, exit_layer: int, index: int) -> str:
+    """The exit's text by another route: whole model, one utterance, audio read here, symbols merged one by one."""
+    model = whole_model(checkpoint)
+    wave, _ = soundfile.read(corpus / "audio" / f"test{index}.wav", dtype="float32")
+    source = torch.from_numpy(wave)[None]
+    if model.cfg.normalize:
+        source = (source - source.mean()) / torch.sqrt(source.var(unbiased=False) + 1e-5)
+    with torch.no_grad():
+        best = model(source=source, padding_mask=None)["exit_logits"][exit_layer][:, 0].argmax(dim=1).tolist()
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS]
+    texts = [symbols[unit] for unit, _ in itertools.groupby(best)]
+    return " ".join(text for text in texts if text not in ("<s>", "</s>"))
+
+
+@pytest.mark.parametrize(("layer", "symbol"), [("0", "T"), (str(FULL), "T"), ("null", "T"), (str(STUDENT), "E")])
+def test_bytes_of_the_files(corpus: Path, hubert: Path, tmp_path: Path, layer: str, symbol: str) -> None:
+    heads = {"w2v_encoder": "T", f"student_heads.{STUDENT}": "E"}
+    constant = set_constant_symbols(hubert, tmp_path / "constant.pt", heads)
+    hypotheses = "".join(f"{symbol} (None-{index})\n" for index in range(5))
+    expected = {"hypo.word": hypotheses, "hypo.units": hypotheses, **REFERENCES}
+    found = decode(corpus, constant, f"decoding.layer={layer}")
+    assert found == {name: text.encode() for name, text in expected.items()}
+    # T is one edit from every word it is not part of; A NO / TEN / TO BE / EAT / IT IS
+    errors = {"T": 2 + 1 + 2 + 1 + 2, "E": 2 + 1 + 2 + 1 + 2}[symbol]
+    characters = {"T": 4 + 2 + 4 + 2 + 4, "E": 4 + 2 + 4 + 2 + 5}[symbol]
+    written = read_summary()
+    assert (written["word_errors"], written["words"], written["wer"]) == (errors, 8, 100.0)
+    assert (written["character_errors"], written["characters"]) == (characters, 4 + 3 + 5 + 3 + 5)
+    assert (written["sentences"], written["exit_layer"], written["layers"]) == (5, FULL if symbol == "T" else 2, FULL)
+    assert written["audio_seconds"] == pytest.approx(sum(seconds for _, seconds in TEXTS))
+    assert written["real_time_factor"] == pytest.approx(written["decode_seconds"] / 3.9, abs=0.001)
+
+
+def test_blanks_only(corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silent = set_constant_symbols(hubert, tmp_path / "silent.pt", {"w2v_encoder": "<s>"})
+    found = decode(corpus, silent)
+    assert found["hypo.word"] == b"".join(b" (None-%d)\n" % index for index in range(5))
+    assert read_summary()["wer"] == 100.0
+    assert "the model outputs only blanks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+def test_text_of_each_exit(corpus: Path, kind: str, exit_layer: int, request: pytest.FixtureRequest) -> None:
+    checkpoint = request.getfixturevalue(kind)
+    found = decode(corpus, checkpoint, f"decoding.layer={exit_layer}", "dataset.batch_size=1")
+    units = [expected_units(checkpoint, corpus, exit_layer, index) for index in range(5)]
+    assert len(set(units)) == 5
+    assert found["hypo.units"].decode() == "".join(f"{text} (None-{index})\n" for index, text in enumerate(units))
+    words = [text.replace(" ", "").replace("|", " ").strip() for text in units]
+    assert found["hypo.word"].decode() == "".join(f"{text} (None-{index})\n" for index, text in enumerate(words))
+    assert found["ref.word"].decode() == REFERENCES["ref.word"]
+    errors = sum(edit_distance(text.split(), wanted.split()) for text, (wanted, _) in zip(words, TEXTS, strict=True))
+    assert read_summary()["word_errors"] == errors
+    assert read_summary()["wer"] == pytest.approx(100 * errors / 8)
+
+
+@pytest.mark.parametrize(("kind", "normalize"), [("hubert", False), ("wav2vec2", True)])
+def test_batches_do_not_change_the_text(corpus: Path, tmp_path: Path, kind: str, normalize: bool) -> None:
+    # with a layer-norm extractor; the group norm of base models spans padding
+    checkpoint = write_fine_tuned(tmp_path / "c.pt", kind, extractor_mode="layer_norm", normalize=normalize)
+    alone = decode(corpus, checkpoint, "dataset.batch_size=1")
+    assert decode(corpus, checkpoint, "dataset.batch_size=5") == alone
+    assert decode(corpus, checkpoint, "dataset.max_tokens=20000") == alone
+    texts = alone["hypo.units"].decode().splitlines()
+    assert texts[3] == f"{expected_units(checkpoint, corpus, FULL, 3)} (None-3)"
+
+
+def test_two_runs_and_worker_processes_give_the_same_bytes(corpus: Path, hubert: Path) -> None:
+    first = decode(corpus, hubert, "decoding.layer=2")
+    assert decode(corpus, hubert, "decoding.layer=2", "common.seed=7") == first
+    assert decode(corpus, hubert, "decoding.layer=2", "dataset.num_workers=1") == first
+
+
+def test_results_paths(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    assert decode(corpus, hubert, f"common_eval.results_path={Path.cwd()}/out")
+    with pytest.raises(UserError, match=r"decoding\.results_path=out and common_eval\.results_path=other differ"):
+        decode(corpus, hubert, "common_eval.results_path=other")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"the results folder .*file/out cannot be made: Not a directory"):
+        decode(corpus, hubert, out=f"{tmp_path}/file/out")
+
+
+def test_unique_summary(corpus: Path, hubert: Path) -> None:
+    for layer in (0, 2):
+        decode(corpus, hubert, "decoding.unique_wer_file=true", f"decoding.layer={layer}")
+    files = sorted(Path("out").glob("summary.*.json"))
+    assert {json.loads(file.read_text())["exit_layer"] for file in files} == {2, 4}
+    assert not Path("out", "summary.json").exists()
+
+
+def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Path) -> None:
+    plain = write_fine_tuned(tmp_path / "c.pt", students=())
+    state = torch.load(plain, weights_only=True)
+    del state["task_state"]
+    torch.save(state, plain)
+    decode(corpus, plain)
+    with pytest.raises(UserError, match=r"decode_layer=2: .* it was trained without a student"):
+        decode(corpus, plain, "decoding.layer=2")
+
+
+def test_labels_beside_the_data(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    expected = decode(corpus, hubert)
+    data, labels = tmp_path / "data", tmp_path / "labels"
+    data.mkdir()
+    labels.mkdir()
+    shutil.copy(corpus / "test.tsv", data)
+    for name in ("test.ltr", "dict.ltr.txt"):
+        shutil.copy(corpus / name, labels)
+    assert decode(data, hubert, f"task.label_dir={labels}") == expected
+    with pytest.raises(UserError, match=r"data/dict\.ltr\.txt does not exist"):
+        decode(data, hubert)
+
+
+def test_bfloat16_on_the_cpu(corpus: Path, hubert: Path) -> None:
+    decode(corpus, hubert, "common.bf16=true")
+    assert read_summary()["precision"] == "bfloat16"
+
+
+@pytest.mark.skipif(not CUDA, reason="needs CUDA")
+@pytest.mark.parametrize("precision", ["common.fp16=false", "common.fp16=true"])
+def test_cuda(corpus: Path, hubert: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = decode(corpus, hubert)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = decode(corpus, hubert, precision)
+    assert read_summary()["device"] != "cpu"
+    assert found == decode(corpus, hubert, precision)
+    assert precision.endswith("true") or found == expected
+
+
+def test_own_user_dir_is_welcome(corpus: Path, hubert: Path) -> None:
+    assert decode(corpus, hubert, f"common.user_dir={Path(fairseq_skd.__file__).parent}")
+
+
+def test_data_that_cannot_be_used(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "data", {"test": [("A NO", 0.2), ("TEN", 0.02)]})
+    with pytest.raises(UserError, match=r"1 of 2 audio files are shorter than 400 samples"):
+        decode(folder, hubert)
+    (folder / "test.ltr").write_text("\n|\n")
+    with pytest.raises(UserError, match=r"test\.ltr holds no words, error rates would be undefined"):
+        decode(folder, hubert)
+    slow = write_corpus(tmp_path / "slow", {"test": [("A NO", 0.2)]}, sample_rate=8000)
+    with pytest.raises(UserError, match=r"1 of 1 audio files are sampled at 8000 Hz instead of the 16000 Hz"):
+        decode(slow, hubert)
+
+
+def test_a_truncated_file_is_named(hubert: Path, tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "data", {"test": [("A NO", 0.5)]})
+    flac = folder / "audio" / "test0.flac"
+    wave, rate = soundfile.read(folder / "audio" / "test0.wav")
+    soundfile.write(flac, wave, rate)
+    content = flac.read_bytes()
+    flac.write_bytes(content[:200] + bytes(len(content) - 200))
+    (folder / "test.tsv").write_text(f"{folder}/audio\ntest0.flac\t8000\n")
+    with pytest.raises(UserError, match=r"test\.tsv line 2: .*test0\.flac cannot be read"):
+        decode(folder, hubert)
+
+
+def test_a_pretrained_checkpoint_of_other_audio(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    other = edit_checkpoint(hubert, tmp_path / "c.pt", task={"sample_rate": 8000})
+    with pytest.raises(UserError, match=r"sampled at 16000 Hz instead of the 8000 Hz of the checkpoint's training"):
+        decode(corpus, other)
+
+
+def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: Path) -> None:
+    for layer in (2, 0):
+        decode(corpus, hubert, f"decoding.layer={layer}", out=None)
+    files = sorted(str(path.relative_to(here)) for path in here.rglob("*") if path.is_file())
+    names = ["hypo.units", "hypo.word", "ref.units", "ref.word", "summary.json"]
+    assert files == [f"decode/test-layer{depth}/{name}" for depth in (2, 4) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("decoding.layer=3", r"decode_layer=3: the checkpoint has no exit there; .* \(2\)"),
+        ("dataset.gen_subset=dev", r"dev\.tsv does not exist \(there: test\)"),
+        ("task.normalize=true", r"task\.normalize=true differs from false in the training"),
+        ("task.labels=phn", r"dict\.phn\.txt does not exist"),
+        ("common.fp16=true", r"common\.fp16=true needs CUDA"),
+        ("common.user_dir=/tmp", r"common\.user_dir=/tmp is not .*fairseq_skd, which is decoding: leave it null"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(corpus: Path, hubert: Path, override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        decode(corpus, hubert, override)
+    assert "\n" not in str(caught.value)
+    assert not list(Path.cwd().iterdir())

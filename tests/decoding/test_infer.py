@@ -1,0 +1,109 @@
+"""The command: overrides, paths and terminal."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fairseq_skd
+from fairseq_skd import infer
+from fairseq_skd.errors import UserError, run_command
+from tests.decoding.checkpoints import CONFIG, REFERENCES, read_files, set_constant_symbols
+
+pytestmark = pytest.mark.usefixtures("here")
+YAML = ("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_workers=0")
+
+
+def decode(corpus: Path, checkpoint: Path, *overrides: str) -> dict[str, bytes]:
+    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", "decoding.results_path=out"]
+    infer.main([*YAML, *paths, *overrides])
+    return read_files()
+
+
+def test_overrides_name_the_exit_too(corpus: Path, hubert: Path) -> None:
+    expected = decode(corpus, hubert, "decoding.layer=2")
+    for text in ("{'decode_layer': 2}", "\"{'decode_layer': 2}\""):
+        assert decode(corpus, hubert, f"common_eval.model_overrides={text}") == expected
+    with pytest.raises(UserError, match=r"decoding\.layer=4 disagrees with common_eval\.model_overrides"):
+        decode(corpus, hubert, "decoding.layer=4", "common_eval.model_overrides={'decode_layer': 2}")
+
+
+def test_home_accents_and_signs_in_paths(
+    corpus: Path, hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home d'été (1), a=b"
+    shutil.copytree(corpus, home / "data")
+    shutil.copy(hubert, home / "c.pt")
+    monkeypatch.setenv("HOME", str(home))
+    expected = decode(corpus, hubert)
+    infer.main([*YAML, "task.data=~/data", "common_eval.path=~/c.pt", "decoding.results_path=~/été"])
+    assert read_files(home / "été") == expected
+    relative = os.path.relpath(home)
+    assert decode(Path(relative, "data"), Path(relative, "c.pt")) == expected
+
+
+def test_hypotheses_are_printed_on_request(
+    corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "T"})
+    decode(corpus, constant)
+    quiet = capsys.readouterr().out
+    assert quiet.startswith("WER 100.00 % (8 errors in 8 words), CER 80.00 %, 5 sentences, exit 4 of 4 layers, ")
+    assert quiet.endswith(f": {Path.cwd()}/out\n")
+    decode(corpus, constant, "common_eval.quiet=false")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:4] == ["HYPO: T", "REF: A NO", "HYPO: T", "REF: TEN"]
+    assert len(printed) == 11
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("decoding.lyer=3", r"lyer"),
+        ("common_eval.model_overrides={decode_layer: 2}", r"\{decode_layer: 2\} is not a dict in Python's notation"),
+        ("+decoding.lyer=3", r"decoding\.lyer is no key of a decoding config"),
+        ("decoding.layer=two", r"decoding\.layer=two cannot be used, it takes a whole number or null"),
+        ("decoding.results_path=${nowhere}", r"nowhere"),
+    ],
+)
+def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        decode(corpus, hubert, override)
+    assert "\n" not in str(caught.value)
+    assert not list(Path.cwd().iterdir())
+
+
+def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    """A checkpoint alone in a folder, data in another, run from a third."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(hubert, alone / "model.pt")
+    repository = Path(fairseq_skd.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "fairseq_skd.infer", f"task.data={corpus}", f"common_eval.path={alone}/model.pt"]
+    command += ["--config-dir", os.path.relpath(CONFIG), "common_eval.model_overrides=\"{'decode_layer': 2}\""]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("WER ")
+    assert done.stdout.count("\n") == 1
+    assert "decoding: 100%" in done.stderr
+    assert not [word for word in ("DEBUG", "INFO", "Warning") if word in done.stderr]
+    assert Path("decode/test-layer2/ref.word").read_text() == REFERENCES["ref.word"]
+
+
+def test_a_mistake_ends_in_one_sentence(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*YAML, f"task.data={corpus}", "common_eval.path=nowhere.pt"]
+    assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 2
+    assert capsys.readouterr().err == f"fairseq_skd.infer: checkpoint {Path.cwd()}/nowhere.pt does not exist\n"
+
+
+def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        infer.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--config-dir config/decode --config-name viterbi" in text
+    assert "decoding.layer (null)" in text

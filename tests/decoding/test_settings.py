@@ -1,0 +1,91 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fairseq_skd.compat import compose, to_container
+from fairseq_skd.decoding.settings import MISSING, Settings, describe_keys
+from fairseq_skd.errors import UserError
+
+CONFIG = Path(__file__).parents[2] / "config" / "decode"
+NEEDED = {"task": {"data": "/d"}, "common_eval": {"path": "/c.pt"}}
+
+
+def with_key(section: str, key: str, value: Any) -> dict[str, Any]:
+    return {**NEEDED, section: {**NEEDED.get(section, {}), key: value}}
+
+
+def test_viterbi_yaml_lists_every_key_at_its_default() -> None:
+    listed = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
+    assert listed == {section: dict(vars(keys)) for section, keys in vars(Settings()).items()}
+    assert (CONFIG / "viterbi.yaml").read_text().startswith("# @package _group_\n")
+
+
+def test_composed_yaml_is_read() -> None:
+    config = compose(
+        CONFIG, "viterbi", ["task.data=/d", "common_eval.path=/c.pt", "decoding.layer=6", "common.cpu=true"]
+    )
+    settings = Settings.read(to_container(config))
+    assert (settings.task.data, settings.common_eval.path) == ("/d", "/c.pt")
+    assert (settings.decoding.layer, settings.common.cpu, settings.dataset.gen_subset) == (6, True, "test")
+
+
+def test_every_key_is_described() -> None:
+    text = describe_keys()
+    for section, values in vars(Settings()).items():
+        for key in vars(values):
+            assert f"{section}.{key} (" in text
+    assert "task.data (required)" in text
+    assert "common.cpu (false)" in text
+
+
+@pytest.mark.parametrize("labels", ["ltr", ["ltr"], None])
+def test_labels_are_a_text_or_a_list(labels: Any) -> None:
+    assert Settings.read(with_key("task", "labels", labels)).task.labels == labels
+
+
+def test_a_number_can_name_a_subset() -> None:
+    assert Settings.read(with_key("dataset", "gen_subset", 2019)).dataset.gen_subset == "2019"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "sentence"),
+    [
+        ("decoding", "lyer", 6, r"decoding\.lyer is no key of a decoding config, decoding has: type, layer, "),
+        ("decoding", "layer", "six", r"decoding\.layer=six cannot be used, it takes a whole number or null"),
+        ("decoding", "layer", True, r"decoding\.layer=true cannot be used, it takes a whole number or null"),
+        ("decoding", "layer", 6.0, r"decoding\.layer=6\.0 cannot be used"),
+        ("decoding", "layer", -1, r"decoding\.layer=-1 is out of range, it is at least 0"),
+        ("decoding", "type", "kenlm", r"decoding\.type=kenlm is not known, there is: viterbi"),
+        ("dataset", "max_tokens", 0, r"dataset\.max_tokens=0 is out of range"),
+        ("dataset", "batch_size", 0, r"dataset\.batch_size=0 is out of range"),
+        ("dataset", "num_workers", None, r"dataset\.num_workers=null cannot be used, it takes a whole number"),
+        ("dataset", "gen_subset", True, r"dataset\.gen_subset=true cannot be used, it takes a text"),
+        ("dataset", "skip_invalid_size_inputs_valid_test", True, r"utterances would be missing from the error rates"),
+        ("distributed_training", "distributed_world_size", 2, r"decoding runs in one process: leave it 1"),
+        ("task", "pad_audio", False, r"task\.pad_audio=false is refused, .* cropped .*: leave it true"),
+        ("task", "random_crop", True, r"task\.random_crop=true is refused, .*: leave it false"),
+        ("task", "labels", [1], r"task\.labels=\[1\] cannot be used, it takes a text or a list of texts or null"),
+        ("task", "data", MISSING, r"task\.data is not set: give the folder with the manifest"),
+        ("common_eval", "path", MISSING, r"common_eval\.path is not set: give a fine-tuned checkpoint"),
+        ("common_eval", "post_process", "bpe", r"common_eval\.post_process=bpe is not known, there are: letter, "),
+        ("common_eval", "quiet", "yes", r"common_eval\.quiet=yes cannot be used, it takes true or false"),
+        ("common", "cpu", 1, r"common\.cpu=1 cannot be used, it takes true or false"),
+    ],
+)
+def test_refused_values(section: str, key: str, value: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Settings.read(with_key(section, key, value))
+
+
+def test_both_half_precisions_are_refused() -> None:
+    with pytest.raises(UserError, match=r"common\.fp16 and common\.bf16 are both true"):
+        Settings.read({**NEEDED, "common": {"fp16": True, "bf16": True}})
+
+
+def test_sections() -> None:
+    with pytest.raises(UserError, match="decode is no section of a decoding config, these are: task, common, "):
+        Settings.read({**NEEDED, "decode": {}})
+    with pytest.raises(UserError, match=r"task=hubert_pretraining replaces a whole section"):
+        Settings.read({**NEEDED, "task": "hubert_pretraining"})

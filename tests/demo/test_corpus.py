@@ -1,0 +1,121 @@
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fairseq_skd.demo import corpus
+from fairseq_skd.demo.synthesis import Voice, open_synthesiser
+from fairseq_skd.errors import UserError
+
+TABLE = Path(__file__).parents[2] / "manifests" / "demo.tsv"
+
+
+def of_split(split):
+    return [utterance for utterance in corpus.draw_utterances() if utterance.split == split]
+
+
+def test_splits_share_no_sentence_and_no_path():
+    utterances = corpus.draw_utterances()
+    assert len({u.text for u in utterances}) == len(utterances)
+    assert len({u.path for u in utterances}) == len(utterances)
+    assert {split: len(of_split(split)) for split in corpus.SPLIT_SIZES} == corpus.SPLIT_SIZES
+
+
+def test_one_voice_speaks_only_in_the_test_split_and_four_or_more_in_training():
+    train, valid, test = ({u.speaker for u in of_split(split)} for split in ("train", "valid", "test"))
+    assert len(train) >= 4
+    assert valid <= train
+    assert test - train == {corpus.TEST_VOICE}
+    assert train <= test
+
+
+def test_text_is_of_the_alphabet_and_all_words_are_heard_in_training():
+    utterances = corpus.draw_utterances()
+    assert all(re.fullmatch(r"[A-Z']+( [A-Z']+)*", u.text) for u in utterances)
+    words = {split: {word for u in of_split(split) for word in u.text.split()} for split in corpus.SPLIT_SIZES}
+    assert words["valid"] | words["test"] <= words["train"]
+    assert any("'" in word for word in words["test"])
+
+
+def test_table_in_manifests_is_the_one_that_is_drawn():
+    assert TABLE.read_text(encoding="utf-8") == corpus.table_text(corpus.draw_utterances(seed=1))
+
+
+def test_seed_draws_the_sentences():
+    assert corpus.draw_utterances(seed=3) == corpus.draw_utterances(seed=3)
+    assert corpus.draw_utterances(seed=3) != corpus.draw_utterances(seed=4)
+
+
+def test_voice_of_an_utterance_depends_on_nothing_but_the_utterance():
+    first, second = corpus.draw_utterances()[:2]
+    assert corpus.voice_of(first) == corpus.voice_of(first)
+    assert corpus.voice_of(first).name == first.speaker
+    assert corpus.voice_of(first) != corpus.voice_of(second)
+
+
+@pytest.fixture
+def espeak():
+    pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
+
+
+@pytest.mark.usefixtures("espeak")
+def test_audio_is_16_khz_mono_and_differs_by_voice(tmp_path):
+    utterances = [
+        corpus.Utterance("a/1.flac", "OPEN THE RED DOOR", "a", "en-us+m3"),
+        corpus.Utterance("a/2.flac", "OPEN THE RED DOOR", "a", "en-us+f2"),
+    ]
+    corpus.write_audio(utterances, tmp_path)
+    waveforms = []
+    for utterance in utterances:
+        info = soundfile.info(tmp_path / utterance.path)
+        assert (info.samplerate, info.channels, info.format, info.subtype) == (16000, 1, "FLAC", "PCM_16")
+        assert 0.7 < info.duration < 2.5  # four words
+        waveforms.append(soundfile.read(tmp_path / utterance.path)[0])
+        assert np.abs(waveforms[-1]).max() > 0.1
+    first, second = (np.abs(np.fft.rfft(waveform, 32768)) for waveform in waveforms)
+    assert np.corrcoef(first, second)[0, 1] < 0.9
+
+
+@pytest.mark.usefixtures("espeak")
+def test_rate_and_pitch_are_heard():
+    def dominant(waveform, sample_rate):  # Hz, the strongest partial below 1 kHz
+        spectrum = np.abs(np.fft.rfft(waveform, sample_rate))
+        return int(spectrum[50:1000].argmax()) + 50
+
+    with open_synthesiser() as synthesiser:
+        slow, fast = (synthesiser.speak("one two three four", Voice("en-us+m3", rate=rate)) for rate in (120, 240))
+        low, high = (synthesiser.speak("aaaah", Voice("en-us+m3", pitch=pitch)) for pitch in (10, 90))
+        assert len(slow) > 1.5 * len(fast)
+        assert slow.dtype == np.float32
+        assert dominant(low, synthesiser.sample_rate) != dominant(high, synthesiser.sample_rate)
+
+
+@pytest.mark.usefixtures("espeak")
+@pytest.mark.parametrize("name", ["en-us+nobody", "nowhere+f2", "nowhere"])
+def test_voice_that_espeak_lacks(name):
+    with open_synthesiser() as synthesiser, pytest.raises(UserError, match=rf"no voice '{re.escape(name)}'"):
+        synthesiser.speak("hello", Voice(name))
+
+
+@pytest.mark.usefixtures("espeak")
+def test_data_path_longer_than_espeaks_buffer(tmp_path, monkeypatch):
+    import espeakng_loader
+
+    folder = tmp_path / ("x" * 80) / ("y" * 80)
+    folder.mkdir(parents=True)
+    (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path(), target_is_directory=True)
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(folder / "espeak-ng-data"))
+    with open_synthesiser() as synthesiser:
+        assert len(synthesiser.speak("hello", Voice("en-us+f2"))) > 1000
+
+
+def test_loader_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with (
+        pytest.raises(UserError, match="espeakng-loader is not installed: pip install espeakng-loader"),
+        open_synthesiser(),
+    ):
+        pass

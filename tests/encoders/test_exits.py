@@ -1,0 +1,56 @@
+"""Which layers may be students, and which exit may be decoded."""
+
+import pytest
+
+from fairseq_skd.encoders.exits import check_decode_layer, check_student_layers
+from fairseq_skd.errors import UserError
+
+VALID = "students of this 12-layer encoder have 1 to 11 layers, each given once"
+
+
+@pytest.mark.parametrize("layers", [[], [6], [1], [11], [3, 6, 9], [9, 3]])
+def test_valid_students_keep_their_order(layers: list[int]) -> None:
+    assert check_student_layers(layers, 12) == tuple(layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([0], "there is no student of 0 layers"),
+        ([-1], "there is no student of -1 layers"),
+        ([13], "there is no student of 13 layers"),
+        ([6, 40], "there is no student of 40 layers"),
+        ([12], "12 layers are the full model itself"),
+        ([6, 12], "12 layers are the full model itself"),
+    ],
+)
+def test_refused_students(layers: list[int], reason: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check_student_layers(layers, 12)
+    assert str(refused.value) == f"model.student_layers={layers}: {reason}; {VALID}"
+
+
+def test_a_student_is_given_once() -> None:
+    with pytest.raises(UserError) as refused:
+        check_student_layers([6, 3, 6], 12)
+    assert str(refused.value) == f"model.student_layers=[6, 3, 6] names a layer twice; {VALID}"
+
+
+@pytest.mark.parametrize(("layer", "exit_layer"), [(0, 12), (12, 12), (6, 6), (3, 3)])
+def test_the_exit_that_is_decoded(layer: int, exit_layer: int) -> None:
+    assert check_decode_layer(layer, [6, 3], 12) == exit_layer
+
+
+@pytest.mark.parametrize("layer", [-1, 1, 5, 13])
+def test_refused_exits_name_the_trained_ones(layer: int) -> None:
+    with pytest.raises(UserError) as refused:
+        check_decode_layer(layer, [6, 3], 12)
+    assert str(refused.value) == (
+        f"decode_layer={layer}: the checkpoint has no exit there; take 0 for the full model of 12 layers, "
+        f"or a student's layer count (3 or 6)"
+    )
+
+
+def test_refused_exit_of_a_model_without_students() -> None:
+    with pytest.raises(UserError, match=r"\(none: it was trained without a student\)$"):
+        check_decode_layer(6, [], 12)

@@ -1,0 +1,343 @@
+"""The terms of the objective against float64 NumPy, brute force and hand-worked numbers."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fairseq_skd.objective.losses import combine, ctc_loss, feasible, frame_kl, frame_mask
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def ctc_by_forward(log_probs: np.ndarray, target: Sequence[int], blank: int = 0) -> float:
+    """-log p(target) of one utterance, (T, V) float64: the forward variables over blank, y1, blank, y2, ..., blank."""
+    extended = [blank]
+    for unit in target:
+        extended += [unit, blank]
+    forward = np.full(len(extended), -np.inf)
+    forward[:2] = log_probs[0, extended[:2]]
+    for frame in log_probs[1:]:
+        before, forward = forward, np.full(len(extended), -np.inf)
+        for s, unit in enumerate(extended):
+            reachable = [before[s]] + ([before[s - 1]] if s > 0 else [])
+            if s > 1 and unit not in (blank, extended[s - 2]):
+                reachable.append(before[s - 2])
+            forward[s] = np.logaddexp.reduce(reachable) + frame[unit]
+    return -float(np.logaddexp.reduce(forward[-2:]))
+
+
+def ctc_by_enumeration(log_probs: np.ndarray, target: Sequence[int], blank: int = 0) -> float:
+    """-log of the summed probability of every path that collapses to the target."""
+    frames, symbols = log_probs.shape
+    total = -np.inf
+    for path in itertools.product(range(symbols), repeat=frames):
+        collapsed = [unit for unit, _ in itertools.groupby(path) if unit != blank]
+        if collapsed == list(target):
+            total = np.logaddexp(total, sum(log_probs[t, unit] for t, unit in enumerate(path)))
+    return -float(total)
+
+
+def kl_by_numpy(teacher: np.ndarray, student: np.ndarray, lengths: Sequence[int], temperature: float = 1.0) -> float:
+    """Sum over real frames of KL(p_T || p_S), times the squared temperature; (T, B, V) logits in float64."""
+    p, q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    frame = (np.exp(p) * (p - q)).sum(axis=-1)
+    return temperature**2 * sum(float(frame[:length, b].sum()) for b, length in enumerate(lengths))
+
+
+def random_logits(shape: Sequence[int], seed: int, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_targets(lengths: Sequence[int], symbols: int, seed: int) -> Tensor:
+    """(B, S), padded with an index that is no symbol at all."""
+    units = torch.randint(1, symbols, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed))
+    beyond = torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)
+    return units.masked_fill(beyond, 10**6)
+
+
+# ---- lengths and feasibility
+
+
+def test_frame_mask_by_hand() -> None:
+    assert frame_mask(torch.tensor([2, 0, 3]), 3).tolist() == [
+        [True, False, True],
+        [True, False, True],
+        [False, False, True],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("target", "frames_needed"),
+    [
+        ([], 0),
+        ([3], 1),
+        ([3, 4], 2),
+        ([3, 3], 3),  # a blank has to stand between
+        ([3, 3, 3], 5),
+        ([3, 4, 3], 3),
+        ([3, 3, 4, 4, 3], 7),
+    ],
+)
+def test_frames_that_a_transcript_needs(target: list[int], frames_needed: int) -> None:
+    padded = torch.tensor([target + [1] * (6 - len(target))])  # equal padding symbols are no repeats
+    for frames in range(9):
+        fits = feasible(padded, torch.tensor([len(target)]), torch.tensor([frames]))
+        assert fits.tolist() == [frames >= frames_needed]
+
+
+def test_feasible_takes_each_utterance_by_itself() -> None:
+    targets = torch.tensor([[2, 2, 0], [2, 3, 4], [5, 5, 5], [1, 1, 1]])
+    assert feasible(targets, torch.tensor([2, 3, 3, 0]), torch.tensor([2, 3, 5, 1])).tolist() == [
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_a_batch_without_any_unit_is_feasible() -> None:
+    empty = torch.zeros(2, 0, dtype=torch.long)
+    assert feasible(empty, torch.tensor([0, 0]), torch.tensor([4, 1])).tolist() == [True, True]
+
+
+def test_feasible_says_where_ctc_is_finite() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        frames, units = int(random.integers(1, 6)), int(random.integers(0, 5))
+        target = random.integers(1, 3, size=units)
+        loss = ctc_by_enumeration(log_softmax(random.standard_normal((frames, 3))), target.tolist())
+        fits = feasible(torch.from_numpy(target)[None], torch.tensor([units]), torch.tensor([frames]))
+        assert fits.item() == np.isfinite(loss)
+
+
+# ---- CTC
+
+
+@pytest.mark.parametrize("target", [[], [1], [2, 2], [1, 2], [1, 2, 1], [1, 1, 1]])
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_ctc_equals_the_sum_over_all_paths(target: list[int], frames: int) -> None:
+    log_probs = log_softmax(random_logits((frames, 3), seed=frames).numpy())
+    expected = ctc_by_enumeration(log_probs, target)
+    assert ctc_by_forward(log_probs, target) == pytest.approx(expected)  # the other reference, used below
+    loss = ctc_loss(
+        torch.from_numpy(log_probs).float().unsqueeze(1),
+        torch.tensor([target], dtype=torch.long).reshape(1, len(target)),
+        torch.tensor([frames]),
+        torch.tensor([len(target)]),
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ctc_of_a_padded_batch_equals_the_numpy_forward_algorithm() -> None:
+    frames, units, symbols = [60, 41, 7, 30], [20, 5, 3, 0], 9
+    logits = random_logits((60, 4, symbols), seed=1)
+    targets = random_targets(units, symbols, seed=2)
+    log_probs = log_softmax(logits.numpy())
+    expected = sum(ctc_by_forward(log_probs[: frames[b], b], targets[b, : units[b]].tolist()) for b in range(4))
+    loss = ctc_loss(logits.log_softmax(-1), targets, torch.tensor(frames), torch.tensor(units))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ctc_with_another_blank() -> None:
+    logits = random_logits((6, 1, 4), seed=3)
+    expected = ctc_by_enumeration(log_softmax(logits[:, 0].numpy()), [0, 1], blank=3)
+    loss = ctc_loss(logits.log_softmax(-1), torch.tensor([[0, 1]]), torch.tensor([6]), torch.tensor([2]), blank=3)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ctc_by_hand() -> None:
+    # Two frames, p(blank) = 1/4 and p(a) = 3/4 in both: "a" is a-, -a or aa.
+    log_probs = torch.tensor([0.25, 0.75]).log().expand(2, 1, 2)
+    loss = ctc_loss(log_probs, torch.tensor([[1]]), torch.tensor([2]), torch.tensor([1]))
+    assert loss.item() == pytest.approx(-np.log(2 * 0.25 * 0.75 + 0.75**2), abs=1e-6)
+
+
+def test_infinite_ctc_is_zeroed_on_demand_only() -> None:
+    targets, units, frames = torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 2]), torch.tensor([2, 2])
+    logits = random_logits((2, 2, 3), seed=4).requires_grad_()
+    assert ctc_loss(logits.log_softmax(-1), targets, frames, units).isposinf()
+    loss = ctc_loss(logits.log_softmax(-1), targets, frames, units, zero_infinity=True)
+    loss.backward()
+    alone = ctc_by_forward(log_softmax(logits[:, 1].detach().numpy()), [1, 2])
+    assert loss.item() == pytest.approx(alone, rel=1e-6)
+    assert logits.grad is not None
+    assert (logits.grad[:, 0] == 0).all()
+    assert logits.grad.isfinite().all()
+
+
+# ---- L_SKD
+
+
+def test_kl_by_hand() -> None:
+    # KL((1/2, 1/2) || (1/4, 3/4)) = ln(2)/2 + ln(2/3)/2, in one frame; in the other the posteriors are equal.
+    teacher = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]).log()
+    student = torch.tensor([[[0.25, 0.75]], [[0.9, 0.1]]]).log()
+    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+    assert expected == pytest.approx(0.1438410362258904)
+    assert frame_kl(teacher, student, torch.tensor([2])).item() == pytest.approx(expected, abs=1e-7)
+    assert frame_kl(student, teacher, torch.tensor([2])).item() != pytest.approx(expected, abs=1e-3)
+
+
+def test_kl_is_a_sum_over_frames_and_utterances() -> None:
+    teacher = torch.tensor([0.5, 0.5]).log().expand(7, 3, 2)
+    student = torch.tensor([0.25, 0.75]).log().expand(7, 3, 2)
+    one = 0.1438410362258904
+    assert frame_kl(teacher, student, torch.tensor([7, 4, 1])).item() == pytest.approx(12 * one, rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_kl_equals_numpy(scale: float, temperature: float) -> None:
+    lengths = [23, 9, 1]
+    teacher, student = random_logits((23, 3, 11), 5, scale), random_logits((23, 3, 11), 6, scale)
+    expected = kl_by_numpy(teacher.numpy(), student.numpy(), lengths, temperature)
+    loss = frame_kl(teacher, student, torch.tensor(lengths), temperature)
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=2e-6 * temperature**2)
+
+
+def test_temperature_keeps_the_gradients_scale() -> None:
+    # For small logits KL is quadratic in them: /T twice in the logits, *T^2 in front.
+    teacher, student = random_logits((8, 2, 5), 7, scale=1e-2), random_logits((8, 2, 5), 8, scale=1e-2)
+    lengths = torch.tensor([8, 8])
+    gradients = []
+    for temperature in (1.0, 4.0):
+        leaf = student.clone().requires_grad_()
+        frame_kl(teacher, leaf, lengths, temperature).backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad)
+    assert gradients[1].norm().item() == pytest.approx(gradients[0].norm().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf"), 1e30])
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_padded_frames_reach_neither_kl_nor_its_gradient(padding: float, stop_gradient: bool) -> None:
+    lengths = torch.tensor([5, 2])
+    values = [random_logits((5, 2, 4), seed) for seed in (9, 10)]
+    clean = [value.clone().requires_grad_() for value in values]
+    expected = frame_kl(clean[0], clean[1], lengths, stop_gradient=stop_gradient)
+    expected.backward()
+    dirty = []
+    for value in values:
+        value[2:, 1] = padding
+        dirty.append(value.requires_grad_())
+    loss = frame_kl(dirty[0], dirty[1], lengths, stop_gradient=stop_gradient)
+    loss.backward()
+    assert torch.equal(loss, expected)
+    for with_padding, without in zip(dirty, clean, strict=True):
+        if with_padding.grad is None:
+            assert without.grad is None
+            continue
+        assert without.grad is not None
+        assert torch.equal(with_padding.grad, without.grad)
+        assert (with_padding.grad[2:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf")])
+def test_padded_frames_reach_neither_ctc_nor_its_gradient(padding: float) -> None:
+    lengths, targets, units = torch.tensor([5, 2]), torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
+    clean = random_logits((5, 2, 4), 11).log_softmax(-1)
+    dirty = clean.clone()
+    dirty[2:, 1] = padding
+    clean.requires_grad_()
+    dirty.requires_grad_()
+    expected, loss = ctc_loss(clean, targets, lengths, units), ctc_loss(dirty, targets, lengths, units)
+    expected.backward()
+    loss.backward()
+    assert torch.equal(loss, expected)
+    assert clean.grad is not None
+    assert dirty.grad is not None
+    assert torch.equal(dirty.grad, clean.grad)
+    assert (dirty.grad[2:, 1] == 0).all()
+
+
+def central_differences(function: Callable[[np.ndarray], float], at: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    at = at.astype(np.float64)
+    gradient = np.zeros_like(at)
+    for index in np.ndindex(at.shape):
+        up, down = at.copy(), at.copy()
+        up[index] += step
+        down[index] -= step
+        gradient[index] = (function(up) - function(down)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_kl_gradients_equal_finite_differences_in_float64(temperature: float) -> None:
+    lengths = [4, 2]
+    teacher, student = (random_logits((4, 2, 3), seed).requires_grad_() for seed in (12, 13))
+    frame_kl(teacher, student, torch.tensor(lengths), temperature, stop_gradient=False).backward()
+    fixed_teacher, fixed_student = teacher.detach().numpy(), student.detach().numpy()
+    for leaf, function in (
+        (student, lambda moved: kl_by_numpy(fixed_teacher, moved, lengths, temperature)),
+        (teacher, lambda moved: kl_by_numpy(moved, fixed_student, lengths, temperature)),
+    ):
+        assert leaf.grad is not None
+        expected = central_differences(function, leaf.detach().numpy())
+        np.testing.assert_allclose(leaf.grad.numpy(), expected, atol=2e-5)
+
+
+def test_the_student_learns_posterior_minus_posterior() -> None:
+    teacher, student = random_logits((6, 2, 5), 14), random_logits((6, 2, 5), 15).requires_grad_()
+    frame_kl(teacher, student, torch.tensor([6, 6])).backward()
+    assert student.grad is not None
+    expected = student.detach().softmax(-1) - teacher.softmax(-1)
+    np.testing.assert_allclose(student.grad.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_stop_gradient_keeps_the_teacher_out() -> None:
+    teacher, student = (random_logits((4, 1, 3), seed).requires_grad_() for seed in (16, 17))
+    lengths = torch.tensor([4])
+    frame_kl(teacher, student, lengths).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.abs().sum() > 0
+    frame_kl(teacher, student, lengths, stop_gradient=False).backward()
+    assert teacher.grad is not None
+    assert teacher.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_kl_is_float32_whatever_the_logits(dtype: torch.dtype) -> None:
+    lengths = [200, 120]
+    teacher, student = random_logits((200, 2, 32), 18, 5.0).to(dtype), random_logits((200, 2, 32), 19, 5.0).to(dtype)
+    loss = frame_kl(teacher, student.requires_grad_(), torch.tensor(lengths))
+    assert loss.dtype == torch.float32
+    # The only rounding is that of the logits themselves: half precision could not even hold the sum.
+    expected = kl_by_numpy(teacher.double().numpy(), student.detach().double().numpy(), lengths)
+    assert expected > 2048
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_kl_of_equal_logits_is_zero_and_of_others_is_positive() -> None:
+    logits = random_logits((9, 2, 6), 20, scale=20)
+    assert frame_kl(logits, logits.clone(), torch.tensor([9, 3])).item() == 0
+    assert frame_kl(logits, random_logits((9, 2, 6), 21), torch.tensor([9, 3])).item() > 0
+
+
+# ---- the whole
+
+
+def test_combine_by_hand() -> None:
+    teacher, students = torch.tensor(10.0), [torch.tensor(2.0), torch.tensor(4.0)]
+    assert combine(teacher, students[:1], 0.25).item() == pytest.approx(0.75 * 10 + 0.25 * 2)
+    assert combine(teacher, students, 0.5).item() == pytest.approx(0.5 * 10 + 0.5 * 3)
+    assert combine(teacher, students, 0.0).item() == 10.0
+    assert combine(teacher, students, 1.0).item() == 3.0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_without_students_the_loss_is_the_teachers(alpha: float) -> None:
+    teacher = torch.tensor(10.0)
+    assert combine(teacher, [], alpha) is teacher

@@ -1,0 +1,125 @@
+"""alpha(u) against a float64 NumPy reference and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.objective.schedule import SCHEDULES, AlphaSchedule
+
+
+def reference(name: str, max_update: int, tau: float, alpha: float) -> np.ndarray:
+    """alpha(0), ..., alpha(U + 2), by the formulas of the method's section 1."""
+    u = np.arange(max_update + 3, dtype=np.float64)
+    r = np.clip(u / (max_update - 1), 0.0, 1.0) if max_update > 1 else np.ones_like(u)
+    return {
+        "clamped_linear": np.minimum(np.maximum(r, tau), 1.0 - tau),
+        "linear": r,
+        "cosine": tau + (1.0 - 2.0 * tau) * (1.0 - np.cos(np.pi * r)) / 2.0,
+        "constant": np.full_like(u, alpha),
+    }[name]
+
+
+@pytest.mark.parametrize("max_update", [1, 2, 3, 20, 997])
+@pytest.mark.parametrize("tau", [0.0, 0.1, 0.3, 0.499])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_equals_the_numpy_reference(name: str, tau: float, max_update: int) -> None:
+    schedule = AlphaSchedule(name, max_update, tau, alpha=0.25)
+    expected = reference(name, max_update, tau, alpha=0.25)
+    np.testing.assert_allclose([schedule(u) for u in range(len(expected))], expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "max_update", "updates", "expected"),
+    [
+        # A run of one update is all end (r = 1).
+        ("clamped_linear", 1, 0, 0.7),
+        ("linear", 1, 0, 1.0),
+        ("cosine", 1, 0, 0.7),
+        # A run of two: its start and its end.
+        ("clamped_linear", 2, 0, 0.3),
+        ("clamped_linear", 2, 1, 0.7),
+        ("linear", 2, 0, 0.0),
+        ("linear", 2, 1, 1.0),
+        ("cosine", 2, 0, 0.3),
+        ("cosine", 2, 1, 0.7),
+        # Eleven updates: r = u / 10. Below tau and above 1 - tau it is clamped, between it is r itself.
+        ("clamped_linear", 11, 0, 0.3),
+        ("clamped_linear", 11, 2, 0.3),
+        ("clamped_linear", 11, 3, 0.3),
+        ("clamped_linear", 11, 4, 0.4),
+        ("clamped_linear", 11, 5, 0.5),
+        ("clamped_linear", 11, 7, 0.7),
+        ("clamped_linear", 11, 8, 0.7),
+        ("clamped_linear", 11, 10, 0.7),
+        ("linear", 11, 3, 0.3),
+        ("cosine", 11, 5, 0.5),
+        # A quarter of the way cos is 1/sqrt(2), a third of the way 1/2.
+        ("cosine", 13, 3, 0.3 + 0.4 * (1 - math.sqrt(0.5)) / 2),
+        ("cosine", 13, 4, 0.4),
+        ("cosine", 13, 8, 0.6),
+        # After the last update (a validation at the end) nothing grows on.
+        ("clamped_linear", 11, 11, 0.7),
+        ("linear", 11, 400, 1.0),
+        ("cosine", 11, 400, 0.7),
+    ],
+)
+def test_hand_worked(name: str, max_update: int, updates: int, expected: float) -> None:
+    assert AlphaSchedule(name, max_update, tau=0.3)(updates) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", ["clamped_linear", "linear", "cosine"])
+def test_the_weight_moves_to_the_student_and_is_symmetric(name: str) -> None:
+    schedule = AlphaSchedule(name, 101, tau=0.2)
+    values = np.array([schedule(u) for u in range(101)])
+    assert (np.diff(values) >= 0).all()
+    np.testing.assert_allclose(values + values[::-1], 1.0, atol=1e-12)
+
+
+def test_tau_zero_is_linear() -> None:
+    clamped, linear = AlphaSchedule("clamped_linear", 50, tau=0.0), AlphaSchedule("linear", 50)
+    assert [clamped(u) for u in range(60)] == [linear(u) for u in range(60)]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_constant_needs_no_length(alpha: float) -> None:
+    schedule = AlphaSchedule("constant", 0, alpha=alpha)
+    assert {schedule(u) for u in (0, 1, 10**6)} == {alpha}
+
+
+def test_the_defaults_are_the_papers() -> None:
+    schedule = AlphaSchedule(max_update=100)
+    assert (schedule.name, schedule.tau) == ("clamped_linear", 0.3)
+
+
+@pytest.mark.parametrize("name", ["clamped_linear", "linear", "cosine"])
+@pytest.mark.parametrize("max_update", [0, -5])
+def test_refuses_a_run_of_unknown_length(name: str, max_update: int) -> None:
+    with pytest.raises(UserError) as refused:
+        AlphaSchedule(name, max_update)
+    assert str(refused.value) == (
+        f"criterion.schedule={name} needs the length of the run: set optimization.max_update "
+        f"(it is {max_update}), or use criterion.schedule=constant"
+    )
+
+
+@pytest.mark.parametrize("tau", [-0.01, 0.5, 0.7, float("nan")])
+def test_refuses_tau_out_of_range(tau: float) -> None:
+    with pytest.raises(UserError, match=r"^criterion\.tau=\S+ must be at least 0 and below 0\.5$"):
+        AlphaSchedule(max_update=10, tau=tau)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_refuses_alpha_out_of_range(alpha: float) -> None:
+    with pytest.raises(UserError, match=r"^criterion\.alpha=\S+ must lie between 0 and 1$"):
+        AlphaSchedule("constant", alpha=alpha)
+
+
+@pytest.mark.parametrize("name", ["exponential", "", "Linear"])
+def test_refuses_an_unknown_name(name: str) -> None:
+    with pytest.raises(UserError) as refused:
+        AlphaSchedule(name, 10)
+    assert str(refused.value) == (
+        f"criterion.schedule={name} is unknown: choose one of clamped_linear, linear, cosine, constant"
+    )

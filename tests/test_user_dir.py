@@ -1,0 +1,175 @@
+"""The user dir in processes of its own: imported by name, by path, twice, as a copy; then what fairseq loads."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import write_pretrained
+
+import fairseq_skd
+
+PACKAGE = Path(fairseq_skd.__file__).resolve().parent
+FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+# Imports the user dir as argv[1] says, then each of argv[2] through fairseq, and reports what happened as JSON.
+PROBE = """
+import argparse, json, os, sys
+from fairseq import checkpoint_utils, criterions, models, utils
+
+def attempt(function, *arguments):
+    try:
+        return str(function(*arguments) and "ok")
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+if sys.argv[1] == "by name":
+    import fairseq_skd
+report = {"user dirs": {}, "loads": {}}
+for name, user_dir in json.loads(sys.argv[2]).items():
+    report["user dirs"][name] = attempt(utils.import_user_module, argparse.Namespace(user_dir=user_dir))
+import fairseq_skd
+for name, path in json.loads(sys.argv[3]).items():
+    report["loads"][name] = attempt(checkpoint_utils.load_checkpoint_to_cpu, path)
+report["package"] = fairseq_skd.__file__
+report["registered"] = ["skd_ctc" in models.MODEL_REGISTRY, "skd_ctc" in criterions.CRITERION_REGISTRY]
+report["force"] = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+print(json.dumps(report))
+"""
+
+
+class MakesFolder:
+    """Pickles as a call of ``os.mkdir``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def start(arguments: list[str], folder: Path, importable: bool) -> subprocess.Popen[str]:
+    """Python in another working directory, with the checkout importable by name or not."""
+    environment = {name: value for name, value in os.environ.items() if name not in (FORCE, FORBID, "PYTHONPATH")}
+    if importable:
+        environment["PYTHONPATH"] = str(PACKAGE.parent)
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with copies of the user dir, links to it and checkpoints."""
+    folder = tmp_path_factory.mktemp("user_dir")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / "elsewhere" / "fairseq_skd", ignore=ignored)
+    shutil.copytree(PACKAGE, folder / "renamed_skd", ignore=ignored)
+    (folder / "link").symlink_to(PACKAGE)
+    (folder / "links").mkdir()
+    (folder / "links" / "fairseq_skd").symlink_to(PACKAGE)
+    (folder / "copy_link").symlink_to(folder / "elsewhere" / "fairseq_skd")
+    write_pretrained(folder / "real.pt", encoder_layers=1)
+    write_pretrained(folder / "real_old.pt", "wav2vec2", style="args", encoder_layers=1)
+    torch.save({"model": {}, "extra_state": MakesFolder(folder / "made")}, folder / "harmful.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reports(places: Path) -> dict[str, Any]:
+    """Three processes at once: starting fairseq takes seconds."""
+    dirs = {
+        "none": None,
+        "itself": str(PACKAGE),
+        "slash": f"{PACKAGE}/",
+        "relative": os.path.relpath(PACKAGE, places),
+        "link": str(places / "link"),
+        "link of its name": str(places / "links" / "fairseq_skd"),
+        "copy": str(places / "elsewhere" / "fairseq_skd"),
+        "relative copy": "elsewhere/fairseq_skd",
+        "link to copy": str(places / "copy_link"),
+        "renamed copy": str(places / "renamed_skd"),
+        "itself again": str(PACKAGE),
+    }
+    loads = {name: str(places / f"{name}.pt") for name in ("real", "real_old", "harmful")}
+    by_path = {"link of its name": dirs.pop("link of its name"), **dirs}
+    by_name = {**dirs, "link of its name": by_path["link of its name"]}
+    started = {
+        "by name": start(["-c", PROBE, "by name", json.dumps(by_name), json.dumps(loads)], places, True),
+        "by path": start(["-c", PROBE, "by path", json.dumps(by_path), json.dumps(loads)], places, False),
+        "printed": start(["-m", "fairseq_skd"], places, True),
+    }
+    finished = {name: finish(process) for name, process in started.items()}
+    return {name: output if name == "printed" else json.loads(output) for name, output in finished.items()}
+
+
+ORDERS = pytest.mark.parametrize("order", ["by name", "by path"])
+
+
+@ORDERS
+def test_importing_registers_model_and_criterion(reports: dict[str, Any], order: str) -> None:
+    assert reports[order]["registered"] == [True, True]
+    assert Path(reports[order]["package"]).resolve() == PACKAGE / "__init__.py"
+
+
+@ORDERS
+@pytest.mark.parametrize("again", ["none", "itself", "slash", "relative", "link", "link of its name", "itself again"])
+def test_the_same_folder_twice_is_harmless(reports: dict[str, Any], order: str, again: str) -> None:
+    assert reports[order]["user dirs"][again] == "None"
+
+
+@ORDERS
+@pytest.mark.parametrize("copy", ["copy", "relative copy", "link to copy"])
+def test_two_copies_are_both_named(reports: dict[str, Any], places: Path, order: str, copy: str) -> None:
+    second = (places / "elsewhere" / "fairseq_skd").resolve()
+    assert reports[order]["user dirs"][copy] == (
+        f"UserError: common.user_dir={second} is a second copy of fairseq_skd, {PACKAGE} is already imported: "
+        f"use one of the two (python -m fairseq_skd prints the path to give)"
+    )
+
+
+@ORDERS
+def test_a_renamed_copy_is_refused(reports: dict[str, Any], places: Path, order: str) -> None:
+    assert reports[order]["user dirs"]["renamed copy"] == (
+        f"ImportError: the user dir {places / 'renamed_skd'} must keep its name, fairseq_skd: rename the folder back"
+    )
+
+
+@ORDERS
+def test_fairseq_itself_loads_weights_only(reports: dict[str, Any], places: Path, order: str) -> None:
+    assert reports[order]["force"] == "1"
+    assert reports[order]["loads"]["real"] == "ok"
+    assert reports[order]["loads"]["real_old"] == "ok"
+    assert reports[order]["loads"]["harmful"].startswith("UnpicklingError: ")
+    assert "posix.mkdir" in reports[order]["loads"]["harmful"]
+    assert not (places / "made").exists()
+
+
+def test_the_harm_is_real(places: Path, tmp_path: Path) -> None:
+    """The file that was refused above does run code where a loader lets it."""
+    path = tmp_path / "harmful.pt"
+    torch.save(MakesFolder(tmp_path / "made"), path)
+    with pytest.MonkeyPatch.context() as patching:
+        patching.delenv(FORCE)
+        torch.load(path, weights_only=False)
+    assert (tmp_path / "made").is_dir()
+
+
+def test_the_module_prints_the_path_and_nothing_else(reports: dict[str, Any]) -> None:
+    assert reports["printed"] == f"{PACKAGE}\n"
