@@ -14,7 +14,7 @@ class Spread(NamedTuple):
         upper: third quartile.
         least: the smallest.
         most: the largest.
-        count: how many there are.
+        number: how many there are.
     """
 
     median: float
@@ -22,7 +22,7 @@ class Spread(NamedTuple):
     upper: float
     least: float
     most: float
-    count: int
+    number: int
 
     def show(self, unit: float = 1.0, digits: int = 3) -> str:
         """``median [lower, upper]``, each divided by ``unit``."""

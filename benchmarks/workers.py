@@ -2,7 +2,7 @@
 
 import multiprocessing
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ class Worker:
 
 
 @contextmanager
-def workers(build: Callable[..., Any], arguments: dict[str, Sequence[Any]]) -> Iterator[dict[str, Worker]]:
+def workers(build: Callable[..., Any], arguments: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Worker]]:
     """One worker a name, all of them ended with the block. They are built one after another, not at once."""
     with ExitStack() as stack:
         started = {}

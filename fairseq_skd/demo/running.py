@@ -19,6 +19,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
 
 MARKERS = ".demo"
+MOST_THREADS = 2
 # What of fairseq's log stands beside the progress bar, and under which name.
 _FIGURES = {"loss": "loss", "valid_loss": "valid loss", "valid_wer": "valid WER", "valid_student_wer": "student WER"}
 
@@ -83,12 +84,9 @@ def run_step(step: Step, log_path: Path) -> None:
         UserError: if it does not end with status 0.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    # The package may be a folder that is not installed.
-    search = [str(Path(fairseq_skd.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
     with (
         log_path.open("wb") as log,
-        subprocess.Popen(step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as process,
+        subprocess.Popen(step.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment()) as process,
         tqdm(total=step.updates, desc=step.name, unit="update", disable=not step.updates) as bar,
     ):
         assert process.stdout is not None
@@ -104,6 +102,14 @@ def run_step(step: Step, log_path: Path) -> None:
             raise
     if process.returncode != 0:
         raise UserError(f"step {step.name} failed (status {process.returncode}); what it said is in {log_path}")
+
+
+def _environment() -> dict[str, str]:
+    """The steps' environment: they find the package where it is not installed, and use few threads."""
+    search = [str(Path(fairseq_skd.__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    # On a machine of many cores a thread each makes a model this small slower; who sets the variable is obeyed.
+    threads = {"OMP_NUM_THREADS": str(min(MOST_THREADS, os.cpu_count() or 1))}
+    return {**threads, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
 def _tee(stream: IO[bytes], log: IO[bytes]) -> Iterator[bytes]:

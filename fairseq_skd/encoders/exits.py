@@ -16,6 +16,8 @@ def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
         UserError: a layer that does not exist, 0, a duplicate, or L itself.
     """
     valid = f"students of this {depth}-layer encoder have 1 to {depth - 1} layers, each given once"
+    if depth == 1:
+        valid = "an encoder of one layer has no students, set it to []"
     for layer in layers:
         if layer == depth:
             raise UserError(f"model.student_layers={list(layers)}: {layer} layers are the full model itself; {valid}")

@@ -1,5 +1,6 @@
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -138,3 +139,22 @@ def test_out_that_is_read_only(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(UserError, match=r"--out .* is not writable: choose another folder"):
         prepare_folder(tmp_path / "out", [], fresh=False)
+
+
+@pytest.mark.parametrize(("cores", "asked", "threads"), [(64, None, "2"), (1, None, "1"), (64, "16", "16")])
+def test_few_threads_unless_asked_for_more(out, monkeypatch, cores, asked, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    run_step(writing(out, "threads", script="import os; print(os.environ['OMP_NUM_THREADS'])"), out / "log")
+    assert (out / "log").read_text() == f"{threads}\n"
+
+
+def test_package_is_found_where_it_is_not_installed(out, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
+    run_step(writing(out, "path", script="import sys; print(*sys.path, sep='\\n')"), out / "log")
+    paths = (out / "log").read_text().splitlines()
+    assert str(Path(__file__).resolve().parents[2]) in paths
+    assert "/somewhere/else" in paths

@@ -36,6 +36,16 @@ def test_a_student_is_given_once() -> None:
     assert str(refused.value) == f"model.student_layers=[6, 3, 6] names a layer twice; {VALID}"
 
 
+def test_an_encoder_of_one_layer_has_no_students() -> None:
+    assert check_student_layers([], 1) == ()
+    with pytest.raises(UserError) as refused:
+        check_student_layers([1], 1)
+    assert str(refused.value) == (
+        "model.student_layers=[1]: 1 layers are the full model itself; "
+        "an encoder of one layer has no students, set it to []"
+    )
+
+
 @pytest.mark.parametrize(("layer", "exit_layer"), [(0, 12), (12, 12), (6, 6), (3, 3)])
 def test_the_exit_that_is_decoded(layer: int, exit_layer: int) -> None:
     assert check_decode_layer(layer, [6, 3], 12) == exit_layer
