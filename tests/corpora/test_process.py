@@ -51,6 +51,10 @@ def test_done_in_a_process_of_its_own_without_torch(three: Path, corpus: Path, t
     assert "reading audio" in done.stderr, "progress is shown whatever stderr is"
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_killed_in_the_middle_leaves_nothing(write_table, corpus: Path, tmp_path: Path, number: signal.Signals):
     wave = np.random.default_rng(3).normal(0, 0.1, 8000 * 10)
@@ -72,7 +76,10 @@ def test_killed_in_the_middle_leaves_nothing(write_table, corpus: Path, tmp_path
         "--jobs",
         "2",
     ]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    # A shell's background job ignores the interrupt, and so would whatever the tests start from there.
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as process:
         deadline = time.monotonic() + 60
         while not list(out.glob(".staged-*/audio_16khz/*")) and time.monotonic() < deadline:
             time.sleep(0.02)
