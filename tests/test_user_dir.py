@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from builders import write_pretrained
 
 import fairseq_skd
+from tests.builders import write_pretrained
 
 PACKAGE = Path(fairseq_skd.__file__).resolve().parent
 FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

@@ -7,7 +7,6 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
-from builders import CtcTask, batch, model_config, write_pretrained
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
@@ -17,6 +16,7 @@ from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig
 from fairseq_skd.criterions.reporting import BlankPlateau
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
+from tests.builders import CtcTask, batch, model_config, write_pretrained
 
 SAMPLE = batch([1.2, 0.8, 1.0], ["GO ON", "AAA", "IT IS"])
 LETTER_NORM = {"extractor_mode": "layer_norm"}

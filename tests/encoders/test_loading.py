@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import architecture, letter_dictionary, pretrained_model, write_pretrained
 from fairseq.logging.meters import AverageMeter
 from omegaconf import OmegaConf
 
 from fairseq_skd import compat
 from fairseq_skd.encoders.loading import PretrainedEncoder, load_checkpoint, load_pretrained, load_weights
 from fairseq_skd.errors import UserError
+from tests.builders import architecture, letter_dictionary, pretrained_model, write_pretrained
 
 TAKEN = "model.w2v_path takes a fairseq HuBERT or wav2vec 2.0 pretraining checkpoint"
 MODEL = {"_name": "hubert", **architecture()}

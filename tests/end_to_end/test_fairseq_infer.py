@@ -9,13 +9,13 @@ from pathlib import Path
 import fairseq
 import pytest
 import torch
-from builders import CtcTask, letter_dictionary, model_config, write_corpus, write_pretrained
-from end_to_end.training import REPOSITORY
 from omegaconf import OmegaConf
 
 from fairseq_skd.compat import compose
 from fairseq_skd.models import SkdCtc
 from fairseq_skd.scoring.greedy import greedy_units
+from tests.builders import CtcTask, letter_dictionary, model_config, write_corpus, write_pretrained
+from tests.end_to_end.training import REPOSITORY
 
 EXAMPLES = Path(fairseq.__file__).parent / "examples"
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import fairseq
 import pytest
 import torch
-from builders import letter_dictionary, write_dictionary, write_pretrained
-from end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
+
+from tests.builders import letter_dictionary, write_dictionary, write_pretrained
+from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
 
 RECIPES = Path(fairseq.__file__).parent / "examples"
 

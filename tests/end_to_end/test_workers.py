@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import torch
-from builders import write_pretrained
-from end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
+
+from tests.builders import write_pretrained
+from tests.end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "final_dropout", "layerdrop")
 QUIET = (*SMALL, "model.apply_mask=false", *(f"model.{name}=0" for name in DROPOUTS), "optimization.max_update=4")

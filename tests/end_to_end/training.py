@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from builders import write_corpus
+
+from tests.builders import write_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = {

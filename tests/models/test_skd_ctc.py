@@ -4,10 +4,10 @@ import logging
 
 import pytest
 import torch
-from builders import CtcTask, batch, model_config, write_pretrained
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
+from tests.builders import CtcTask, batch, model_config, write_pretrained
 
 LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from builders import architecture, batch, pretrained_model
 
 from fairseq_skd.encoders.loading import PretrainedEncoder
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
+from tests.builders import architecture, batch, pretrained_model
 
 KINDS = ("hubert", "wav2vec2")
 LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
