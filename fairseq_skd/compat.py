@@ -130,13 +130,11 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
     if hasattr(hydra, "compose"):
         from hydra import compose as hydra_compose
         from hydra import initialize_config_dir
-
-        context = initialize_config_dir(config_dir=str(folder), version_base="1.1")
     else:  # hydra 1.0
         from hydra.experimental import compose as hydra_compose
         from hydra.experimental import initialize_config_dir
-
-        context = initialize_config_dir(config_dir=str(folder))
+    versioned = "version_base" in inspect.signature(initialize_config_dir.__init__).parameters  # from hydra 1.2 on
+    context = initialize_config_dir(config_dir=str(folder), **({"version_base": "1.1"} if versioned else {}))
     try:
         with context:
             return hydra_compose(config_name=name, overrides=list(overrides))

@@ -12,11 +12,14 @@ def run_command(program: str, main: Callable[[], None]) -> int:
     """Run ``main``; a :class:`UserError` becomes ``program: sentence`` on stderr.
 
     Returns:
-        the exit status: 0, 2 for a mistake in the input, 130 when interrupted.
+        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 130 when interrupted.
     """
     try:
         main()
     except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -38,3 +38,11 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
 
 def test_a_user_error_is_a_value_error() -> None:
     assert issubclass(UserError, ValueError)
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path, capsys):
+    def main() -> None:
+        (tmp_path / "missing" / "file").write_text("x")
+
+    assert run_command("tool", main) == 2
+    assert capsys.readouterr().err.startswith("tool: [Errno 2] No such file or directory")
