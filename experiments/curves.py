@@ -84,7 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = {}
     for run in args.runs:
-        name, sign, log = run.partition("=")
+        name, sign, log = run.rpartition("=")
         if not sign:
             raise UserError(f"{run}: give each run as NAME=LOG")
         runs[name] = read_log(Path(log))
