@@ -70,6 +70,7 @@ def frame_kl(
     frame_lengths: Tensor,
     temperature: float = 1.0,
     stop_gradient: bool = True,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """L_SKD: KL(p_T(t) || p_S(t)) in nats, summed over real frames and over the batch (paper: eq. of L_SKD).
 
@@ -82,17 +83,77 @@ def frame_kl(
         frame_lengths: (B,) real frames.
         temperature: divides both logits; the term is multiplied by its square, which keeps the gradient's scale.
         stop_gradient: the teacher is a fixed target.
+        weights: (T, B) of the frames, see :meth:`~fairseq_skd.objective.frames.FrameSelection.weights`; None: 1 each.
 
     Returns:
         a scalar, float32.
     """
     if stop_gradient:
         teacher_logits = teacher_logits.detach()
-    real = frame_mask(frame_lengths, teacher_logits.size(0))
-    # Real frames only, before the softmax: padded ones cost nothing and cannot turn into NaN. (T, B, V) -> (N, V)
-    teacher = F.log_softmax(teacher_logits[real].float() / temperature, dim=-1)
-    student = F.log_softmax(student_logits[real].float() / temperature, dim=-1)
-    return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
+    counted, weight = _counted(weights, frame_lengths, teacher_logits.size(0))
+    # Frames that count only, before the softmax: padded ones cost nothing and cannot turn into NaN. (T, B, V) -> (N, V)
+    teacher = F.log_softmax(teacher_logits[counted].float() / temperature, dim=-1)
+    student = F.log_softmax(student_logits[counted].float() / temperature, dim=-1)
+    if weight is None:
+        return F.kl_div(student, teacher, reduction="sum", log_target=True) * temperature**2
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+    return (weight * divergence).sum() * temperature**2
+
+
+def softmax_distance(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    frame_lengths: Tensor,
+    temperature: float = 1.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Squared distance of two posteriors, summed over frames and over the batch (softmax-level KD, TutorNet).
+
+    sum_t || softmax(z_T(t) / temperature) - softmax(z_S(t) / temperature) ||^2, the teacher a fixed target. Arguments
+    and result are as in :func:`frame_kl`, but no factor for the temperature is applied: the formula has none.
+    """
+    counted, weight = _counted(weights, frame_lengths, teacher_logits.size(0))
+    teacher = torch.softmax(teacher_logits.detach()[counted].float() / temperature, dim=-1)
+    student = torch.softmax(student_logits[counted].float() / temperature, dim=-1)
+    distance = (teacher - student).square().sum(dim=-1)
+    return distance.sum() if weight is None else (weight * distance).sum()
+
+
+def guide_loss(
+    guide_logits: Tensor,
+    student_logits: Tensor,
+    frame_lengths: Tensor,
+    blank: int = 0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """L_G of Guide-CTC (Kurata and Audhkhasi 2019): minus the student's posterior at each spike frame of the guide.
+
+    L_G = - sum_t sum_k M(t, k) p_S(t, k), with M(t, k) = 1 where k is the guide's best symbol and not the blank. The
+    posterior itself is summed, not its logarithm.
+
+    Args:
+        guide_logits: (T, B, V).
+        student_logits: (T, B, V).
+        frame_lengths: (B,) real frames.
+        blank: index of the blank symbol.
+        weights: as in :func:`frame_kl`.
+
+    Returns:
+        a scalar, float32, negative or 0.
+    """
+    counted, weight = _counted(weights, frame_lengths, guide_logits.size(0))
+    best = guide_logits[counted].argmax(dim=-1)  # (N,)
+    posterior = torch.softmax(student_logits[counted].float(), dim=-1).gather(1, best.unsqueeze(1)).squeeze(1)
+    agreed = posterior * (best != blank)
+    return -(agreed.sum() if weight is None else (weight * agreed).sum())
+
+
+def _counted(weights: Tensor | None, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor | None]:
+    """(T, B) bool, the frames that enter a term, and the weights of those, (N,), if they have any."""
+    if weights is None:
+        return frame_mask(lengths, frames), None
+    counted = weights > 0
+    return counted, weights[counted]
 
 
 def combine(teacher_loss: Tensor, student_losses: list[Tensor], alpha: float) -> Tensor:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_skd.objective.losses import combine, ctc_loss, feasible, frame_kl, frame_mask
+from fairseq_skd.objective.losses import (
+    combine,
+    ctc_loss,
+    feasible,
+    frame_kl,
+    frame_mask,
+    guide_loss,
+    softmax_distance,
+)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -341,3 +349,60 @@ def test_combine_by_hand() -> None:
 def test_without_students_the_loss_is_the_teachers(alpha: float) -> None:
     teacher = torch.tensor(10.0)
     assert combine(teacher, [], alpha) is teacher
+
+
+# ---- what a separate teacher adds, and frames that weigh
+
+
+def test_guide_loss_by_hand() -> None:
+    guide = torch.tensor([[[0.0, 5.0, 0.0]], [[5.0, 0.0, 0.0]], [[0.0, 0.0, 5.0]], [[0.0, 9.0, 0.0]]])  # (4, 1, 3)
+    posterior = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
+    loss = guide_loss(guide, posterior.log().unsqueeze(1), torch.tensor([3]))
+    assert float(loss) == pytest.approx(-(0.5 + 0.1))  # spikes 1 and 2; a blank; the last frame is padding
+
+
+def test_softmax_distance_by_hand() -> None:
+    teacher = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]], [[1e-9, 1.0]]]).log()
+    student = torch.tensor([[[0.2, 0.8]], [[0.9, 0.1]], [[1.0, 1e-9]]]).log()
+    loss = softmax_distance(teacher, student, torch.tensor([2]))
+    assert float(loss) == pytest.approx(0.3**2 + 0.3**2, rel=1e-5)
+    warm = softmax_distance(teacher, student, torch.tensor([1]), temperature=2.0)
+    root = np.sqrt([0.2, 0.8]) / np.sqrt([0.2, 0.8]).sum()
+    assert float(warm) == pytest.approx(((0.5 - root) ** 2).sum(), rel=1e-5)
+
+
+def terms_by_numpy(teacher: np.ndarray, student: np.ndarray, weights: np.ndarray, temperature: float) -> list[float]:
+    """KL, squared distance and guide term of (T, B, V) logits, each frame times its weight."""
+    p, q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+    kl = temperature**2 * (np.exp(p) * (p - q)).sum(axis=-1)
+    distance = ((np.exp(p) - np.exp(q)) ** 2).sum(axis=-1)
+    best = teacher.argmax(axis=-1)
+    guided = -np.take_along_axis(np.exp(log_softmax(student)), best[..., None], -1)[..., 0] * (best != 0)
+    return [float((weights * term).sum()) for term in (kl, distance, guided)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_terms_of_a_separate_teacher(temperature: float, weighed: bool) -> None:
+    teacher, student = random_logits((9, 3, 5), 1), random_logits((9, 3, 5), 2)
+    lengths = torch.tensor([9, 4, 7])
+    real = frame_mask(lengths, 9).float()
+    weights = real * torch.rand(9, 3, generator=torch.Generator().manual_seed(3)).round(decimals=1)
+    given = weights if weighed else None
+    terms = [
+        frame_kl(teacher, student, lengths, temperature, weights=given),
+        softmax_distance(teacher, student, lengths, temperature, given),
+        guide_loss(teacher, student, lengths, weights=given),
+    ]
+    used = (weights if weighed else real).double().numpy()
+    expected = terms_by_numpy(teacher.double().numpy(), student.double().numpy(), used, temperature)
+    assert [float(term) for term in terms] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("term", [softmax_distance, guide_loss])
+def test_a_separate_teacher_gets_no_gradient_and_padding_none(term: Callable[..., Tensor]) -> None:
+    teacher, student = random_logits((6, 2, 4), 1).requires_grad_(), random_logits((6, 2, 4), 2).requires_grad_()
+    term(teacher, student, torch.tensor([6, 3])).backward()
+    assert teacher.grad is None
+    assert student.grad is not None and student.grad[:3].abs().sum() > 0
+    assert torch.equal(student.grad[3:, 1], torch.zeros(3, 4))

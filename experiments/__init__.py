@@ -1,0 +1,1 @@
+"""Experiments as data, and the scripts that run and draw them."""

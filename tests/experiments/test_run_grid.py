@@ -1,0 +1,175 @@
+"""The grid runner with commands that train nothing, and the commands that it makes of a grid."""
+
+import fcntl
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments import run_grid
+from experiments.grid import Run, read_grid, runs_of
+from fairseq_skd.errors import UserError
+
+GRID = """
+corpus: tiny
+config: hubert_mini
+seeds: [1, 2]
+subsets: [valid, test]
+common: {optimization.max_update: 30}
+decode: {dataset.max_tokens: 100000}
+arms:
+  ctc: {exits: [4], set: {"model.student_layers": "[]"}}
+  skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}}
+  kd: {exits: [2], needs: ctc, set: {"criterion.teacher_path": "{teacher}"}}
+"""
+OVERRIDES = ["task.data=/data", "model.w2v_path=/w2v.pt"]
+
+# What stands for training: fails the first time where it is told to, and goes on where it was.
+TRAIN = """
+import json, pathlib, sys
+folder, fails = pathlib.Path(sys.argv[1]), sys.argv[2] == "fails"
+tries = folder / "tries"
+n = int(tries.read_text()) + 1 if tries.exists() else 1
+tries.write_text(str(n))
+if fails and n == 1:
+    sys.exit("cut off")
+entry = {"valid_num_updates": "30", "valid_loss": "1.5"}
+(folder / "hydra_train.log").write_text("[x][valid][INFO] - " + json.dumps(entry))
+"""
+DECODE = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+keys = "wer cer word_errors words character_errors characters sentences parameters"
+(folder / "summary.json").write_text(json.dumps({key: int(sys.argv[2]) for key in keys.split()}))
+"""
+
+
+@pytest.fixture
+def grid(tmp_path) -> dict:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return read_grid(tmp_path / "grid.yaml")
+
+
+def stub(run: Run, data: Path, fails: str = "") -> Run:
+    """The run with its commands replaced by the two above."""
+    train = (sys.executable, "-c", TRAIN, str(run.folder), fails, f"task.data={data}")
+    decode = {
+        (subset, layer): (
+            sys.executable,
+            "-c",
+            DECODE,
+            str(run.folder / "decode" / f"{subset}-layer{layer}"),
+            str(layer),
+        )
+        for subset, layer in run.decode
+    }
+    return replace(run, train=train, decode=decode)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.tsv").write_text("/somewhere\na.wav\t16000\n")
+    (folder / "train.ltr").write_text("A |\n")
+    return folder
+
+
+def test_commands_of_a_grid(grid, tmp_path):
+    runs = runs_of(grid, tmp_path, OVERRIDES)
+    assert [(run.arm, run.seed) for run in runs] == [(arm, seed) for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
+    kd = runs[5]
+    assert f"criterion.teacher_path={tmp_path}/tiny/ctc/seed2/checkpoints/checkpoint_best.pt" in kd.train
+    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini", *OVERRIDES} <= set(kd.train)
+    assert list(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
+    command = runs[1].decode["test", 2]
+    assert {"decoding.layer=2", "dataset.gen_subset=test", "dataset.max_tokens=100000", "task.data=/data"} <= set(
+        command
+    )
+    assert f"common_eval.path={runs[1].checkpoint}" in command
+    assert len({run.folder for run in runs}) == 6
+    assert [run.arm for run in runs_of(grid, tmp_path, OVERRIDES, ["skd"], [7])] == ["skd"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
+        ("needs: ctc, ", "", "arm kd has to have both needs and"),
+        ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
+        ("corpus: tiny", "", "has to have exactly the keys"),
+        ("corpus: tiny", "corpus: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
+    (tmp_path / "grid.yaml").write_text(GRID.replace(old, new, 1))
+    with pytest.raises(UserError, match=sentence):
+        read_grid(tmp_path / "grid.yaml")
+
+
+def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
+    runs = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES)]
+    assert run_grid.run_all(runs, tmp_path) == []
+    assert run_grid.run_all(runs, tmp_path) == []
+    assert {(run.folder / "tries").read_text() for run in runs} == {"1"}
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert {(line["arm"], line["seed"]) for line in lines} == {(run.arm, run.seed) for run in runs}
+    skd = next(line for line in lines if line["arm"] == "skd")
+    assert [(score["subset"], score["exit"], score["wer"]) for score in skd["scores"]] == [
+        ("valid", 4, 4),
+        ("valid", 2, 2),
+        ("test", 4, 4),
+        ("test", 2, 2),
+    ]
+    assert skd["updates"] == 30 and skd["seconds"] > 0
+    assert skd["data_sha256"] == run_grid.data_hash(data) and len(skd["data_sha256"]) == 64
+
+
+def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data):
+    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, OVERRIDES, ["ctc"], [1])]
+    with pytest.raises(
+        UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
+    ):
+        run_grid.run_all([run], tmp_path)
+    first = float((run.folder / "seconds").read_text())
+    assert run_grid.run_all([run], tmp_path) == []
+    assert (run.folder / "tries").read_text() == "2"
+    assert float((run.folder / "seconds").read_text()) > first
+    assert "cut off" in (run.folder / "train.log").read_text()
+
+
+def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
+    runs = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1])]
+    runs[0].folder.mkdir(parents=True)
+    with (runs[0].folder / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        left = run_grid.run_all(runs, tmp_path)
+    assert [run.arm for run in left] == ["ctc", "kd"]  # kd waits for its teacher
+    assert "tiny ctc seed 1: another job is at it" in capsys.readouterr().out
+    assert not (runs[0].folder / "tries").exists()
+    assert run_grid.run_all(runs, tmp_path) == []
+
+
+def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, ["ctc"], [1])]
+    run_grid.run_all([run], tmp_path)
+    changed = replace(run, train=(*run.train, "optimization.lr=[1]"))
+    with pytest.raises(UserError, match="holds a run of another command"):
+        run_grid.run_all([changed], tmp_path)
+
+
+def test_the_data_hash_sees_labels_but_not_the_root(data):
+    before = run_grid.data_hash(data)
+    (data / "train.tsv").write_text("/elsewhere\na.wav\t16000\n")
+    assert run_grid.data_hash(data) == before
+    (data / "train.ltr").write_text("B |\n")
+    assert run_grid.data_hash(data) != before
+
+
+def test_paths_have_to_be_given(tmp_path):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    with pytest.raises(UserError, match="task.data is not set"):
+        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path)])
