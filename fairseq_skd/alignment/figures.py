@@ -52,7 +52,7 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
     for axes in rows:
         for spike in example.teacher:
             axes.axvline((spike["peak"] + 0.5) * example.frame_seconds, color=TEACHER, linewidth=0.5, alpha=0.35)
-    rows[0].set_title(example.text, fontsize=10)
+    rows[0].set_title(example.text, fontsize=10, parse_math=False)
     rows[-1].set_xlabel("time (s)")
     rows[-1].set_xlim(0, example.seconds)
     rows[-1].legend(
@@ -124,9 +124,8 @@ def _draw_exit(
         if spike["other"] not in (SAME, ELSEWHERE):
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
-        axes.annotate(
-            shown(spike["symbol"]), (time, height), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9
-        )
+        place: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(shown(spike["symbol"]), (time, height), fontsize=9, parse_math=False, **place)
     axes.set(ylim=(0, 1.3), yticks=[0, 0.5, 1], ylabel="posterior")
     axes.set_title(name, loc="left", fontsize=9, color=colour)
 
