@@ -10,7 +10,7 @@ def main() -> None:
         prog="python -m fairseq_skd",
         description="Print the path to give to fairseq-hydra-train: "
         'fairseq-hydra-train common.user_dir="$(python -m fairseq_skd)" ...',
-        epilog="The tools: python -m fairseq_skd.manifest, .infer, .demo; each has --help.",
+        epilog="The tools: python -m fairseq_skd.manifest, .infer, .align, .report, .demo; each has --help.",
     )
     parser.parse_args()
     print(Path(__file__).resolve().parent)

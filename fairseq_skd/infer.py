@@ -48,15 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def quote_texts(overrides: Sequence[str]) -> list[str]:
+def quote_texts(overrides: Sequence[str], more: Sequence[str] = ()) -> list[str]:
     """Quote paths and the like for Hydra's grammar, which refuses ``~``, accents, or a dict in Python's notation.
+
+    ``more`` are keys that hold such texts beside those of this command.
 
     Values that are quoted already, null, and interpolations stay as they are.
     """
     quoted = []
     for override in overrides:
         key, sign, value = override.partition("=")
-        plain = sign and key in _TEXTS and value not in ("", "null") and value[0] not in "'\"$"
+        plain = sign and key in (*_TEXTS, *more) and value not in ("", "null") and value[0] not in "'\"$"
         escaped = value.replace("\\'", "'").replace("'", "\\'")
         quoted.append(f"{key}='{escaped}'" if plain else override)
     return quoted

@@ -12,7 +12,8 @@ from fairseq_skd.errors import run_command
 
 DESCRIPTION = """\
 The whole main job on a small synthetic corpus: speak it, pretrain a tiny HuBERT on it, fine-tune that with
-self-knowledge distillation, decode the test set with teacher and student. Every command is printed before it runs.
+self-knowledge distillation, decode the test set with teacher and student, compare where they spike. Every command is
+printed before it runs.
 """
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         print(f"The commands below are for a shell with this environment active: . {activate}")
     run_steps(steps, at.out)
     print(f"\n{exits_table([read_summary(at.decoded(who) / 'summary.json') for who in ('teacher', 'student')])}")
-    print(f"\nspikes of one utterance: {at.figure}")
+    print(f"\ncurves, spikes, and utterances to listen to: {at.report}")
     print(f"all of it: {at.out} ({time.monotonic() - started:.0f} s)")
 
 

@@ -88,9 +88,14 @@ class Layout:
         return self.out / "finetune" / "checkpoints" / "checkpoint_best.pt"
 
     @property
-    def figure(self) -> Path:
-        """The spikes of one utterance."""
-        return self.out / "spikes.png"
+    def alignment(self) -> Path:
+        """Where teacher and student spike in the test set."""
+        return self.out / "align"
+
+    @property
+    def report(self) -> Path:
+        """All of it on one page."""
+        return self.out / "report.html"
 
     def decoded(self, who: str) -> Path:
         """Results of the test set, ``who`` being teacher or student."""
@@ -105,7 +110,7 @@ def demo_steps(at: Layout, configs: Path, trainer: Path) -> list[Step]:
         configs: folder with ``pretrain/``, ``finetune/`` and ``decode/``.
         trainer: the program ``fairseq-hydra-train``.
     """
-    return [*_data_steps(at), *_training_steps(at, configs, trainer), *_test_steps(at, configs / "decode")]
+    return [*_data_steps(at), *_training_steps(at, configs, trainer), *_test_steps(at, configs)]
 
 
 def _data_steps(at: Layout) -> list[Step]:
@@ -166,35 +171,39 @@ def _training_steps(at: Layout, configs: Path, trainer: Path) -> list[Step]:
 
 
 def _test_steps(at: Layout, configs: Path) -> list[Step]:
-    def command(who: str, layer: int) -> tuple[str, ...]:
-        overrides = {
-            "task.data": at.manifest,
-            "common_eval.path": at.fine_tuned,
-            "common.cpu": "true",
-            "dataset.gen_subset": "test",
-            "decoding.layer": layer,
-            "decoding.results_path": at.decoded(who),
-        }
-        return _module("infer", "--config-dir", configs, "--config-name", "viterbi", *hydra_overrides(overrides))
+    common = {"task.data": at.manifest, "common_eval.path": at.fine_tuned, "common.cpu": "true"}
 
+    def decode(who: str, layer: int) -> tuple[str, ...]:
+        chosen = {"dataset.gen_subset": "test", "decoding.layer": layer, "decoding.results_path": at.decoded(who)}
+        overrides = hydra_overrides({**common, **chosen})
+        return _module("infer", "--config-dir", configs / "decode", "--config-name", "viterbi", *overrides)
+
+    compared = {**common, "dataset.gen_subset": "test", "common_eval.results_path": at.alignment}
+    options = ("--config-dir", configs / "align", "--config-name", "align")
     return [
         Step(
             "decode-teacher",
             f"Decode the test set with the teacher, all {LAYERS} layers",
-            command("teacher", LAYERS),
+            decode("teacher", LAYERS),
             at.decoded("teacher"),
         ),
         Step(
             "decode-student",
             f"Decode the test set with the student, {STUDENT_LAYER} layers",
-            command("student", STUDENT_LAYER),
+            decode("student", STUDENT_LAYER),
             at.decoded("student"),
         ),
         Step(
-            "figure",
-            "Draw the spikes of teacher and student over one test utterance",
-            _module("demo.figure", at.fine_tuned, "--data", at.manifest, "--subset", "test", "--out", at.figure),
-            at.figure,
+            "align",
+            "Compare where teacher and student spike",
+            _module("align", *options, *hydra_overrides(compared)),
+            at.alignment,
+        ),
+        Step(
+            "report",
+            "Put curves, tables, spikes and some utterances to listen to on one page",
+            _module("report", at.out, "--out", at.report),
+            at.report,
         ),
     ]
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from fairseq_skd.errors import UserError
 
 _HEADER = ("exit", "layers", "parameters", "WER %", "CER %", "real-time factor")
@@ -27,15 +29,9 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def exits_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     """A line an exit, columns aligned; ``summaries`` as read by :func:`read_summary`."""
-    rows = [_HEADER, *(_row(summary) for summary in summaries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    rows = [_row(summary) for summary in summaries]
+    columns = ("left", *["right"] * (len(_HEADER) - 1))
+    return tabulate(rows, _HEADER, tablefmt="plain", disable_numparse=True, colalign=columns)
 
 
 def _row(summary: Mapping[str, Any]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def quick_steps(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_ends_with_the_table_and_the_figure(tmp_path, monkeypatch, capsys):
+def test_ends_with_the_table_and_the_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["demo"])
     demo.main()
@@ -39,7 +39,7 @@ def test_ends_with_the_table_and_the_figure(tmp_path, monkeypatch, capsys):
     lines = [line.split()[:2] for line in printed.splitlines()]
     assert ["teacher", "4"] in lines
     assert ["student", "2"] in lines
-    assert f"spikes of one utterance: {tmp_path}/demo_out/spikes.png" in printed
+    assert f"utterances to listen to: {tmp_path}/demo_out/report.html" in printed
 
 
 @pytest.mark.usefixtures("quick_steps")

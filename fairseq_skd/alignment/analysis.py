@@ -1,0 +1,45 @@
+"""The whole analysis: everything is checked, then the models run, then the files are written."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairseq_skd.alignment import results
+from fairseq_skd.alignment.comparison import compare_sides
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.history import kept_checkpoints
+from fairseq_skd.alignment.sides import choose_sides
+from fairseq_skd.decoding.decode import absolute
+
+
+def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
+    """Compare, write.
+
+    Returns:
+        the folder of the results and what ``align.json`` says of the metrics.
+
+    Raises:
+        UserError: anything that cannot be used, see the modules of this package.
+    """
+    keys = settings.align
+    kept = kept_checkpoints(absolute(keys.history)) if keys.history is not None else []
+    path = settings.decoding.common_eval.path
+    shown = kept[-1][1] if kept and path == keys.history else absolute(path)
+    sides = choose_sides(settings, str(shown))
+    compared = compare_sides(sides, keys.examples)
+    measured = results.metrics(sides, compared, settings)
+    found = measured | results.details(sides, compared, settings)
+    if kept:
+        found["history"] = [
+            {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint))}
+            for updates, checkpoint in kept
+        ]
+    folder = sides.student.plan.folder
+    results.write(folder, found, results.examples(sides, compared))
+    return folder, found
+
+
+def _measure(settings: AlignSettings, checkpoint: Path) -> dict[str, Any]:
+    print(checkpoint, file=sys.stderr)
+    sides = choose_sides(settings, str(checkpoint))
+    return results.metrics(sides, compare_sides(sides), settings)

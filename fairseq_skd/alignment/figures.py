@@ -1,0 +1,202 @@
+"""Figures for a paper: spikes over waveform and spectrogram, offsets, agreement over a run. Matplotlib, no screen."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # fairseq's import sets DEBUG: it would tell of every font
+
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.ticker import PercentFormatter  # noqa: E402
+
+from fairseq_skd.alignment.examples import ELSEWHERE, SAME, Example  # noqa: E402
+from fairseq_skd.alignment.spikes import BLANK, Floats  # noqa: E402
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+TEACHER, STUDENT, LOST = "#0072B2", "#D55E00", "#CC79A7"
+_WINDOW, _HOP = 400, 80  # samples of the spectrogram at 16 kHz: 25 ms every 5 ms
+_FARTHEST_MS = 200
+DPI = 200
+
+
+def shown(symbol: str) -> str:
+    """A symbol as it is drawn: fairseq's word boundary would look like a line."""
+    return "␣" if symbol == "|" else symbol
+
+
+def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
+    """Waveform, spectrogram, and the posteriors of both exits with the symbol of each spike.
+
+    A spike that the other exit does not have on all of its frames is marked: hollow where it has the symbol on some of
+    them, crossed where on none. The teacher's spikes are drawn through all rows.
+
+    Args:
+        example: the utterance.
+        names: of teacher and student.
+    """
+    width = float(np.clip(2.2 * example.seconds, 7, 24))
+    figure = _figure(width, 5.6)
+    rows = figure.subplots(4, 1, sharex=True, height_ratios=[0.5, 1.1, 1, 1])
+    _draw_waveform(rows[0], example)
+    _draw_spectrogram(rows[1], example)
+    sides = (
+        (names[0], example.posteriors.teacher, example.teacher, TEACHER),
+        (names[1], example.posteriors.student, example.student, STUDENT),
+    )
+    for axes, (name, posteriors, spikes, colour) in zip(rows[2:], sides, strict=True):
+        _draw_exit(axes, name, posteriors, spikes, colour, example.frame_seconds)
+    for axes in rows:
+        for spike in example.teacher:
+            axes.axvline((spike["peak"] + 0.5) * example.frame_seconds, color=TEACHER, linewidth=0.5, alpha=0.35)
+    rows[0].set_title(example.text, fontsize=10, parse_math=False)
+    rows[-1].set_xlabel("time (s)")
+    rows[-1].set_xlim(0, example.seconds)
+    rows[-1].legend(
+        handles=_marks(), loc="upper center", bbox_to_anchor=(0.5, -0.42), ncols=4, frameon=False, fontsize=8
+    )
+    return figure
+
+
+def _marks() -> list[Line2D]:
+    kinds = (
+        ("on the same frames in both", "full", "o"),
+        ("only partly", "none", "o"),
+        ("elsewhere or not", "full", "x"),
+    )
+    marks = [
+        Line2D([], [], color="0.3", marker=marker, fillstyle=style, linestyle="", label=label)  # type: ignore[arg-type]
+        for label, style, marker in kinds
+    ]
+    return [*marks, Line2D([], [], color="0.75", linewidth=0.9, label="blank")]
+
+
+def _draw_waveform(axes: Axes, example: Example) -> None:
+    """Lowest and highest sample of each of 2,000 stretches: as many points for an hour as for a second."""
+    stretches = np.array_split(example.waveform, min(2000, len(example.waveform)))
+    low, high = [part.min() for part in stretches], [part.max() for part in stretches]
+    times = (np.arange(len(stretches)) + 0.5) * example.seconds / len(stretches)
+    axes.fill_between(times, low, high, color="0.35", linewidth=0.3)
+    highest = max(float(np.abs(example.waveform).max()), 1e-4)
+    axes.set(ylim=(-1.05 * highest, 1.05 * highest), yticks=[], ylabel="wave")
+
+
+def _draw_spectrogram(axes: Axes, example: Example) -> None:
+    scale = example.sample_rate / 16000
+    window = max(2, round(_WINDOW * scale))
+    # At least two windows, and never digital silence: matplotlib's logarithm takes neither.
+    padded = np.pad(example.waveform, (0, max(0, 2 * window - len(example.waveform))))
+    padded = padded / max(float(np.abs(padded).max()), 1e-4)
+    noise = np.random.default_rng(0).normal(scale=1e-5, size=padded.shape)
+    axes.specgram(
+        padded + noise,
+        NFFT=window,
+        Fs=example.sample_rate / 1000,
+        noverlap=window - max(1, round(_HOP * scale)),
+        pad_to=1024,
+        xextent=(0, len(padded) / example.sample_rate),
+        cmap="Greys",
+        vmin=-100,
+        vmax=-25,
+    )
+    axes.set(ylabel="kHz", ylim=(0, example.sample_rate / 2000))
+
+
+def _draw_exit(
+    axes: Axes,
+    name: str,
+    posteriors: Floats,
+    spikes: Sequence[Mapping[str, Any]],
+    colour: str,
+    frame_seconds: float,
+) -> None:
+    times = (np.arange(len(posteriors)) + 0.5) * frame_seconds  # the middle of each frame
+    axes.plot(times, posteriors[:, BLANK], color="0.75", linewidth=0.9)
+    highest = np.delete(posteriors, BLANK, axis=1).max(axis=1)
+    axes.fill_between(times, highest, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(times, highest, color=colour, linewidth=1.0)
+    for spike in spikes:
+        time, height = times[spike["peak"]], spike["posterior"]
+        marker, face = ("x", colour) if spike["other"] == ELSEWHERE else ("o", colour)
+        if spike["other"] not in (SAME, ELSEWHERE):
+            face = "white"
+        axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
+        place: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(shown(spike["symbol"]), (time, height), fontsize=9, parse_math=False, **place)
+    axes.set(ylim=(0, 1.3), yticks=[0, 0.5, 1], ylabel="posterior")
+    axes.set_title(name, loc="left", fontsize=9, color=colour)
+
+
+def draw_offsets(offsets: Mapping[str, Any], frame_ms: float) -> Figure:
+    """Histogram of the signed spike offsets, one bar a frame; what lies farther out is gathered in the last bars.
+
+    Args:
+        offsets: of :func:`~fairseq_skd.alignment.totals.offsets`, with a matched spike.
+        frame_ms: from one frame to the next.
+    """
+    farthest = int(_FARTHEST_MS // frame_ms)
+    places = np.arange(-farthest, farthest + 1)
+    spikes = np.zeros(len(places))
+    for bar in offsets["histogram"]:
+        spikes[int(np.clip(round(bar["ms"] / frame_ms), -farthest, farthest)) + farthest] += bar["spikes"]
+    figure = _figure(5, 3.2)
+    axes = figure.subplots()
+    bars = axes.bar(places * frame_ms, spikes / offsets["matched"], width=0.85 * frame_ms, color=STUDENT)
+    bars[farthest].set_color(TEACHER)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(
+        xlabel="spike offset, student minus teacher (ms)",
+        ylabel="matched spikes",
+        xlim=(-(farthest + 1) * frame_ms, (farthest + 1) * frame_ms),
+    )
+    ends = [-_FARTHEST_MS, -_FARTHEST_MS // 2, 0, _FARTHEST_MS // 2, _FARTHEST_MS]
+    axes.set_xticks(ends, [f"≤ −{_FARTHEST_MS}", *(f"{end}".replace("-", "−") for end in ends[1:-1]), f"≥ {ends[-1]}"])
+    words = (
+        f"{offsets['matched']:,} matched spikes\n"
+        f"mean |offset| {offsets['mean_ms']:.1f} ms, median {offsets['median_ms']:.0f} ms\n"
+        f"mean offset {offsets['signed_mean_ms']:+.1f} ms".replace("-", "−")
+    )
+    axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
+    axes.margins(y=0.15)
+    return figure
+
+
+def draw_history(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Frame agreement and spike agreement against training updates, with their intervals, and both blank shares.
+
+    Args:
+        history: as in ``align.json``, by updates.
+    """
+    updates = [entry["updates"] for entry in history]
+    figure = _figure(8, 3.2)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    for key, name, colour in (
+        ("frame_disagreement", "frames", TEACHER),
+        ("spike_disagreement", "teacher's spikes", STUDENT),
+    ):
+        known = [(entry["updates"], entry[key]) for entry in history if entry[key]["value"] is not None]
+        if known:
+            times, rates = [time for time, _ in known], [rate for _, rate in known]
+            left.plot(times, [1 - rate["value"] for rate in rates], "o-", markersize=4, color=colour, label=name)
+            low, high = [1 - rate["high"] for rate in rates], [1 - rate["low"] for rate in rates]
+            left.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0)
+    for who, colour, style in (("teacher", TEACHER, "o-"), ("student", STUDENT, "s--")):
+        shares = [entry[who]["blank_share"] for entry in history]
+        right.plot(updates, shares, style, markersize=4, color=colour, label=who)
+    for axes, title in ((left, "on which teacher and student agree"), (right, "frames whose best symbol is blank")):
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="updates", ylim=(-0.02, 1.02))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,91 @@
+"""Runs a checkpoint over a subset and hands out the log posteriors of chosen exits, batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_skd.alignment.spikes import Frames
+from fairseq_skd.decoding import checkpoint
+from fairseq_skd.decoding.batches import length_batches, load_batches
+from fairseq_skd.decoding.decode import Plan
+from fairseq_skd.encoders.convolutions import parse_conv_layers
+from fairseq_skd.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Posteriors of one batch.
+
+    Attributes:
+        ids: (B,) places in the manifest.
+        lengths: (B,) real frames.
+        log_posteriors: layer count of an exit -> (T, B, V), float32.
+    """
+
+    ids: list[int]
+    lengths: list[int]
+    log_posteriors: dict[int, Tensor]
+
+
+def exit_posteriors(plan: Plan, layers: Sequence[int]) -> Iterator[Batch]:
+    """Run the model once over the subset, as :mod:`fairseq_skd.infer` would, and tap several exits.
+
+    Args:
+        plan: the checkpoint, whose weights are used up, and the subset.
+        layers: exits, as layer counts. Layers above the highest one are not run if it is the only one.
+
+    Raises:
+        UserError: audio that cannot be read, outputs that are not finite, memory that does not suffice.
+    """
+    torch.manual_seed(plan.settings.common.seed)
+    task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
+    top = layers[0] if len(set(layers)) == 1 else plan.trained.depth
+    model = checkpoint.build_model(plan.trained, task, top).to(device=plan.device, dtype=plan.dtype)
+    dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
+    task.load_dataset(name)
+    utterances = task.dataset(name)
+    if len(utterances) != len(plan.subset.names):
+        raise UserError(f"fairseq reads {len(utterances)} of the {len(plan.subset.names)} in {plan.subset.manifest}")
+    batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        for sample in load_batches(utterances, batches, dataset.num_workers, plan.subset.where):
+            padding = sample["net_input"].get("padding_mask")
+            source = sample["net_input"]["source"].to(device=plan.device, dtype=plan.dtype)
+            try:
+                net = model(source=source, padding_mask=padding.to(plan.device) if padding is not None else None)
+            except torch.cuda.OutOfMemoryError as error:
+                raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
+            ids, lengths = sample["id"].tolist(), net["frame_lengths"].tolist()
+            logits = {layer: net["exit_logits"][layer].float() for layer in layers}
+            for values in logits.values():
+                finite = torch.isfinite(values).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
+                if not bool(finite.all()):
+                    where = plan.subset.where(ids[int((~finite).int().argmax())])
+                    raise UserError(f"{plan.trained.path}: the output is not finite for {where}")
+            yield Batch(ids, lengths, {layer: values.log_softmax(dim=-1) for layer, values in logits.items()})
+
+
+def batch_frames(log_posteriors: Tensor, lengths: Sequence[int]) -> list[Frames]:
+    """Best symbol, its log posterior and the entropy of every real frame.
+
+    Args:
+        log_posteriors: (T, B, V).
+        lengths: (B,) real frames; those beyond are dropped.
+    """
+    height, best = log_posteriors.max(dim=-1)  # (T, B)
+    entropy = torch.special.entr(log_posteriors.exp()).sum(dim=-1) / np.log(2)
+    columns = [values.transpose(0, 1).cpu().numpy() for values in (best, height, entropy)]  # (B, T)
+    return [Frames(*(column[i, :length] for column in columns)) for i, length in enumerate(lengths)]
+
+
+def frame_seconds(plan: Plan) -> float:
+    """From one frame to the next: the product of the convolutions' strides, over the sampling rate."""
+    return float(np.prod([stride for _, stride in frame_grid(plan)])) / int(plan.task_config["sample_rate"])
+
+
+def frame_grid(plan: Plan) -> list[tuple[int, int]]:
+    """Kernel and stride of each convolution: all that decides how many frames come out of how many samples."""
+    layers = parse_conv_layers(plan.trained.encoder.architecture["conv_feature_layers"])
+    return [(kernel, stride) for _, kernel, stride in layers]

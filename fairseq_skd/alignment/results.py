@@ -1,0 +1,185 @@
+"""What the command leaves behind: ``align.json``, figures, and the audio of the examples."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+from tabulate import tabulate
+
+import fairseq_skd
+from fairseq_skd.alignment import figures, totals
+from fairseq_skd.alignment.comparison import Compared
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.examples import Example, read_audio, spike_records
+from fairseq_skd.alignment.posteriors import frame_seconds
+from fairseq_skd.alignment.sides import Side, Sides
+from fairseq_skd.decoding.results import write_summary
+from fairseq_skd.files import replacing
+from fairseq_skd.scoring.bootstrap import LEVEL
+
+
+def metrics(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[str, Any]:
+    """The metrics of method section 4 with their intervals, as ``align.json`` has them."""
+    counts = totals.utterance_counts(compared.agreements)
+    frame_ms = 1000 * frame_seconds(sides.student.plan)
+    who = (("teacher", sides.teacher, compared.teacher), ("student", sides.student, compared.student))
+    return {
+        **{name: _exit(side) | certainty.shares() for name, side, certainty in who},
+        "frame_ms": frame_ms,
+        "frames": sum(counts["frames"]),
+        "teacher_spikes": sum(counts["teacher_spikes"]),
+        "student_spikes": sum(counts["student_spikes"]),
+        **totals.disagreements(counts, settings.align.resamples, settings.decoding.common.seed),
+        "offset": totals.offsets(compared.agreements, frame_ms),
+    }
+
+
+def details(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[str, Any]:
+    """What stands in ``align.json`` beside the metrics: where they come from, symbols, utterances."""
+    plan = sides.student.plan
+    return {
+        "subset": settings.decoding.dataset.gen_subset,
+        "manifest": str(plan.subset.manifest),
+        "utterances": len(plan.subset.names),
+        "interval": {
+            "level": LEVEL,
+            "over": "utterances",
+            "resamples": settings.align.resamples,
+            "seed": settings.decoding.common.seed,
+        },
+        "by_symbol": totals.by_symbol(compared.agreements, plan.dictionary.symbols),
+        "by_utterance": {"name": plan.subset.names, **totals.utterance_counts(compared.agreements)},
+        "precision": str(plan.dtype).removeprefix("torch."),
+        "max_tokens": plan.settings.dataset.max_tokens,
+        "batch_size": plan.settings.dataset.batch_size,
+        "versions": {"fairseq_skd": fairseq_skd.__version__, "torch": torch.__version__},
+    }
+
+
+def examples(sides: Sides, compared: Compared) -> list[Example]:
+    """The utterances whose posteriors were kept, with audio and text."""
+    plan = sides.student.plan
+    found = []
+    for index, posteriors in sorted(compared.posteriors.items()):
+        waveform, sample_rate = read_audio(plan.subset, index)
+        teacher, student = spike_records(posteriors, plan.dictionary.symbols)
+        text = plan.reference.words[index]
+        name, seconds = plan.subset.names[index], frame_seconds(plan)
+        found.append(Example(index, name, text, waveform, sample_rate, seconds, posteriors, teacher, student))
+    return found
+
+
+def exit_name(who: str, described: dict[str, Any]) -> str:
+    """Name of an exit in figures and tables."""
+    return f"{who}, {described['exit_layer']} of {described['layers']} layers"
+
+
+def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> None:
+    """Write figures and audio, then ``align.json``, which names them.
+
+    Args:
+        folder: exists.
+        found: metrics, details and, if there is one, ``history``.
+        chosen: the examples.
+    """
+    names = (exit_name("teacher", found["teacher"]), exit_name("student", found["student"]))
+    records = []
+    for example in chosen:
+        figure, audio = f"spikes-{example.index}.png", f"example-{example.index}.flac"
+        _save(figures.draw_spikes(example, names), folder / figure)
+        with replacing(folder / audio) as beside:
+            soundfile.write(beside, example.waveform.clip(-1, 1), example.sample_rate, subtype="PCM_16", format="FLAC")
+        records.append(
+            {
+                "index": example.index,
+                "name": example.name,
+                "text": example.text,
+                "seconds": round(example.seconds, 4),
+                "figure": figure,
+                "audio": audio,
+                "teacher": example.teacher,
+                "student": example.student,
+            }
+        )
+    drawn = {}
+    if found["offset"]["matched"]:
+        drawn["offsets"] = "offsets.png"
+        _save(figures.draw_offsets(found["offset"], found["frame_ms"]), folder / drawn["offsets"])
+    if found.get("history"):
+        drawn["history"] = "history.png"
+        _save(figures.draw_history(found["history"]), folder / drawn["history"])
+    write_summary(folder / "align.json", {**found, "figures": drawn, "examples": records})
+
+
+def table(found: dict[str, Any]) -> str:
+    """The metrics for the terminal."""
+    offset = found["offset"]
+    rows = [
+        ("frame disagreement", *_rate(found["frame_disagreement"]), f"of {found['frames']:,} frames"),
+        ("spike disagreement", *_rate(found["spike_disagreement"]), f"of {found['teacher_spikes']:,} teacher's spikes"),
+        ("spike miss", *_rate(found["spike_miss"]), "the student's symbol on none of its frames"),
+        ("spike offset, mean", _ms(offset["mean_ms"]), "", f"of {offset['matched']:,} matched spikes"),
+        ("spike offset, median", _ms(offset["median_ms"]), "", ""),
+        ("spike offset, signed mean", _ms(offset["signed_mean_ms"]), "", "negative: the student is earlier"),
+        *((f"within {limit} ms", _percent(share), "", "") for limit, share in offset["within_ms"].items()),
+        *(
+            (f"{what}, {who}", form(found[who][key]), "", "")
+            for key, what, form in (
+                ("blank_share", "blank frames", _percent),
+                ("highest_posterior", "highest posterior", _percent),
+                ("entropy_bits", "entropy", _bits),
+            )
+            for who in ("teacher", "student")
+        ),
+    ]
+    header = ("", "value", f"{100 * found['interval']['level']:g} % interval", "")
+    return tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=("left", "right", "right", "left"))
+
+
+def history_table(history: Sequence[dict[str, Any]]) -> str:
+    """Agreement against updates for the terminal."""
+    rows = [
+        (
+            f"{entry['updates']:,}",
+            *(_percent(entry[key]["value"]) for key in ("frame_disagreement", "spike_disagreement", "spike_miss")),
+            *(_percent(entry[who]["blank_share"]) for who in ("teacher", "student")),
+            _ms(entry["offset"]["mean_ms"]),
+        )
+        for entry in history
+    ]
+    header = ("updates", "frame dis.", "spike dis.", "spike miss", "blank teacher", "blank student", "offset")
+    return tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=["right"] * len(header))
+
+
+def _exit(side: Side) -> dict[str, Any]:
+    return {
+        "checkpoint": side.plan.trained.path,
+        "exit_layer": side.layer,
+        "layers": side.plan.trained.depth,
+    }
+
+
+def _rate(interval: dict[str, float | None]) -> tuple[str, str]:
+    low, high = interval["low"], interval["high"]
+    between = "" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
+    return _percent(interval["value"]), between
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+def _bits(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f} bits"
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=figures.DPI)

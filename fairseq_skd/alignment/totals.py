@@ -1,0 +1,138 @@
+"""From utterances to a set: counts are kept by utterance, summed, and divided last."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fairseq_skd.alignment.agreement import Agreement
+from fairseq_skd.alignment.spikes import Frames, Integers
+from fairseq_skd.scoring.bootstrap import LEVEL, Interval, rate_interval
+
+WITHIN_FRAMES = (0, 1, 2)
+
+
+class Certainty(NamedTuple):
+    """Sums over the frames of one exit, all utterances.
+
+    Attributes:
+        frames: real ones.
+        blanks: frames whose most probable symbol is blank.
+        entropy: in bits.
+        highest: posteriors of the most probable symbols.
+    """
+
+    frames: int
+    blanks: int
+    entropy: float
+    highest: float
+
+    @classmethod
+    def of(cls, frames: Frames) -> "Certainty":
+        """One utterance, whose heights are log posteriors."""
+        return cls(
+            len(frames.best),
+            frames.blanks,
+            float(frames.entropy.sum(dtype=np.float64)),
+            float(np.exp(frames.height).sum(dtype=np.float64)),
+        )
+
+    @classmethod
+    def total(cls, parts: Sequence["Certainty"]) -> "Certainty":
+        """The sum of several."""
+        return cls(*(sum(column) for column in zip(*parts, strict=True)))
+
+    def shares(self) -> dict[str, float | None]:
+        """Per frame."""
+        return {
+            "blank_share": _share(self.blanks, self.frames),
+            "entropy_bits": _share(self.entropy, self.frames),
+            "highest_posterior": _share(self.highest, self.frames),
+        }
+
+
+def utterance_counts(agreements: Sequence[Agreement]) -> dict[str, list[int]]:
+    """Columns with an entry an utterance; every metric of the set is a quotient of sums of them."""
+    return {
+        "frames": [a.frames for a in agreements],
+        "differing_frames": [a.differing for a in agreements],
+        "teacher_spikes": [len(a.kept) for a in agreements],
+        "student_spikes": [len(a.student.symbols) for a in agreements],
+        "lost_spikes": [int((~a.kept).sum()) for a in agreements],
+        "missed_spikes": [int((~a.touched).sum()) for a in agreements],
+        "matched_spikes": [len(a.matched) for a in agreements],
+    }
+
+
+def disagreements(counts: dict[str, list[int]], resamples: int, seed: int) -> dict[str, Any]:
+    """Frame disagreement, spike disagreement and the weaker spike miss, as shares with their bootstrap intervals.
+
+    Args:
+        counts: of :func:`utterance_counts`.
+        resamples: draws of the bootstrap.
+        seed: of the draws.
+    """
+    names = (
+        ("frame_disagreement", "differing_frames", "frames"),
+        ("spike_disagreement", "lost_spikes", "teacher_spikes"),
+        ("spike_miss", "missed_spikes", "teacher_spikes"),
+    )
+    return {
+        name: _as_json(rate_interval(counts[errors], counts[totals], resamples, LEVEL, seed))
+        for name, errors, totals in names
+    }
+
+
+def offsets(agreements: Sequence[Agreement], frame_ms: float) -> dict[str, Any]:
+    """Spike offsets of the matched spikes, student minus teacher, in ms.
+
+    Args:
+        agreements: all utterances.
+        frame_ms: from one frame to the next.
+
+    Returns:
+        ``matched`` spikes; of the absolute offset ``mean_ms``, ``median_ms`` and ``within_ms``, the share of matched
+        spikes at most that far apart; ``signed_mean_ms`` (negative: the student is earlier); ``histogram``, spikes at
+        each signed offset. Means are null without a matched spike.
+    """
+    signed = np.concatenate([a.offsets for a in agreements]) if agreements else np.zeros(0, np.int64)
+    distance = np.abs(signed)
+    known = len(signed) > 0
+    places, numbers = np.unique(signed, return_counts=True)
+    return {
+        "matched": len(signed),
+        "mean_ms": float(distance.mean() * frame_ms) if known else None,
+        "median_ms": float(np.median(distance) * frame_ms) if known else None,
+        "signed_mean_ms": float(signed.mean() * frame_ms) if known else None,
+        "within_ms": {
+            f"{limit * frame_ms:g}": _share(int((distance <= limit).sum()), len(signed)) for limit in WITHIN_FRAMES
+        },
+        "histogram": [
+            {"ms": place * frame_ms, "spikes": number}
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True)
+        ],
+    }
+
+
+def by_symbol(agreements: Sequence[Agreement], symbols: Sequence[str]) -> list[dict[str, Any]]:
+    """Teacher's spikes of each symbol, and how many of them are lost and missed; most frequent first."""
+
+    def count(chosen: Sequence[Integers]) -> Integers:
+        return np.bincount(np.concatenate([*chosen, np.zeros(0, np.int64)]), minlength=len(symbols))
+
+    spikes = count([a.teacher.symbols for a in agreements])
+    lost = count([a.teacher.symbols[~a.kept] for a in agreements])
+    missed = count([a.teacher.symbols[~a.touched] for a in agreements])
+    return [
+        {"symbol": symbols[i], "teacher_spikes": int(spikes[i]), "lost": int(lost[i]), "missed": int(missed[i])}
+        for i in np.argsort(-spikes, kind="stable").tolist()
+        if spikes[i]
+    ]
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _as_json(interval: Interval) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else value for name, value in interval._asdict().items()}

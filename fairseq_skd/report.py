@@ -1,0 +1,50 @@
+"""``python -m fairseq_skd.report``: one page from a folder of runs, to read, to print, and to listen to."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.extras import require
+from fairseq_skd.files import replacing
+from fairseq_skd.infer import quieten_libraries
+
+DESCRIPTION = """\
+Write one self-contained HTML page about a folder of runs. It searches RUNS and all folders below for
+
+    hydra_train.log   of fairseq-hydra-train with common.log_format=json: learning curves
+    summary.json      of fairseq_skd.infer: error rates, with intervals from the hypo.word and ref.word beside it
+    align.json        of fairseq_skd.align: disagreement, offsets, and utterances to listen to
+
+The page needs no network and no other file.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Arguments in, one file out."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fairseq_skd.report",
+        description=DESCRIPTION,
+        epilog="example:\n  python -m fairseq_skd.report /runs --out report.html",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of runs")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="HTML", help="default: report.html")
+    parser.add_argument("--title", help="default: the folder's name")
+    given = parser.parse_args(arguments)
+    if given.out.is_dir():
+        raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
+    require(["jinja2", "matplotlib", "rapidfuzz", "tabulate"], "analysis", "the report")
+    from fairseq_skd.reporting.folders import read_runs
+    from fairseq_skd.reporting.page import render
+
+    page = render(read_runs(given.runs), given.title or given.runs.resolve().name)
+    with replacing(given.out) as beside:
+        beside.write_text(page, encoding="utf-8")
+    print(f"{given.out} ({given.out.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    quieten_libraries()
+    sys.exit(run_command("fairseq_skd.report", main))

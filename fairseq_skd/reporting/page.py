@@ -1,0 +1,170 @@
+"""From what was found to the page: tables of text, figures as SVG, players, and the template that holds them."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import fairseq_skd
+from fairseq_skd.alignment.figures import draw_history, draw_offsets, shown
+from fairseq_skd.errors import UserError
+from fairseq_skd.reporting import player
+from fairseq_skd.reporting.curves import draw_curves
+from fairseq_skd.reporting.folders import Aligned, Decoded, Runs
+from fairseq_skd.reporting.vector import inline_svg
+
+_HERE = Path(__file__).parent
+_MOST_SYMBOLS = 40
+
+
+class Table(NamedTuple):
+    """Cells as text; the first ``words`` columns are words, the others numbers."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    words: int
+
+
+class Analysis(NamedTuple):
+    """One section about an ``align.json``."""
+
+    name: str
+    lines: list[str]
+    figures: list[Markup]
+    symbols: Table
+    players: list[player.Player]
+
+
+def render(runs: Runs, title: str) -> str:
+    """The whole page.
+
+    Raises:
+        UserError: an ``align.json`` or a summary that is damaged.
+    """
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    tables = [
+        _table("results", runs.decoded, decoded_table),
+        _table("alignment", runs.aligned, aligned_table),
+    ]
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        version=fairseq_skd.__version__,
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # the one script that may run, whatever got into the page's text
+        script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        tables=[table for table in tables if table.rows],
+        curves=[
+            (run.name, inline_svg(draw_curves({run.name: run.curves}), f"learning curves of {run.name}"))
+            for run in runs.trained
+        ],
+        analyses=[_checked(aligned, analysis) for aligned in runs.aligned],
+        geometry=player,
+    )
+
+
+def decoded_table(decoded: list[Decoded]) -> Table:
+    """A row a summary of ``fairseq_skd.infer``."""
+    header = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % interval", "CER %", "sentences")
+    rows = []
+    for one in decoded:
+        found = one.summary
+        between = f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-"
+        rows.append(
+            (
+                one.name,
+                Path(found["manifest"]).stem,
+                "full" if found["exit_layer"] == found["layers"] else "student",
+                f"{found['exit_layer']} of {found['layers']}",
+                f"{found['parameters']:,}",
+                f"{found['wer']:.2f}",
+                between,
+                f"{found['cer']:.2f}",
+                f"{found.get('sentences', 0):,}",
+            )
+        )
+    return Table("Error rates", header, rows, 3)
+
+
+def aligned_table(aligned: list[Aligned]) -> Table:
+    """A row an ``align.json``."""
+    header = (
+        *("compared", "subset", "teacher", "student"),
+        *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
+        *("offset ms", "blank %, teacher / student"),
+    )
+    rows = []
+    for one in aligned:
+        found = one.found
+        blanks = (_percent(found[who]["blank_share"]) for who in ("teacher", "student"))
+        rows.append(
+            (
+                one.name,
+                str(found.get("subset", "-")),
+                *(f"{found[who]['exit_layer']} of {found[who]['layers']}" for who in ("teacher", "student")),
+                *_rate(found["frame_disagreement"]),
+                *_rate(found["spike_disagreement"]),
+                _percent(found["spike_miss"]["value"]),
+                "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
+                " / ".join(blanks),
+            )
+        )
+    return Table("Alignment of teacher and student", header, rows, 4)
+
+
+def analysis(aligned: Aligned) -> Analysis:
+    """Figures, symbols and examples of an ``align.json``."""
+    found = aligned.found
+    names = {
+        who: f"{who}, {found[who]['exit_layer']} of {found[who]['layers']} layers" for who in ("teacher", "student")
+    }
+    figures = []
+    if found["offset"]["matched"]:
+        figures.append(inline_svg(draw_offsets(found["offset"], found["frame_ms"]), "histogram of spike offsets"))
+    if found.get("history"):
+        figures.append(inline_svg(draw_history(found["history"]), "agreement against training updates"))
+    rows = [
+        (shown(str(row["symbol"])), *(f"{row[key]:,}" for key in ("teacher_spikes", "lost", "missed")))
+        for row in found["by_symbol"][:_MOST_SYMBOLS]
+    ]
+    return Analysis(
+        name=aligned.name,
+        lines=[f"{names[who]}: {found[who]['checkpoint']}" for who in ("teacher", "student")],
+        figures=figures,
+        symbols=Table("Teacher's spikes by symbol", ("symbol", "spikes", "lost", "missed"), rows, 1),
+        players=[
+            player.make_player(aligned.folder, example, found["frame_ms"], names) for example in found["examples"]
+        ],
+    )
+
+
+def _checked(aligned: Aligned, make: Callable[[Aligned], Analysis]) -> Analysis:
+    try:
+        return make(aligned)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise UserError(f"{aligned.folder / 'align.json'} is damaged: run fairseq_skd.align again") from error
+
+
+def _table(kind: str, found: list[Any], make: Callable[[list[Any]], Table]) -> Table:
+    try:
+        return make(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        names = ", ".join(one.name for one in found)
+        raise UserError(f"{kind}: one of {names} is damaged: write it again") from error
+
+
+def _rate(rate: dict[str, float | None]) -> tuple[str, str]:
+    low, high = rate["low"], rate["high"]
+    return _percent(rate["value"]), "-" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

@@ -1,0 +1,301 @@
+"""The command, from a checkpoint and a corpus to its files."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from fairseq_skd import align, infer
+from fairseq_skd.alignment.configuration import AlignKeys, AlignSettings
+from fairseq_skd.errors import UserError, run_command
+from tests.builders import letter_dictionary, write_corpus
+from tests.decoding.checkpoints import CONFIG, FULL, STUDENT, set_constant_symbols, write_fine_tuned
+
+pytestmark = pytest.mark.usefixtures("here")
+YAML = ("--config-dir", str(CONFIG.parent / "align"))
+QUICK = ("dataset.num_workers=0", "align.resamples=200", "align.examples=[]")
+BOTH = ("w2v_encoder", f"student_heads.{STUDENT}")
+
+
+def run(corpus, *overrides, out="out"):
+    align.main([*YAML, *QUICK, f"task.data={corpus}", f"common_eval.results_path={out}", *overrides])
+    return json.loads(Path(out, "align.json").read_text())
+
+
+def without_paths(found):
+    """Metrics alone: what two runs over the same models have in common."""
+    kept = {key: value for key, value in found.items() if key not in ("teacher", "student")}
+    for who in ("teacher", "student"):
+        kept[who] = {key: value for key, value in found[who].items() if key != "checkpoint"}
+    return kept
+
+
+def hypotheses(corpus, checkpoint, layer):
+    """The units that infer finds, an utterance a list."""
+    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", f"decoding.results_path=d{layer}"]
+    infer.main(["--config-dir", str(CONFIG), *paths, f"decoding.layer={layer}", "dataset.num_workers=0"])
+    lines = Path(f"d{layer}", "hypo.units").read_text().splitlines()
+    return [line.rpartition(" (None-")[0].split() for line in lines]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, corpus, hubert):
+    """One run over all five utterances."""
+    out = tmp_path_factory.mktemp("both") / "out"
+    return run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1,2,3,4]", out=out), out
+
+
+def test_spikes_spell_what_infer_decodes(both, corpus, hubert):
+    found, _ = both
+    assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (FULL, STUDENT)
+    for who, layer in (("teacher", FULL), ("student", STUDENT)):
+        said = [[spike["symbol"] for spike in example[who]] for example in found["examples"]]
+        assert found[f"{who}_spikes"] == sum(map(len, said))
+        spelt = [[symbol for symbol in units if symbol != "</s>"] for units in said]  # fairseq writes no </s>
+        assert spelt == hypotheses(corpus, hubert, layer)
+        assert all(spelt)
+
+
+def test_totals_follow_from_the_spikes_of_the_examples(both):
+    """All metrics once more, from the spikes in align.json and in another way: a set of (frame, symbol) each."""
+    found, _ = both
+    said = {}
+    for who in ("teacher", "student"):
+        said[who] = [
+            {(t, spike["symbol"]) for spike in example[who] for t in range(spike["start"], spike["end"])}
+            for example in found["examples"]
+        ]
+    frames = [1 + (round(16000 * example["seconds"]) - 400) // 320 for example in found["examples"]]
+    differing = [
+        len({t for t, _ in ours ^ theirs}) for ours, theirs in zip(said["teacher"], said["student"], strict=True)
+    ]
+    assert found["by_utterance"]["frames"] == frames
+    assert found["by_utterance"]["differing_frames"] == differing
+    assert found["frame_disagreement"]["value"] == pytest.approx(sum(differing) / sum(frames))
+    for who, cells in said.items():
+        assert found[who]["blank_share"] == pytest.approx(1 - sum(map(len, cells)) / sum(frames))
+    lost = missed = spikes = 0
+    for example, theirs in zip(found["examples"], said["student"], strict=True):
+        for spike in example["teacher"]:
+            there = [(t, spike["symbol"]) in theirs for t in range(spike["start"], spike["end"])]
+            spikes, lost, missed = spikes + 1, lost + (not all(there)), missed + (not any(there))
+            assert spike["other"] == ("same" if all(there) else "partly" if any(there) else "elsewhere")
+    assert found["spike_disagreement"]["value"] == pytest.approx(lost / spikes)
+    assert found["spike_miss"]["value"] == pytest.approx(missed / spikes)
+    assert 0 < missed < lost <= spikes
+    assert sum(row["lost"] for row in found["by_symbol"]) == lost
+
+
+def test_files(both, corpus):
+    found, out = both
+    assert found["frame_ms"] == pytest.approx(20)
+    assert found["utterances"] == len(found["examples"]) == 5
+    for example in found["examples"]:
+        assert (out / example["figure"]).read_bytes()[:4] == b"\x89PNG"
+        kept, rate = soundfile.read(out / example["audio"])
+        original, _ = soundfile.read(corpus / "audio" / example["name"])
+        assert rate == 16000
+        np.testing.assert_array_equal(kept, original)
+    assert (out / found["figures"]["offsets"]).read_bytes()[:4] == b"\x89PNG"
+    assert [example["text"] for example in found["examples"]][:2] == ["A NO", "TEN"]
+
+
+def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
+    """A separate teacher is read, run and compared on its own; a copy has to give what the one checkpoint gives."""
+    twin = shutil.copy(hubert, tmp_path / "twin.pt")
+    found = run(
+        corpus,
+        f"common_eval.path={hubert}",
+        f"align.teacher_path={twin}",
+        f"align.layer={STUDENT}",
+    )
+    assert found["teacher"]["checkpoint"] == str(twin)
+    expected, ours = without_paths(both[0]), without_paths(found)
+    for key in ("frame_disagreement", "spike_disagreement", "spike_miss", "offset", "by_symbol", "by_utterance"):
+        assert ours[key] == expected[key]
+
+
+def test_a_model_agrees_with_itself(corpus, hubert, tmp_path):
+    twin = shutil.copy(hubert, tmp_path / "twin.pt")
+    found = run(corpus, f"common_eval.path={hubert}", f"align.teacher_path={twin}")
+    assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (FULL, FULL)
+    for name in ("frame_disagreement", "spike_disagreement", "spike_miss"):
+        assert found[name] == {"value": 0, "low": 0, "high": 0}
+    assert found["offset"]["within_ms"]["0"] == 1
+    assert found["offset"]["matched"] == found["teacher_spikes"]
+
+
+def test_another_normalisation(corpus, hubert, tmp_path):
+    """Each of two checkpoints hears the audio as in its own training."""
+    other = write_fine_tuned(tmp_path / "normalising.pt", "wav2vec2", normalize=True)
+    found = run(corpus, f"common_eval.path={hubert}", f"align.teacher_path={other}")
+    assert found["teacher_spikes"] > 0
+    swapped = run(corpus, f"common_eval.path={other}", f"align.teacher_path={hubert}")
+    assert found["frame_disagreement"] == swapped["frame_disagreement"]
+    assert found["teacher_spikes"] == swapped["student_spikes"]
+
+
+@pytest.mark.parametrize(("symbols", "disagreement"), [(("T", "E"), 1), (("<s>", "<s>"), 0)])
+def test_extremes(corpus, hubert, tmp_path, capsys, symbols, disagreement):
+    constant = set_constant_symbols(hubert, tmp_path / "constant.pt", dict(zip(BOTH, symbols, strict=True)))
+    found = run(corpus, f"common_eval.path={constant}")
+    assert found["frame_disagreement"]["value"] == disagreement
+    assert found["offset"]["matched"] == 0
+    assert found["figures"] == {}  # no offset, no histogram
+    assert found["spike_disagreement"]["value"] == (1 if disagreement else None)
+    printed = capsys.readouterr().out
+    assert "NaN" not in Path("out/align.json").read_text()
+    assert f"frame disagreement {100 * disagreement:.2f} % " in " ".join(printed.split())
+
+
+def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
+    """Files by update and by epoch; one that names the same update twice counts once."""
+    runs = tmp_path / "run"
+    runs.mkdir()
+    silent = set_constant_symbols(hubert, tmp_path / "silent.pt", dict.fromkeys(BOTH, "<s>"))
+    shutil.copy(silent, runs / "checkpoint_1_20.pt")
+    shutil.copy(hubert, runs / "checkpoint_10_300.pt")
+    state = torch.load(silent, weights_only=True)
+    for epoch, updates in ((2, 100), (10, 300)):
+        state["optimizer_history"] = [{"num_updates": 1}, {"num_updates": updates}]
+        torch.save(state, runs / f"checkpoint{epoch}.pt")
+    for other in ("checkpoint_best.pt", "checkpoint_last.pt"):
+        (runs / other).write_bytes(b"not read")
+    found = run(corpus, f"align.history={runs}")
+    assert [entry["updates"] for entry in found["history"]] == [20, 100, 300]
+    assert [entry["teacher"]["blank_share"] == 1 for entry in found["history"]] == [True, True, False]
+    assert found["student"]["checkpoint"].endswith("checkpoint_10_300.pt")
+    assert found["history"][-1]["frame_disagreement"] == found["frame_disagreement"]
+    assert (Path("out") / found["figures"]["history"]).is_file()
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[:4] == ["updates", "20", "100", "300"]
+
+
+def other_dictionary(checkpoint, copy):
+    state = torch.load(checkpoint, weights_only=True)
+    symbols = letter_dictionary()
+    symbols.symbols[-2:] = symbols.symbols[:-3:-1]
+    state["task_state"] = {"target_dictionary": symbols}
+    torch.save(state, copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
+        (["{hubert}", "align.layer=3"], r"decode_layer=3: the checkpoint has no exit there"),
+        (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
+        (["{hubert}", "align.layer=-1"], r"align\.layer=-1 is out of range"),
+        (["{hubert}", "align.layer=two"], r"align\.layer=two cannot be used: "),
+        (["{hubert}", "align.resamples=0"], r"align\.resamples=0 is out of range"),
+        (
+            ["{hubert}", "align.examples=[5]"],
+            r"examples=\[5\]: .*test\.tsv has utterances 0 to 4 only$",
+        ),
+        (["{hubert}", "align.examples=[-1]"], r"align\.examples=\[-1\]: places in the manifest count"),
+        (
+            ["{hubert}", "+align.lyer=1"],
+            r"align\.lyer is no key of an align config, align has: layer,",
+        ),
+        (["{hubert}", "align=3"], r"align=3"),
+        (
+            ["common_eval.path={plain}"],
+            r"plain\.pt has no student: give a separate teacher with align\.teacher_path=\.\.\.",
+        ),
+        (["{two}"], r"two\.pt has the students \[1, 2\]: choose one with align\.layer=\.\.\."),
+        (
+            ["{hubert}", "align.teacher_path=gone.pt"],
+            r"^align\.teacher_path=gone\.pt: .* does not exist",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={fast}"],
+            r"fast\.pt and .* have a frame every 10 and 20 ms: they cannot be compared$",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={kernels}"],
+            r"kernels\.pt and .* have feature extractors of other kernels or strides",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={letters}"],
+            r"^align\.teacher_path=.*letters\.pt: dictionary .* has 'Q' where the checkpoint was trained with 'Z'",
+        ),
+        (["align.history=nowhere"], r"align\.history=.*nowhere is not a folder"),
+        (
+            ["align.history=."],
+            r"keeps no checkpoint of an update or epoch: train with checkpoint\.save_interval_updates",
+        ),
+    ],
+)
+def test_mistakes(corpus, hubert, models, overrides, sentence):
+    given = [override.format(hubert=hubert, **models) for override in overrides]
+    given = [f"common_eval.path={one}" if one.startswith("/") else one for one in given]
+    with pytest.raises(UserError, match=sentence) as caught:
+        run(corpus, *given)
+    assert "\n" not in str(caught.value)
+    assert not list(Path.cwd().glob("**/align.json"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, hubert):
+    folder = tmp_path_factory.mktemp("models")
+    convolutions = {
+        "fast": "[(16,10,5)] + [(16,3,2)] * 3 + [(16,2,2)] * 2",
+        "kernels": "[(16,10,5)] + [(16,3,2)] * 5 + [(16,2,2)]",
+    }
+    made = {
+        name: write_fine_tuned(folder / f"{name}.pt", conv_feature_layers=text) for name, text in convolutions.items()
+    }
+    made["plain"] = write_fine_tuned(folder / "plain.pt", students=())
+    made["two"] = write_fine_tuned(folder / "two.pt", students=(1, 2))
+    made["letters"] = other_dictionary(hubert, folder / "letters.pt")
+    return made
+
+
+def test_two_students_of_one_checkpoint(corpus, models):
+    found = run(corpus, f"common_eval.path={models['two']}", "align.teacher_layer=2", "align.layer=1")
+    assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (2, 1)
+
+
+def test_an_epoch_that_hides_its_updates(corpus, hubert, tmp_path):
+    shutil.copy(hubert, tmp_path / "checkpoint1.pt")
+    with pytest.raises(UserError, match=r"checkpoint1\.pt does not say after how many updates it was saved"):
+        run(corpus, f"align.history={tmp_path}")
+
+
+def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys):
+    real = align.require.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "rapidfuzz" else real(name))
+    assert run_command("fairseq_skd.align", lambda: run(corpus, f"common_eval.path={hubert}")) == 2
+    sentence = "fairseq_skd.align: the alignment analysis needs rapidfuzz: pip install 'fairseq_skd[analysis]'\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_help_shows_an_example_and_every_key(capsys):
+    with pytest.raises(SystemExit):
+        align.main(["--help"])
+    text = capsys.readouterr().out
+    assert "--config-dir config/align --config-name align" in text
+    for key in ("layer", "teacher_path", "teacher_layer", "history", "examples", "resamples"):
+        assert f"align.{key} (" in text
+
+
+def test_every_key_is_listed_in_the_config():
+    listed = yaml.safe_load((CONFIG.parent / "align" / "align.yaml").read_text())
+    assert listed["align"] == dataclasses.asdict(AlignKeys())
+    listed["task"]["data"] = listed["common_eval"]["path"] = "x"
+    AlignSettings.read(listed)  # knows them all
+
+
+def test_silence_and_the_shortest_audio(hubert, tmp_path):
+    """One frame, and digital silence: figures and metrics take both."""
+    corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.026), ("E", 0.1)]})
+    soundfile.write(corpus / "audio" / "test1.wav", np.zeros(1600), 16000, subtype="PCM_16")
+    found = run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1]")
+    assert found["by_utterance"]["frames"] == [1, 4]

@@ -1,0 +1,45 @@
+import pytest
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.reporting.curves import draw_curves, read_log
+from tests.reporting.conftest import LINES
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "hydra_train.log"
+    path.write_text("\n".join(LINES))
+    return path
+
+
+def test_curves_of_a_log(log):
+    """Other lines, numbers that are none, and a line cut off in the middle are left out."""
+    curves = read_log(log)
+    assert curves["ctc_teacher"] == [(10, 8.5), (20, 8.5), (30, 8.5)]
+    assert curves["valid_wer"] == [(30, 90.5)]
+    assert curves["valid_student_wer"] == [(30, 95)]
+    assert "loss" not in curves and "cut" not in curves
+
+
+def lines_of(axes):
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+
+
+def test_panels(log):
+    losses, shares, wer = draw_curves({"a run": read_log(log)}).axes
+    assert set(lines_of(losses)) == {"ctc_teacher", "ctc_student", "skd"}
+    assert lines_of(shares)["alpha"] == [[10, 0.3], [20, 0.3], [30, 0.3]]
+    assert lines_of(wer) == {"valid_wer": [[30, 90.5]], "valid_student_wer": [[30, 95]]}
+
+
+def test_several_runs_are_told_by_name(log):
+    losses, *_ = draw_curves({"A": read_log(log), "B": {"loss": [(1, 2)]}}).axes
+    assert set(lines_of(losses)) == {"A ctc_teacher", "A ctc_student", "A skd", "B loss"}
+
+
+@pytest.mark.parametrize(("text", "sentence"), [(None, "does not exist"), ("chatter", "has no JSON lines: train with")])
+def test_logs_that_are_none(tmp_path, text, sentence):
+    if text is not None:
+        (tmp_path / "log").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_log(tmp_path / "log")
