@@ -19,10 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from experiments.curves import read_log
 from experiments.grid import REPOSITORY, Run, read_grid, runs_of, shown
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
+from fairseq_skd.reporting.curves import read_log
 
 RESULT = "result.json"
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
