@@ -39,8 +39,9 @@ def render(encoder: str, amount: str) -> str:
         {
             "task.normalize": model.normalize,
             "model.student_layers": [model.layers // 2],
-            "frozen": _frozen(values),
             "header": _header(encoder, amount, chosen),
+            "frozen": _frozen(values),
+            "batches": _batches(values),
         }
     )
     texts = {key: _text(value) for key, value in values.items()}
@@ -69,6 +70,12 @@ def _frozen(values: dict[str, Any]) -> str:
     return f"{_percent(frozen / updates)} of the updates train the heads alone; alpha is {alpha:.2f} by then"
 
 
+def _batches(values: dict[str, Any]) -> int:
+    """Batches of ``dataset.max_tokens`` in an update."""
+    (repeat,) = values["optimization.update_freq"]
+    return int(values["distributed_training.distributed_world_size"] * repeat)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -84,7 +91,7 @@ def _header(encoder: str, amount: str, chosen: Plan) -> str:
         f"Values are those of fairseq's examples/{chosen.source}. {chosen.derived}".rstrip(),
         *(f"- {change.what}: {change.why}." for change in chosen.changes),
         f"An update has {gpus} GPUs x {repeat} batches of up to {samples:g}M samples; on another number of GPUs keep "
-        f"distributed_world_size x update_freq at {gpus * repeat}.",
+        f"distributed_world_size x update_freq at {_batches(values)}.",
     ]
     comment = [
         line for text in lines for line in textwrap.wrap(text, 116, subsequent_indent="  " * text.startswith("- "))

@@ -114,6 +114,8 @@ def test_batches(name):
     seconds = cfg.dataset.max_tokens / cfg.task.sample_rate
     times = {"hubert_large": 24 if name.endswith("960h") else 20, "wavlm_large": 24}.get(name.rsplit("_", 1)[0], 8)
     assert cfg.distributed_training.distributed_world_size * repeat == times
+    text = (CONFIG / "finetune" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"with only one: 1, and optimization.update_freq=[{times}]" in text
     assert seconds == (80 if size(name) == "large" else 200)
 
 
