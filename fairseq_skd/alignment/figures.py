@@ -63,9 +63,9 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
 
 def _marks() -> list[Line2D]:
     kinds = (
-        ("on the same frames in both", "full", "o"),
-        ("only partly", "none", "o"),
-        ("elsewhere or not", "full", "x"),
+        ("the other exit has it on all of its frames", "full", "o"),
+        ("on some of them", "none", "o"),
+        ("on none", "full", "x"),
     )
     marks = [
         Line2D([], [], color="0.3", marker=marker, fillstyle=style, linestyle="", label=label)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def _draw_exit(
         if spike["other"] not in (SAME, ELSEWHERE):
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
-        place: dict[str, Any] = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+        place: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
         axes.annotate(shown(spike["symbol"]), (time, height), fontsize=9, parse_math=False, **place)
     axes.set(ylim=(0, 1.3), yticks=[0, 0.5, 1], ylabel="posterior")
     axes.set_title(name, loc="left", fontsize=9, color=colour)
@@ -160,7 +160,7 @@ def draw_offsets(offsets: Mapping[str, Any], frame_ms: float) -> Figure:
         f"mean offset {offsets['signed_mean_ms']:+.1f} ms".replace("-", "−")
     )
     axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
-    axes.margins(y=0.15)
+    axes.set_ylim(0, 1.4 * max(bar.get_height() for bar in bars))  # room for the words
     return figure
 
 
@@ -186,7 +186,7 @@ def draw_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     for who, colour, style in (("teacher", TEACHER, "o-"), ("student", STUDENT, "s--")):
         shares = [entry[who]["blank_share"] for entry in history]
         right.plot(updates, shares, style, markersize=4, color=colour, label=who)
-    for axes, title in ((left, "on which teacher and student agree"), (right, "frames whose best symbol is blank")):
+    for axes, title in ((left, "agreement of teacher and student"), (right, "blank frames")):
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="updates", ylim=(-0.02, 1.02))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

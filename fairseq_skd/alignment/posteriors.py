@@ -1,7 +1,7 @@
 """Runs a checkpoint over a subset and hands out the log posteriors of chosen exits, batch by batch."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from fairseq_skd.decoding.batches import length_batches, load_batches
 from fairseq_skd.decoding.decode import Plan
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.skd_ctc import SkdCtc
 
 
 class Batch(NamedTuple):
@@ -49,22 +50,28 @@ def exit_posteriors(plan: Plan, layers: Sequence[int]) -> Iterator[Batch]:
     if len(utterances) != len(plan.subset.names):
         raise UserError(f"fairseq reads {len(utterances)} of the {len(plan.subset.names)} in {plan.subset.manifest}")
     batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
+    for sample in load_batches(utterances, batches, dataset.num_workers, plan.subset.where):
+        yield _run(model, sample, layers, plan)
+
+
+def _run(model: SkdCtc, sample: dict[str, Any], layers: Sequence[int], plan: Plan) -> Batch:
+    padding = sample["net_input"].get("padding_mask")
+    source = sample["net_input"]["source"].to(device=plan.device, dtype=plan.dtype)
+    ids = sample["id"].tolist()
+    # Not around the yield: two of these generators run in turns, and would restore each other's state.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
-        for sample in load_batches(utterances, batches, dataset.num_workers, plan.subset.where):
-            padding = sample["net_input"].get("padding_mask")
-            source = sample["net_input"]["source"].to(device=plan.device, dtype=plan.dtype)
-            try:
-                net = model(source=source, padding_mask=padding.to(plan.device) if padding is not None else None)
-            except torch.cuda.OutOfMemoryError as error:
-                raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
-            ids, lengths = sample["id"].tolist(), net["frame_lengths"].tolist()
-            logits = {layer: net["exit_logits"][layer].float() for layer in layers}
-            for values in logits.values():
-                finite = torch.isfinite(values).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
-                if not bool(finite.all()):
-                    where = plan.subset.where(ids[int((~finite).int().argmax())])
-                    raise UserError(f"{plan.trained.path}: the output is not finite for {where}")
-            yield Batch(ids, lengths, {layer: values.log_softmax(dim=-1) for layer, values in logits.items()})
+        try:
+            net = model(source=source, padding_mask=padding.to(plan.device) if padding is not None else None)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
+        logits = {layer: net["exit_logits"][layer].float() for layer in layers}
+        for values in logits.values():
+            finite = torch.isfinite(values).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
+            if not bool(finite.all()):
+                where = plan.subset.where(ids[int((~finite).int().argmax())])
+                raise UserError(f"{plan.trained.path}: the output is not finite for {where}")
+        log_posteriors = {layer: values.log_softmax(dim=-1) for layer, values in logits.items()}
+    return Batch(ids, net["frame_lengths"].tolist(), log_posteriors)
 
 
 def batch_frames(log_posteriors: Tensor, lengths: Sequence[int]) -> list[Frames]:

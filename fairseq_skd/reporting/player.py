@@ -19,6 +19,7 @@ LANE_HEIGHT = 74
 _BAR = 30  # pixels of a posterior of 1
 _LABEL = 10  # pixels that a symbol takes
 _LEVELS = 3
+_TICK = 0.15  # seconds that the words of a tick take
 _STRETCHES_PER_SECOND = 120
 _OTHER = {
     "same": "{other} has it on the same frames",
@@ -87,7 +88,8 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
     lanes = []
     for who, other in (("teacher", "student"), ("student", "teacher")):
         spikes = _spikes(example[who], frame_ms / 1000, other)
-        spelt = " ".join(spike.symbol for spike in spikes)
+        symbols = [spike.symbol for spike in spikes]
+        spelt = ("" if all(len(symbol) == 1 for symbol in symbols) else " ").join(symbols)  # letters, or word pieces
         lanes.append(Lane(who, names[who], spikes, spelt))
     figure = _inside(folder, example["figure"])
     return Player(
@@ -97,7 +99,7 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
         width=max(1.0, round(seconds * PER_SECOND, 1)),
         audio=data_uri(content, "audio/flac"),
         wave=wave_path(waveform, seconds),
-        ticks=[tick / 2 for tick in range(int(2 * seconds) + 1)],
+        ticks=[tick / 2 for tick in range(int(2 * (seconds - _TICK)) + 1)],
         lanes=lanes,
         figure=data_uri(_read(figure), "image/png") if figure.is_file() else None,
     )

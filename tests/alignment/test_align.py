@@ -48,7 +48,9 @@ def hypotheses(corpus, checkpoint, layer):
 def both(tmp_path_factory, corpus, hubert):
     """One run over all five utterances."""
     out = tmp_path_factory.mktemp("both") / "out"
-    return run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1,2,3,4]", out=out), out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fairseq_skd.alignment.figures.DPI", 40)  # quicker
+        return run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1,2,3,4]", out=out), out
 
 
 def test_spikes_spell_what_infer_decodes(both, corpus, hubert):
@@ -116,6 +118,8 @@ def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
         f"align.layer={STUDENT}",
     )
     assert found["teacher"]["checkpoint"] == str(twin)
+    assert not torch.is_inference_mode_enabled()  # two models in turns leave nothing switched on
+    assert not torch.backends.cudnn.deterministic
     expected, ours = without_paths(both[0]), without_paths(found)
     for key in ("frame_disagreement", "spike_disagreement", "spike_miss", "offset", "by_symbol", "by_utterance"):
         assert ours[key] == expected[key]
@@ -256,6 +260,14 @@ def models(tmp_path_factory, hubert):
     made["two"] = write_fine_tuned(folder / "two.pt", students=(1, 2))
     made["letters"] = other_dictionary(hubert, folder / "letters.pt")
     return made
+
+
+def test_output_that_is_not_finite(corpus, hubert, tmp_path):
+    state = torch.load(hubert, weights_only=True)
+    state["model"][f"student_heads.{STUDENT}.proj.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match=r"nan\.pt: the output is not finite for .*test\.tsv line \d: .*\.wav"):
+        run(corpus, f"common_eval.path={tmp_path / 'nan.pt'}")
 
 
 def test_two_students_of_one_checkpoint(corpus, models):

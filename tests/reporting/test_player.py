@@ -48,10 +48,10 @@ def test_places_of_spikes(folder):
     assert first.label == "A at 0.13 s, posterior 0.50; student has it on the same frames"
     assert second.label == "word boundary at 0.41 s, posterior 1.00; student does not have it on these frames"
     assert second.height == 2 * first.height < LANE_HEIGHT
-    assert teacher.spelt == "A ␣"
+    assert teacher.spelt == "A␣"
     assert (student.name, student.spikes, student.spelt) == (NAMES["student"], [], "")
     assert player.width == 0.5 * PER_SECOND
-    assert player.ticks == [0, 0.5]
+    assert player.ticks == [0]  # at 0.5 the audio ends
     assert player.figure is None  # there is no such file
 
 
@@ -59,6 +59,11 @@ def test_symbols_do_not_lie_on_each_other(folder):
     spikes = [spike(t, t + 1, t) for t in (0, 1, 2, 3, 10)]
     levels = [one.level for one in make_player(folder, example(student=spikes), 20.0, NAMES).lanes[1].spikes]
     assert levels == [0, 1, 2, 0, 0]
+
+
+def test_word_pieces_are_told_apart(folder):
+    pieces = [spike(0, 1, 0, "▁IN"), spike(2, 3, 2, "G")]
+    assert make_player(folder, example(student=pieces), 20.0, NAMES).lanes[1].spelt == "▁IN G"
 
 
 def test_audio_is_in_the_page(folder):
