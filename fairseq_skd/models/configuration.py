@@ -27,7 +27,7 @@ class SkdCtcConfig(FairseqDataclass):
     decode_layer: int = _key(0, "exit to decode with: 0 the full model, l the student of l layers (set when decoding)")
 
     # The pretrained encoder
-    w2v_path: str = _key(MISSING, "pretrained HuBERT or wav2vec 2.0 checkpoint")
+    w2v_path: str = _key(MISSING, "pretrained HuBERT, wav2vec 2.0 or WavLM: a checkpoint or a Hugging Face folder")
     w2v_args: Any = None  # its configuration, kept in every fine-tuned checkpoint
     no_pretrained_weights: bool = _key(False, "build the encoder of w2v_path with random weights")
     load_ema: bool = _key(False, "data2vec only: refused")

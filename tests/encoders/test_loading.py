@@ -15,11 +15,15 @@ from fairseq.logging.meters import AverageMeter
 from omegaconf import OmegaConf
 
 from fairseq_skd import compat
-from fairseq_skd.encoders.loading import PretrainedEncoder, load_checkpoint, load_pretrained, load_weights
+from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained, load_weights
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
 from tests.builders import architecture, letter_dictionary, pretrained_model, write_pretrained
 
-TAKEN = "model.w2v_path takes a fairseq HuBERT or wav2vec 2.0 pretraining checkpoint"
+TAKEN = (
+    "model.w2v_path takes a pretrained HuBERT, wav2vec 2.0 or WavLM: a fairseq checkpoint, Microsoft's WavLM-*.pt or a "
+    "Hugging Face folder"
+)
 MODEL = {"_name": "hubert", **architecture()}
 TASK = {"_name": "hubert_pretraining", "normalize": True, "sample_rate": 16000}
 
@@ -222,7 +226,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == f"checkpoint {tmp_path} is a folder"
+    assert refusal(tmp_path) == f"model.w2v_path={tmp_path} is a folder without config.json; {TAKEN}"
+    with pytest.raises(UserError, match=f"^checkpoint {tmp_path} is a folder$"):
+        load_checkpoint(tmp_path)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
