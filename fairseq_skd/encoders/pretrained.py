@@ -133,6 +133,8 @@ def _describe(kind: str) -> str:
 def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
     if model.get("quantize_input"):
         raise UserError(f"{source} quantises its input (quantize_input), which fine-tuning here does not support")
+    if model.get("layer_type") == "trf_adp":
+        raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
     if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
         raise UserError(
             f"{source} is a conformer with pos_enc_type={model['pos_enc_type']}, only abs can be tapped layer by layer"
