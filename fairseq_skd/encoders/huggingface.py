@@ -145,7 +145,8 @@ def _refuse_others(config: Mapping[str, Any], source: str) -> None:
     kind = config.get("model_type")
     if kind not in KINDS:
         raise UserError(f"{source} holds a Hugging Face model of type {kind or 'unknown'}; {TAKEN}")
-    for name in config.get("architectures") or []:
+    classes = config.get("architectures")
+    for name in classes if isinstance(classes, list) else []:
         if not str(name).endswith(_PRETRAINED):
             raise UserError(_fine_tuned(source, str(name)))
 

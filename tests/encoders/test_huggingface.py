@@ -177,6 +177,11 @@ def test_fine_tuned_models_are_sent_back(folder: Path, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("architectures", [3, "Wav2Vec2Model", [], {}])
+def test_other_ways_to_say_nothing_of_the_class(folder: Path, saved: Path, architectures: object) -> None:
+    assert_same(load_pretrained(edit(folder, architectures=architectures)), load_pretrained(saved))
+
+
 def test_a_fine_tuned_model_that_does_not_say_so(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "lm_head.weight": torch.ones(32, 32)}, folder / "model.safetensors")
