@@ -1,4 +1,4 @@
-"""Small real things for the tests: pretrained checkpoints in fairseq's format, corpora of a few seconds, batches."""
+"""Small real things for the tests: pretrained checkpoints in their authors' formats, corpora of seconds, batches."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 LETTERS = "|ETAOINSHRDLUMWCFGYPBVK'XJQZ"
 CONVOLUTIONS = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2"
+BUCKETS = {"num_buckets": 32, "max_distance": 40, "gru_rel_pos": True}
 
 
 def letter_dictionary() -> Dictionary:
@@ -42,10 +43,14 @@ def architecture(**changes: Any) -> dict[str, Any]:
 
 
 def pretrained_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
-    """A whole fairseq pretraining model with random weights, built by fairseq's own classes."""
+    """A whole pretraining model with random weights, built by fairseq's own classes (and ours of WavLM)."""
     torch.manual_seed(seed)
     values = architecture(**changes)
-    if kind == "wav2vec2":
+    if kind == "wavlm":
+        from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMModel
+
+        model = WavLMModel(OmegaConf.merge(OmegaConf.structured(WavLMConfig()), {**BUCKETS, **values}))
+    elif kind == "wav2vec2":
         cfg = OmegaConf.merge(OmegaConf.structured(Wav2Vec2Config()), {**values, "quantize_targets": True})
         model = Wav2Vec2Model(cfg)
     else:
@@ -55,18 +60,25 @@ def pretrained_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Modul
         for cluster in range(5):
             clusters.add_symbol(str(cluster))
         model = HubertModel(cfg, task, [clusters])
-    for parameter in model.encoder.parameters():
+    for name, parameter in model.encoder.named_parameters():
         # fairseq starts layer norms and biases at 1 and 0, which would hide a norm that is skipped or applied twice
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
+        elif kind == "wavlm" and "self_attn" in name:  # as good as switched off where training starts
+            parameter.data = torch.randn_like(parameter) * parameter.size(-1) ** -0.5
     return model.eval()
 
 
 def write_pretrained(
     path: Path, kind: str = "hubert", style: str = "cfg", normalize: bool = False, seed: int = 0, **changes: Any
 ) -> Path:
-    """Save a pretraining checkpoint, new style (``cfg``) or old style (``args``)."""
+    """Save a pretraining checkpoint, new style (``cfg``) or old style (``args``); a WavLM as Microsoft does."""
     model = pretrained_model(kind, seed, **changes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "wavlm":
+        cfg = {**architecture(**BUCKETS), **changes, "relative_position_embedding": True, "normalize": normalize}
+        torch.save({"cfg": cfg, "model": model.state_dict()}, path)
+        return path
     dictionary = Dictionary()
     dictionary.add_symbol("0")
     values = architecture(**changes)
@@ -90,7 +102,6 @@ def write_pretrained(
     if style == "args":
         state["args"] = argparse.Namespace(arch=kind, **values, normalize=normalize, sample_rate=16000, data=".")
         del state["cfg"]
-    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)
     return path
 

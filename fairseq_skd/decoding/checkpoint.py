@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fairseq_skd.decoding.settings import TaskSettings
 from fairseq_skd.encoders.convolutions import ConvLayer, parse_conv_layers
-from fairseq_skd.encoders.loading import PretrainedEncoder, load_checkpoint
+from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 

@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
-from fairseq_skd.encoders.loading import PretrainedEncoder
 from fairseq_skd.encoders.masking import SpanMask
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TrunkOutput:
 
 
 def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: dict[str, Any]) -> nn.Module:
-    """A fairseq ``HubertModel`` or ``Wav2Vec2Model`` without its pretraining modules, with random weights.
+    """A ``HubertModel``, ``Wav2Vec2Model`` or ``WavLMModel`` without its pretraining modules, with random weights.
 
     Built from the classes, not through the pretraining task: that one would ask for its data and its dictionary.
 
@@ -64,7 +65,7 @@ def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: 
         layers: how many transformer layers to build, at most the pretrained ones.
         settings: dropouts and the like, fairseq's names; what the build of fairseq does not know is left out.
     """
-    config = HubertConfig() if pretrained.kind == "hubert" else Wav2Vec2Config()
+    config = {"hubert": HubertConfig, "wav2vec2": Wav2Vec2Config, "wavlm": WavLMConfig}[pretrained.kind]()
     values = {**pretrained.architecture, **settings, "encoder_layers": layers}
     if pretrained.kind == "hubert":
         values["label_rate"] = -1.0
@@ -78,7 +79,7 @@ def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: 
         )
         model = HubertModel(cfg, task, [None])
     else:
-        model = Wav2Vec2Model(cfg)
+        model = WavLMModel(cfg) if pretrained.kind == "wavlm" else Wav2Vec2Model(cfg)
     model.remove_pretraining_modules()
     return model
 
@@ -198,11 +199,13 @@ class Trunk(nn.Module):
         elif padding is not None and extra:
             padding = F.pad(padding, (0, extra), value=True)
         x = F.dropout(x, p=encoder.dropout, training=self.training).transpose(0, 1)  # (B, T, C) -> (T, B, C)
+        # WavLM's layers share one bucketed bias, which must not hang on LayerDrop running the layer that owns its table
+        shared = {"position_bias": encoder.position_bias(len(x))} if isinstance(encoder, WavLMEncoder) else {}
         outputs: dict[int, Tensor] = {}
         for count, layer in enumerate(encoder.layers, start=1):
             dropped = rng is not None and self.regularisation.layerdrop > rng.random()
             if not dropped:
-                x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False)
+                x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False, **shared)
             if count in taps:
                 outputs[count] = x[:frames]
             if count == max(taps):

@@ -27,7 +27,7 @@ class SkdCtcConfig(FairseqDataclass):
     decode_layer: int = _key(0, "exit to decode with: 0 the full model, l the student of l layers (set when decoding)")
 
     # The pretrained encoder
-    w2v_path: str = _key(MISSING, "pretrained HuBERT or wav2vec 2.0 checkpoint")
+    w2v_path: str = _key(MISSING, "pretrained HuBERT, wav2vec 2.0 or WavLM: a checkpoint or a Hugging Face folder")
     w2v_args: Any = None  # its configuration, kept in every fine-tuned checkpoint
     no_pretrained_weights: bool = _key(False, "build the encoder of w2v_path with random weights")
     load_ema: bool = _key(False, "data2vec only: refused")
@@ -77,16 +77,16 @@ class SkdCtcConfig(FairseqDataclass):
     blank_weight: float = _key(0.0, "added to (or set as) the blank's logit")
     blank_mode: str = _key("add", "add or set")
 
-    # Memory and adapters
+    # Memory, and what the layers are made of
     checkpoint_activations: bool = _key(False, "recompute activations in the backward pass")
     offload_activations: bool = _key(False, "with checkpoint_activations: keep them on the CPU")
     min_params_to_wrap: int = _key(int(1e8), "fully sharded training: smallest layer to wrap")
     ddp_backend: str = II("distributed_training.ddp_backend")
     layer_type: LAYER_TYPES = _key(  # type: ignore[valid-type]
-        "transformer", "trf_adp adds adapters to a transformer; else the checkpoint's"
+        "transformer", "unused: the layers are the checkpoint's; trf_adp (adapters) is refused"
     )
-    adp_num: int = _key(-1, "adapters a layer")
-    adp_dim: int = _key(64, "width of an adapter")
-    adp_act_fn: str = _key("relu", "its activation")
-    adp_trf_idx: str = _key("all", "layers with adapters, first:last")
+    adp_num: int = _key(-1, "adapters only: no effect")
+    adp_dim: int = _key(64, "adapters only: no effect")
+    adp_act_fn: str = _key("relu", "adapters only: no effect")
+    adp_trf_idx: str = _key("all", "adapters only: no effect")
     update_alibi: bool = _key(True, "data2vec only: no effect")

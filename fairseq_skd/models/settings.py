@@ -22,6 +22,10 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
             raise UserError(f"model.{key}={cfg[key]} belongs to another model; skd_ctc can only have {key}={value}")
     if cfg.blank_mode not in ("add", "set"):
         raise UserError(f"model.blank_mode={cfg.blank_mode} is unknown: choose add or set")
+    if _name(cfg.layer_type) == "trf_adp":
+        raise UserError(
+            "model.layer_type=trf_adp: skd_ctc builds no adapters, which no pretrained encoder has weights for"
+        )
     for key in ("mask_prob", "mask_channel_prob", "layerdrop", "mask_dropout"):
         if not 0 <= cfg[key] <= 1:
             raise UserError(f"model.{key}={cfg[key]} is not a probability between 0 and 1")
@@ -29,7 +33,7 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
 
 def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
     """Settings of fairseq's encoder classes that fine-tuning overrides, under their names there."""
-    settings: dict[str, Any] = {
+    return {
         "dropout": cfg.dropout,
         "attention_dropout": cfg.attention_dropout,
         "activation_dropout": cfg.activation_dropout,
@@ -39,15 +43,6 @@ def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
         "offload_activations": cfg.offload_activations,
         "min_params_to_wrap": cfg.min_params_to_wrap,
     }
-    if str(getattr(cfg.layer_type, "value", cfg.layer_type)) == "trf_adp":
-        settings.update(
-            layer_type="trf_adp",
-            adp_num=cfg.adp_num,
-            adp_dim=cfg.adp_dim,
-            adp_act_fn=cfg.adp_act_fn,
-            adp_trf_idx=cfg.adp_trf_idx,
-        )
-    return settings
 
 
 def regularisation(cfg: SkdCtcConfig) -> Regularisation:

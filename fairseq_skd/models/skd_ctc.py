@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.exits import check_decode_layer, check_student_layers
-from fairseq_skd.encoders.loading import PretrainedEncoder, load_pretrained, load_weights
+from fairseq_skd.encoders.loading import load_pretrained, load_weights
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.configuration import SkdCtcConfig

@@ -15,11 +15,16 @@ from fairseq.logging.meters import AverageMeter
 from omegaconf import OmegaConf
 
 from fairseq_skd import compat
-from fairseq_skd.encoders.loading import PretrainedEncoder, load_checkpoint, load_pretrained, load_weights
+from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained, load_weights
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.encoders.trunk import build_fairseq_encoder
 from fairseq_skd.errors import UserError
-from tests.builders import architecture, letter_dictionary, pretrained_model, write_pretrained
+from tests.builders import BUCKETS, architecture, letter_dictionary, pretrained_model, write_pretrained
 
-TAKEN = "model.w2v_path takes a fairseq HuBERT or wav2vec 2.0 pretraining checkpoint"
+TAKEN = (
+    "model.w2v_path takes a pretrained HuBERT, wav2vec 2.0 or WavLM: a fairseq checkpoint, Microsoft's WavLM-*.pt or a "
+    "Hugging Face folder"
+)
 MODEL = {"_name": "hubert", **architecture()}
 TASK = {"_name": "hubert_pretraining", "normalize": True, "sample_rate": 16000}
 
@@ -127,7 +132,45 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert load_pretrained("~/c.pt").normalize
 
 
+@pytest.mark.parametrize("gated", [True, False, None])
+def test_microsoft_files_are_told_from_their_content(tmp_path: Path, gated: bool | None) -> None:
+    path = write_pretrained(tmp_path / "file", "wavlm", normalize=True, gru_rel_pos=bool(gated))
+    state = torch.load(path, weights_only=True)
+    if gated is None:  # Microsoft's code has it off by default
+        del state["cfg"]["gru_rel_pos"]
+    torch.save(state, path)
+    encoder = load_pretrained(path)
+    assert (encoder.kind, encoder.depth, encoder.normalize, encoder.sample_rate) == ("wavlm", 4, True, 16000)
+    assert encoder.architecture == {**architecture(), **BUCKETS, "gru_rel_pos": bool(gated)}
+    again = PretrainedEncoder.from_w2v_args(encoder.to_w2v_args())
+    assert (again.kind, again.architecture) == ("wavlm", encoder.architecture)
+    module = build_fairseq_encoder(again, 4, {})
+    load_weights(module, encoder.weights, "x")
+    assert hasattr(module.encoder.layers[3].self_attn, "grep_a") == bool(gated)
+
+
 # ---- what is another thing
+
+
+def test_flat_configurations_of_others_are_named(tmp_path: Path) -> None:
+    cfg = {"encoder_layers": 12, "relative_position_embedding": True}
+    beats = save(tmp_path / "b.pt", cfg={**cfg, "input_patch_size": 16})
+    assert refusal(beats) == f"model.w2v_path={beats} is a BEATs model; {TAKEN}"
+    plain = save(tmp_path / "p.pt", cfg={**architecture(), "relative_position_embedding": False})
+    assert refusal(plain) == f"model.w2v_path={plain} is no WavLM: it has no relative_position_embedding; {TAKEN}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"activation_fn": "glu"}, "activation_fn='glu' is unknown (known: relu, "),
+        ({"extractor_mode": "batch"}, "extractor_mode='batch' is unknown (known: default, layer_norm)"),
+        ({"encoder_attention_heads": 5}, "encoder_embed_dim=32 is no multiple of encoder_attention_heads=5"),
+        ({"layer_type": "trf_adp"}, "has adapters (layer_type=trf_adp), which fine-tuning here does not support"),
+    ],
+)
+def test_what_fairseq_would_assert_about(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(save(tmp_path / "c.pt", cfg={"model": {**MODEL, **changes}, "task": TASK}))
 
 
 @pytest.mark.parametrize("model", ["data2vec_audio", "transformer_lm", "hubert_simple"])
@@ -222,7 +265,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == f"checkpoint {tmp_path} is a folder"
+    assert refusal(tmp_path) == f"model.w2v_path={tmp_path} is a folder without config.json; {TAKEN}"
+    with pytest.raises(UserError, match=f"^checkpoint {tmp_path} is a folder$"):
+        load_checkpoint(tmp_path)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])
 
 
-@pytest.fixture(scope="module", params=["hubert", "wav2vec2", "pre_ln"])
+@pytest.fixture(scope="module", params=["hubert", "wav2vec2", "wavlm", "pre_ln", "pre_ln_wavlm"])
 def checkpoint(request, tmp_path_factory):
-    kind, changes = ("hubert", LARGE) if request.param == "pre_ln" else (request.param, {})
+    changes = LARGE if request.param.startswith("pre_ln") else {}
+    kind = {"pre_ln": "hubert", "pre_ln_wavlm": "wavlm"}.get(request.param, request.param)
     return write_pretrained(tmp_path_factory.mktemp("pretrained") / "w2v.pt", kind, **changes)
 
 
@@ -101,6 +102,7 @@ def test_impossible_students(checkpoint, layers, sentence):
         ({"load_ema": True}, "model.load_ema=True belongs to another model"),
         ({"layer_decay": 0.5}, "skd_ctc can only have layer_decay=1"),
         ({"blank_mode": "mul"}, "choose add or set"),
+        ({"layer_type": "trf_adp"}, "skd_ctc builds no adapters"),
         ({"mask_prob": 1.5}, "model.mask_prob=1.5 is not a probability"),
     ],
 )
@@ -252,7 +254,10 @@ def test_checkpointed_activations_give_the_same_gradients(checkpoint):
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert len(gradients[0]) == len(gradients[1]) > 10
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient)
+        # WavLM's layers add to the gradient of their shared bias in another order
+        torch.testing.assert_close(
+            gradients[1][name], gradient, rtol=1e-5, atol=1e-5 + 1e-6 * gradient.abs().max().item()
+        )
 
 
 def test_bfloat16(checkpoint):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fairseq_skd.encoders.loading import PretrainedEncoder
 from fairseq_skd.encoders.masking import SpanMask
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
 from tests.builders import architecture, batch, pretrained_model
 

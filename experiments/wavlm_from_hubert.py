@@ -1,0 +1,68 @@
+"""A WavLM that computes what a HuBERT computes: its weights, and a relative position bias of zero.
+
+It is a WavLM to start training from where no pretrained one is at hand, and written as Microsoft writes theirs.
+
+python experiments/wavlm_from_hubert.py /models/hubert.pt /models/wavlm.pt
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.encoders.wavlm import GATE_UNITS
+from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files import replacing
+
+ENCODER = ("feature_extractor.", "layer_norm.", "post_extract_proj.", "mask_emb", "encoder.")
+
+
+def wavlm_from_hubert(hubert: PretrainedEncoder, num_buckets: int, max_distance: int) -> dict[str, Any]:
+    """Microsoft's ``cfg`` and ``model``; the gates start open by halves (all their weights zero, their scale one).
+
+    Raises:
+        UserError: the encoder is not a HuBERT.
+    """
+    if hubert.kind != "hubert":
+        raise UserError(f"{hubert.source} is a {hubert.kind} model; this takes a HuBERT")
+    cfg = {
+        **hubert.architecture,
+        "normalize": hubert.normalize,
+        "relative_position_embedding": True,
+        "num_buckets": num_buckets,
+        "max_distance": max_distance,
+        "gru_rel_pos": True,
+    }
+    weights = {name: tensor for name, tensor in hubert.weights.items() if name.startswith(ENCODER)}
+    heads = cfg.setdefault("encoder_attention_heads", 12)
+    size = cfg["encoder_embed_dim"] // heads
+    for layer in range(hubert.depth):
+        attention = f"encoder.layers.{layer}.self_attn"
+        weights[f"{attention}.grep_linear.weight"] = torch.zeros(2 * GATE_UNITS, size)
+        weights[f"{attention}.grep_linear.bias"] = torch.zeros(2 * GATE_UNITS)
+        weights[f"{attention}.grep_a"] = torch.ones(1, heads, 1, 1)
+    weights["encoder.layers.0.self_attn.relative_attention_bias.weight"] = torch.zeros(num_buckets, heads)
+    return {"cfg": cfg, "model": weights}
+
+
+def main() -> None:
+    """Arguments in, one checkpoint out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hubert", type=Path, help="a pretrained HuBERT: fairseq checkpoint or Hugging Face folder")
+    parser.add_argument("out", type=Path, help="the checkpoint to write")
+    parser.add_argument("--num-buckets", type=int, default=320, help="of the relative position bias")
+    parser.add_argument("--max-distance", type=int, default=800, help="in frames, from where on all share a bucket")
+    args = parser.parse_args()
+    state = wavlm_from_hubert(load_pretrained(args.hubert), args.num_buckets, args.max_distance)
+    with replacing(args.out) as beside:
+        torch.save(state, beside)
+    encoder = load_pretrained(args.out)
+    print(f"{args.out}: a {encoder.kind} of {encoder.depth} layers")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("wavlm_from_hubert", main))

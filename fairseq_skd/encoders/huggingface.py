@@ -1,0 +1,211 @@
+"""Folders of Hugging Face transformers (hubert, wav2vec2, wavlm) in fairseq's terms; that library is not needed."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_skd.encoders.pretrained import KINDS, TAKEN, PretrainedEncoder
+from fairseq_skd.encoders.weight_files import load_safetensors, load_weights_only
+from fairseq_skd.errors import UserError
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+WEIGHTS = {"model.safetensors": load_safetensors, "pytorch_model.bin": load_weights_only}
+
+# transformers' key -> fairseq's, and the value where the file does not list it.
+_ARCHITECTURE: dict[str, tuple[str, Any]] = {
+    "num_hidden_layers": ("encoder_layers", 12),
+    "hidden_size": ("encoder_embed_dim", 768),
+    "intermediate_size": ("encoder_ffn_embed_dim", 3072),
+    "num_attention_heads": ("encoder_attention_heads", 12),
+    "hidden_act": ("activation_fn", "gelu"),
+    "do_stable_layer_norm": ("layer_norm_first", False),
+    "conv_bias": ("conv_bias", False),
+    "num_conv_pos_embeddings": ("conv_pos", 128),
+    "num_conv_pos_embedding_groups": ("conv_pos_groups", 16),
+}
+_WAVLM: dict[str, tuple[str, Any]] = {
+    "num_buckets": ("num_buckets", 320),
+    "max_bucket_distance": ("max_distance", 800),
+}
+# Lists of equal length, one entry a convolution.
+_CONVOLUTIONS: dict[str, list[int]] = {
+    "conv_dim": [512] * 7,
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+}
+_EXTRACTORS = {"group": "default", "layer": "layer_norm"}
+# What fairseq's classes cannot be: the only values of these keys, the first of them being transformers' default.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("gelu", "relu"),
+    "feat_extract_activation": ("gelu",),
+    "feat_extract_norm": ("group", "layer"),
+    "do_stable_layer_norm": (False, True),
+    "conv_bias": (False, True),
+    "layer_norm_eps": (1e-5,),
+    "feat_proj_layer_norm": (True,),
+    "conv_pos_batch_norm": (False,),
+    "add_adapter": (False,),
+    "adapter_attn_dim": (None,),
+}
+_PRETRAINED = ("Model", "ForPreTraining")  # how the names of classes without a fine-tuned head end
+
+# Patterns of whole names, in transformers' terms and in fairseq's.
+_CONV, _LAYER = r"feature_extractor\.conv_layers\.(\d+)\.", r"encoder\.layers\.(\d+)\."
+_NAMES = (
+    (rf"{_CONV}conv\.(\w+)", r"feature_extractor.conv_layers.\1.0.\2"),
+    (r"feature_projection\.layer_norm\.(\w+)", r"layer_norm.\1"),
+    (r"feature_projection\.projection\.(\w+)", r"post_extract_proj.\1"),
+    (r"masked_spec_embed", r"mask_emb"),
+    (r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0", r"encoder.pos_conv.0.weight_g"),
+    (r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1", r"encoder.pos_conv.0.weight_v"),
+    (r"encoder\.pos_conv_embed\.conv\.(\w+)", r"encoder.pos_conv.0.\1"),
+    (rf"{_LAYER}layer_norm\.(\w+)", r"encoder.layers.\1.self_attn_layer_norm.\2"),
+    (rf"{_LAYER}feed_forward\.intermediate_dense\.(\w+)", r"encoder.layers.\1.fc1.\2"),
+    (rf"{_LAYER}feed_forward\.output_dense\.(\w+)", r"encoder.layers.\1.fc2.\2"),
+    (rf"{_LAYER}attention\.gru_rel_pos_linear\.(\w+)", r"encoder.layers.\1.self_attn.grep_linear.\2"),
+    (rf"{_LAYER}attention\.gru_rel_pos_const", r"encoder.layers.\1.self_attn.grep_a"),
+    (rf"{_LAYER}attention\.rel_attn_embed\.(\w+)", r"encoder.layers.\1.self_attn.relative_attention_bias.\2"),
+    (rf"{_LAYER}attention\.(\w+)\.(\w+)", r"encoder.layers.\1.self_attn.\2.\3"),
+)
+_EXTRACTOR_NORM = {
+    "default": r"feature_extractor.conv_layers.\1.2.\2",
+    "layer_norm": r"feature_extractor.conv_layers.\1.2.1.\2",
+}
+
+
+def load_folder(folder: Path) -> PretrainedEncoder:
+    """Read ``config.json``, ``preprocessor_config.json`` if it is there, and the weights.
+
+    Raises:
+        UserError: a file is missing or damaged, another model, a fine-tuned one, or a variant that fairseq's classes
+            cannot be.
+    """
+    source = f"model.w2v_path={folder}"
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{source} is a folder without {CONFIG}; {TAKEN}")
+    config = _read_json(folder / CONFIG)
+    _refuse_others(config, source)
+    model = fairseq_architecture(config, source)
+    encoder = PretrainedEncoder.from_w2v_args({"model": model, "task": _audio(folder, config)}, source)
+    weights = fairseq_names(_read_weights(folder, source), model["extractor_mode"])
+    if any(name.startswith("lm_head.") for name in weights):
+        raise UserError(_fine_tuned(source, "with a CTC head"))
+    if "mask_emb" not in weights:  # transformers saves none where its own masking is off
+        noise = torch.rand(model["encoder_embed_dim"], generator=torch.Generator().manual_seed(0))
+        weights["mask_emb"] = noise  # as fairseq starts it
+    encoder.weights = weights
+    return encoder
+
+
+def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """fairseq's keys of the model, from transformers'.
+
+    Raises:
+        UserError: a variant that fairseq's classes cannot be.
+    """
+    for key, values in _ONLY.items():
+        value = config.get(key, values[0])
+        if value not in values:
+            only = " or ".join(json.dumps(choice) for choice in values)
+            raise UserError(f"{source}: {key}={json.dumps(value)} in its {CONFIG} cannot be built here, only {only}")
+    dims, kernels, strides = (config.get(key, default) for key, default in _CONVOLUTIONS.items())
+    if not all(isinstance(sizes, list) and len(sizes) == len(dims) for sizes in (dims, kernels, strides)):
+        raise UserError(f"{source}: {', '.join(_CONVOLUTIONS)} in its {CONFIG} are not lists of one length")
+    keys = {**_ARCHITECTURE, **(_WAVLM if config["model_type"] == "wavlm" else {})}
+    model = {ours: config.get(theirs, default) for theirs, (ours, default) in keys.items()}
+    if dims and dims[-1] == model["encoder_embed_dim"]:
+        raise UserError(f"{source}: fairseq has no projection from {dims[-1]} features to a width of as many")
+    model["_name"] = config["model_type"]
+    model["extractor_mode"] = _EXTRACTORS[config.get("feat_extract_norm", "group")]
+    model["conv_feature_layers"] = str(list(zip(dims, kernels, strides, strict=True)))
+    return model
+
+
+def fairseq_names(weights: Mapping[str, Tensor], extractor_mode: str) -> dict[str, Tensor]:
+    """Tensors under fairseq's names; what an encoder does not have keeps its own."""
+    names = ((rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[extractor_mode]), *_NAMES)
+    renamed = {}
+    for name, tensor in weights.items():
+        bare = re.sub(rf"^({'|'.join(KINDS)})\.", "", str(name))
+        for pattern, replacement in names:
+            bare, found = re.subn(rf"^{pattern}$", replacement, bare)
+            if found:
+                break
+        renamed[bare] = tensor
+    return renamed
+
+
+def _refuse_others(config: Mapping[str, Any], source: str) -> None:
+    kind = config.get("model_type")
+    if kind not in KINDS:
+        raise UserError(f"{source} holds a Hugging Face model of type {kind or 'unknown'}; {TAKEN}")
+    classes = config.get("architectures")
+    for name in classes if isinstance(classes, list) else []:
+        if not str(name).endswith(_PRETRAINED):
+            raise UserError(_fine_tuned(source, str(name)))
+
+
+def _fine_tuned(source: str, what: str) -> str:
+    return (
+        f"{source} is a fine-tuned Hugging Face model ({what}): give model.w2v_path the pretrained model that it was "
+        f"made from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
+    )
+
+
+def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the audio was prepared: what the folder says, else what models with such an extractor were trained on.
+
+    Models with a layer-norm extractor (large) had their audio normalised, those with a group norm (base) had not.
+    """
+    audio = _read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    normalize = audio.get("do_normalize", config.get("feat_extract_norm") == "layer")
+    if not isinstance(normalize, bool):
+        raise UserError(f"{folder / PREPROCESSOR}: do_normalize={normalize!r} is neither true nor false")
+    return {"normalize": normalize, "sample_rate": audio.get("sampling_rate", 16000)}
+
+
+def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
+    """The weights, whole or in the shards that an index names."""
+    for name, read in WEIGHTS.items():
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            shards = [name]
+        elif index.is_file():
+            shards = _shards(index)
+        else:
+            continue
+        weights: dict[str, Tensor] = {}
+        for shard in shards:
+            tensors = read(folder / shard)
+            if not isinstance(tensors, dict):
+                raise UserError(f"checkpoint {folder / shard} holds no weights by name")
+            weights.update(tensors)
+        return weights
+    raise UserError(f"{source} has {CONFIG} but no weights: neither {' nor '.join(WEIGHTS)} is in it")
+
+
+def _shards(index: Path) -> list[str]:
+    """The files of an index; each has to be in its folder, since the index is a stranger's."""
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise UserError(f"{index} has no weight_map")
+    for name in files.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise UserError(f"{index} names {name!r}, which is not a file of its folder")
+    return sorted(set(files.values()))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not JSON, or is truncated") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a JSON object")
+    return content

@@ -1,0 +1,159 @@
+"""What fine-tuning needs to know of a pretrained encoder, whoever wrote its checkpoint."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import fairseq.utils
+from torch import Tensor
+
+from fairseq_skd.encoders.convolutions import parse_conv_layers
+from fairseq_skd.errors import UserError
+
+# What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
+ARCHITECTURE = (
+    "extractor_mode",
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "activation_fn",
+    "layer_type",
+    "layer_norm_first",
+    "conv_feature_layers",
+    "conv_bias",
+    "conv_pos",
+    "conv_pos_groups",
+    "conv_pos_batch_norm",
+    "pos_conv_depth",
+    "required_seq_len_multiple",
+    "crop_seq_to_multiple",
+    "depthwise_conv_kernel_size",
+    "attn_type",
+    "pos_enc_type",
+    "num_buckets",
+    "max_distance",
+    "gru_rel_pos",
+)
+_SIZES = (
+    "encoder_layers",
+    "encoder_embed_dim",
+    "encoder_ffn_embed_dim",
+    "encoder_attention_heads",
+    "conv_pos",
+    "conv_pos_groups",
+    "num_buckets",
+    "max_distance",
+    "sample_rate",
+)
+_EXTRACTORS = ("default", "layer_norm")
+KINDS = ("hubert", "wav2vec2", "wavlm")
+TAKEN = (
+    "model.w2v_path takes a pretrained HuBERT, wav2vec 2.0 or WavLM: a fairseq checkpoint, Microsoft's WavLM-*.pt or a "
+    "Hugging Face folder"
+)
+
+
+@dataclass
+class PretrainedEncoder:
+    """What fine-tuning needs of a pretrained encoder.
+
+    Attributes:
+        kind: one of :data:`KINDS`, the model class to build.
+        architecture: those of :data:`ARCHITECTURE` that the checkpoint sets.
+        normalize: whether the audio was scaled to zero mean and unit variance an utterance.
+        sample_rate: in Hz.
+        weights: parameters under fairseq's names; empty where only the configuration was kept.
+        source: where it came from, for messages.
+    """
+
+    kind: str
+    architecture: dict[str, Any]
+    normalize: bool
+    sample_rate: int = 16000
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def depth(self) -> int:
+        """L, the number of transformer layers."""
+        return int(self.architecture["encoder_layers"])
+
+    def to_w2v_args(self) -> dict[str, Any]:
+        """The configuration under the names that fairseq's own fine-tuning keeps in ``cfg.model.w2v_args``."""
+        return {
+            "model": {"_name": self.kind, **self.architecture},
+            "task": {"normalize": self.normalize, "sample_rate": self.sample_rate},
+        }
+
+    @classmethod
+    def from_w2v_args(cls, w2v_args: Mapping[str, Any], source: str = "cfg.model.w2v_args") -> "PretrainedEncoder":
+        """Read back what :meth:`to_w2v_args` wrote (or a whole pretraining configuration).
+
+        Raises:
+            UserError: not the configuration of an encoder that can be built.
+        """
+        model, task = section(w2v_args, "model"), section(w2v_args, "task")
+        kind = model.get("_name") or model.get("arch") or ""
+        if kind not in KINDS:
+            raise UserError(f"{source} {_describe(kind)}; {TAKEN}")
+        architecture = {key: model[key] for key in ARCHITECTURE if model.get(key) is not None}
+        for key in ("encoder_layers", "encoder_embed_dim", "conv_feature_layers"):
+            if key not in architecture:
+                raise UserError(f"{source} does not say its {key}, so the encoder cannot be built; {TAKEN}")
+        sample_rate = task.get("sample_rate") or 16000
+        for key, value in {**architecture, "sample_rate": sample_rate}.items():
+            if key in _SIZES and (type(value) is not int or value < 1):
+                raise UserError(f"{source}: {key}={value!r} is not a positive integer, so the encoder cannot be built")
+        try:
+            parse_conv_layers(architecture["conv_feature_layers"])  # fairseq evaluates this string: check it first
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+        _refuse_variants(model, source)
+        _refuse_misfits(architecture, source)
+        normalize = task.get("normalize", model.get("normalize", False))
+        return cls(kind, architecture, bool(normalize), sample_rate, source=source)
+
+
+def section(config: Any, name: str) -> dict[str, Any]:
+    """A part of a configuration; fairseq keeps that of a model without a dataclass as a namespace."""
+    part = config.get(name) if isinstance(config, Mapping) else None
+    if isinstance(part, argparse.Namespace):
+        return dict(vars(part))
+    return dict(part) if isinstance(part, Mapping) else {}
+
+
+def _describe(kind: str) -> str:
+    if not kind:
+        return "does not say what model it is"
+    return f"is a {kind} model"
+
+
+def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
+    if model.get("quantize_input"):
+        raise UserError(f"{source} quantises its input (quantize_input), which fine-tuning here does not support")
+    if model.get("layer_type") == "trf_adp":
+        raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
+    if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
+        raise UserError(
+            f"{source} is a conformer with pos_enc_type={model['pos_enc_type']}, only abs can be tapped layer by layer"
+        )
+
+
+def _refuse_misfits(architecture: Mapping[str, Any], source: str) -> None:
+    """Values that fairseq's classes would assert about, or divide by zero over."""
+    choices = {"extractor_mode": _EXTRACTORS, "activation_fn": fairseq.utils.get_available_activation_fns()}
+    for key, known in choices.items():
+        if key in architecture and architecture[key] not in known:
+            raise UserError(f"{source}: {key}={architecture[key]!r} is unknown (known: {', '.join(known)})")
+    width = architecture["encoder_embed_dim"]
+    for key in ("encoder_attention_heads", "conv_pos_groups"):
+        if key in architecture and width % architecture[key]:
+            raise UserError(f"{source}: encoder_embed_dim={width} is no multiple of {key}={architecture[key]}")
+    buckets, distance = architecture.get("num_buckets", 320), architecture.get("max_distance", 800)
+    if buckets % 4 or distance <= buckets // 4:
+        raise UserError(
+            f"{source}: num_buckets={buckets} and max_distance={distance} make no relative position bias: the buckets "
+            f"have to be a multiple of 4, and the distance above a quarter of them"
+        )

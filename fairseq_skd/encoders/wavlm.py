@@ -1,0 +1,163 @@
+"""WavLM: fairseq's wav2vec 2.0 classes with a gated relative position bias in every self-attention.
+
+S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", IEEE JSTSP 16(6),
+2022, arXiv 2110.13900. Parameters have the names of Microsoft's checkpoints: fairseq's, and in each
+``encoder.layers.<n>.self_attn`` the gate's ``grep_linear`` and ``grep_a``; the first has ``relative_attention_bias``.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.distributed import fsdp_wrap
+from fairseq.models.wav2vec.wav2vec2 import (
+    TransformerEncoder,
+    TransformerSentenceEncoderLayer,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
+from fairseq.modules import MultiheadAttention
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+GATE_UNITS = 4  # each of the two gates is the sum of so many units
+
+
+@dataclass
+class WavLMConfig(Wav2Vec2Config):
+    """fairseq's configuration of wav2vec 2.0, and Microsoft's names for what WavLM adds."""
+
+    num_buckets: int = 320
+    max_distance: int = 800
+    gru_rel_pos: bool = True
+
+
+class WavLMModel(Wav2Vec2Model):
+    """fairseq's model around a :class:`WavLMEncoder`."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(OmegaConf.merge(cfg, {"encoder_layers": 0}))  # its own layers would be thrown away
+        self.cfg = cfg
+        self.encoder = WavLMEncoder(cfg)
+
+
+class WavLMEncoder(TransformerEncoder):
+    """fairseq's transformer; its layers all take the bias that :meth:`position_bias` computes once a forward pass."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        self.num_buckets, self.max_distance = cfg.num_buckets, cfg.max_distance
+        table = nn.Embedding(cfg.num_buckets, cfg.encoder_attention_heads)
+        nn.init.normal_(table.weight, std=0.02)
+        self.layers[0].self_attn.relative_attention_bias = table  # where Microsoft's checkpoints have it
+
+    def build_encoder_layer(self, args: Any, **_: Any) -> nn.Module:
+        """A layer, wrapped as fairseq wraps its own."""
+        layer = fsdp_wrap(WavLMLayer(args))
+        return checkpoint_wrapper(layer) if args.checkpoint_activations else layer
+
+    def position_bias(self, frames: int) -> Tensor:
+        """(H, T, T): what each head adds to the attention of query frame i to key frame j, before the gates."""
+        weight = self.layers[0].self_attn.relative_attention_bias.weight
+        buckets = relative_buckets(frames, self.num_buckets, self.max_distance, weight.device)
+        by_distance = F.embedding(buckets, weight).t()  # (H, 2 T - 1), distances -(T - 1) to T - 1
+        # Window i of the T that slide over the distances is the row of query T - 1 - i.
+        return by_distance.unfold(1, frames, 1).flip(1)
+
+
+class WavLMLayer(TransformerSentenceEncoderLayer):
+    """fairseq's layer, post-LN or pre-LN, around a :class:`RelativeAttention`."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(
+            embedding_dim=cfg.encoder_embed_dim,
+            ffn_embedding_dim=cfg.encoder_ffn_embed_dim,
+            num_attention_heads=cfg.encoder_attention_heads,
+            dropout=cfg.dropout,
+            attention_dropout=cfg.attention_dropout,
+            activation_dropout=cfg.activation_dropout,
+            activation_fn=cfg.activation_fn,
+            layer_norm_first=cfg.layer_norm_first,
+        )
+        self.self_attn = RelativeAttention(
+            cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout, cfg.gru_rel_pos
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        self_attn_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+        *,
+        position_bias: Tensor,
+    ) -> tuple[Tensor, tuple[None, Tensor]]:
+        """fairseq's forward, which hands the padding mask on to the attention as it is: the bias travels with it.
+
+        Args:
+            x: (T, B, C).
+            self_attn_padding_mask: (B, T) bool, true on padding, or None.
+            need_weights: fairseq's; the weights are never returned.
+            position_bias: (H, T, T), an argument so that it has its gradient under ``checkpoint_activations`` too.
+        """
+        return super().forward(x, self_attn_padding_mask=(self_attn_padding_mask, position_bias))
+
+
+class RelativeAttention(MultiheadAttention):
+    """Self-attention with a relative position bias that each head gates by its query frame's input."""
+
+    def __init__(self, width: int, heads: int, dropout: float, gated: bool) -> None:
+        super().__init__(width, heads, dropout=dropout, self_attention=True)
+        self.gated = gated
+        if gated:
+            self.grep_linear = nn.Linear(self.head_dim, 2 * GATE_UNITS)
+            self.grep_a = nn.Parameter(torch.ones(1, heads, 1, 1))
+
+    def forward(
+        self, query: Tensor, *, key_padding_mask: tuple[Tensor | None, Tensor], **_: Any
+    ) -> tuple[Tensor, None]:
+        """Attend from ``query`` (T, B, C) to itself; ``key_padding_mask`` is that and the (H, T, T) bias."""
+        padding, bias = key_padding_mask
+        mask = bias.unsqueeze(0)
+        if self.gated:
+            mask = self.gate(query) * mask  # (B, H, T, 1) * (1, H, T, T)
+        if padding is not None:
+            mask = mask.masked_fill(padding[:, None, None, :], -torch.inf)
+        q, k, v = (self._heads(projection(query)) for projection in (self.q_proj, self.k_proj, self.v_proj))
+        dropout = self.dropout_module.p if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=dropout)
+        return self.out_proj(x.permute(2, 0, 1, 3).flatten(2)), None  # (B, H, T, D) -> (T, B, C)
+
+    def gate(self, query: Tensor) -> Tensor:
+        """(B, H, T, 1), 1 + u + (1 - u) s r with update gate u, reset gate r and the head's scale s (``grep_a``).
+
+        Microsoft's parameters hold 1 - u in the place of u.
+        """
+        units = self.grep_linear(self._heads(query)).unflatten(-1, (2, GATE_UNITS)).sum(-1)  # (B, H, T, 2)
+        kept, reset = torch.sigmoid(units).chunk(2, dim=-1)
+        return kept * (reset * self.grep_a - 1) + 2
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(T, B, C) -> (B, H, T, D)."""
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)
+
+
+def relative_buckets(frames: int, num_buckets: int, max_distance: int, device: torch.device | None = None) -> Tensor:
+    """The bucket of each distance from a query to a key.
+
+    Half of the buckets are for keys behind the query and half for those ahead; half of each are one distance wide, the
+    others grow logarithmically up to ``max_distance``, and all that is farther shares the last. Float32, as the
+    pretrained models have it: a distance on the edge of two buckets falls as it did then.
+
+    Returns:
+        (2 frames - 1,) bucket of the distances -(frames - 1) to frames - 1.
+    """
+    distance = torch.arange(1 - frames, frames, device=device)
+    side = num_buckets // 2
+    exact = side // 2
+    far = distance.abs()
+    growth = torch.log(far.float() / exact) / math.log(max_distance / exact) * (side - exact)
+    logarithmic = (exact + growth.clamp(min=0)).long().clamp(max=side - 1)
+    return torch.where(far < exact, far, logarithmic) + side * (distance > 0)

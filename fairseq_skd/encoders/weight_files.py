@@ -1,0 +1,61 @@
+"""Files of weights as untrusted input: what is in them is read and never run."""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairseq_skd.errors import UserError
+
+_POINTER = b"version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
+
+
+def load_weights_only(file: Path) -> Any:
+    """What ``torch.save`` wrote, on the CPU, by weights-only loading with the allow-list of :mod:`fairseq_skd.compat`.
+
+    Raises:
+        UserError: missing, truncated, not a PyTorch file, or holding objects that are not on the allow-list.
+    """
+    _check_file(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"checkpoint {file} is refused: {_reason(error)}") from error
+    except Exception as error:  # what torch raises over a damaged file is of a dozen kinds
+        raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a PyTorch file") from error
+
+
+def load_safetensors(file: Path) -> dict[str, Tensor]:
+    """Name -> tensor, on the CPU.
+
+    Raises:
+        UserError: missing, truncated, not a safetensors file; or the library is not installed.
+    """
+    _check_file(file)
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{file} needs the library safetensors: pip install safetensors") from error
+    try:
+        return load_file(file)
+    except Exception as error:  # SafetensorError, and what torch raises over shapes and types
+        raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a safetensors file") from error
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"checkpoint {file} {'is a folder' if file.is_dir() else 'does not exist'}")
+    with file.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise UserError(f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there")
+
+
+def _reason(error: Exception) -> str:
+    """What torch's page-long message names as found."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if found:
+        return f"it holds {found[1]}, which is not on the allow-list of checkpoint contents and could run code"
+    return "it is not a PyTorch file, or its pickle holds something other than weights and configuration"
