@@ -22,6 +22,8 @@ _TEXTS = (
     "common_eval.results_path",
     "dataset.gen_subset",
     "decoding.results_path",
+    "decoding.lexicon",
+    "decoding.lmpath",
 )
 _EXAMPLE = """example, the student of six layers on test.tsv:
   python -m fairseq_skd.infer --config-dir config/decode --config-name viterbi \\

@@ -29,7 +29,7 @@ GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w"]
 
 def test_the_promised_configurations_exist():
     assert {"hubert_base_100h", "hubert_mini"} <= set(FINETUNE)
-    assert (CONFIG / "decode" / "viterbi.yaml").is_file()
+    assert {"viterbi", "kenlm", "lexfree"} <= {path.stem for path in (CONFIG / "decode").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
