@@ -5,11 +5,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.compat import compose, to_container
+from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.decode import decode
+from fairseq_skd.decoding.searchers import absolute
 from fairseq_skd.decoding.settings import Settings, describe_keys
 from fairseq_skd.errors import UserError, run_command
 
@@ -22,25 +25,30 @@ _TEXTS = (
     "common_eval.results_path",
     "dataset.gen_subset",
     "decoding.results_path",
+    "decoding.lexicon",
+    "decoding.lmpath",
 )
 _EXAMPLE = """example, the student of six layers on test.tsv:
   python -m fairseq_skd.infer --config-dir config/decode --config-name viterbi \\
       task.data=/data/an4 common_eval.path=checkpoints/checkpoint_best.pt \\
       dataset.gen_subset=test decoding.layer=6
 
+weights of a language model, chosen on valid.tsv; a second call runs what is missing:
+  python -m fairseq_skd.infer --config-dir config/decode --config-name kenlm --multirun --jobs 2 \\
+      task.data=/data/an4 common_eval.path=checkpoints/checkpoint_best.pt dataset.gen_subset=valid \\
+      decoding.lexicon=lexicon.txt decoding.lmpath=3gram.arpa decoding.lmweight=1,2,3 decoding.wordscore=-1,0
+
 It writes hypo.word, hypo.units, ref.word, ref.units and summary.json. The keys, with what they are if not given:
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Arguments in, one call, one line out."""
+    """Arguments in, one call, one line out; a table with ``--multirun``."""
     args = _parser().parse_intermixed_args(arguments)
-    config = compose(args.config_dir, args.config_name, quote_texts(args.overrides))
-    try:
-        values = to_container(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{args.config_name}: {str(error).splitlines()[0]}") from error
-    folder, summary = decode(Settings.read(values))
+    if args.multirun:
+        sweep(args)
+        return
+    folder, summary = decode(read_settings(args, quote_texts(args.overrides)))
     print(
         f"WER {summary['wer']:.2f} % ({summary['word_errors']} errors in {summary['words']} words), "
         f"CER {summary['cer']:.2f} %, {summary['sentences']} sentences, exit {summary['exit_layer']} of "
@@ -48,19 +56,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def quote_texts(overrides: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+def read_settings(args: argparse.Namespace, overrides: Sequence[str]) -> Settings:
+    """The configuration with overrides, checked."""
+    config = compose(args.config_dir, args.config_name, overrides)
+    try:
+        values = to_container(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{args.config_name}: {str(error).splitlines()[0]}") from error
+    return Settings.read(values)
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """All combinations of several values, all of them checked before the first is run; prints the table."""
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs} is out of range, it is at least 1")
+    combinations = multirun.combinations(quote_texts(args.overrides, several=True))
+    given = read_settings(args, combinations[0][1])
+    default = str(Path("decode", Path(args.config_name).stem))
+    base = absolute(given.decoding.results_path or given.common_eval.results_path or default)
+    runs = []
+    for values, overrides in combinations:
+        folder = base / multirun.folder_name(values)
+        overrides += quote_texts([f"decoding.results_path={folder}", "common_eval.results_path=null"])
+        arguments = ["--config-dir", args.config_dir, "--config-name", args.config_name, *overrides]
+        runs.append(multirun.Run(values, arguments, read_settings(args, overrides), folder))
+    rows = multirun.run_all(runs, base, args.jobs)
+    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
+        print("  ".join(f"{text!s:<10}" for key, text in row.items() if key != "folder").rstrip())
+    print(f"{len(rows)} runs, lowest WER first: {base / multirun.TABLE}")
+
+
+def quote_texts(overrides: Sequence[str], more: Sequence[str] = (), several: bool = False) -> list[str]:
     """Quote paths and the like for Hydra's grammar, which refuses ``~``, accents, or a dict in Python's notation.
 
-    ``more`` are keys that hold such texts beside those of this command.
-
     Values that are quoted already, null, and interpolations stay as they are.
+
+    Args:
+        overrides: ``key=value``.
+        more: keys that hold such texts beside those of this command.
+        several: a comma stands between values, each of which is quoted.
     """
     quoted = []
     for override in overrides:
         key, sign, value = override.partition("=")
         plain = sign and key in (*_TEXTS, *more) and value not in ("", "null") and value[0] not in "'\"$"
-        escaped = value.replace("\\'", "'").replace("'", "\\'")
-        quoted.append(f"{key}='{escaped}'" if plain else override)
+        values = value.split(",") if several else [value]
+        escaped = [part.replace("\\'", "'").replace("'", "\\'") for part in values]
+        quoted.append(f"{key}=" + ",".join(f"'{part}'" for part in escaped) if plain else override)
     return quoted
 
 
@@ -74,13 +116,20 @@ def quieten_libraries() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd.infer",
-        description="Decode a subset with a fine-tuned skd_ctc checkpoint: greedy CTC at the depth of the full model "
-        "or of a student.",
+        description="Decode a subset with a fine-tuned skd_ctc checkpoint, at the depth of the full model or of a "
+        "student: greedily (viterbi), or by beam search with a language model (kenlm, lexfree).",
         epilog=_EXAMPLE + describe_keys(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config-dir", "-cd", required=True, help="folder of the YAML, e.g. config/decode")
     parser.add_argument("--config-name", "-cn", default="viterbi", help="its name (viterbi)")
+    parser.add_argument(
+        "--multirun",
+        "-m",
+        action="store_true",
+        help="values with commas between are tried one by one, in all combinations",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="with --multirun: processes at a time (1)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set, see below")
     return parser
 

@@ -36,7 +36,7 @@ ENCODERS = ("hubert_base", "hubert_large", "wavlm_base", "wavlm_base_plus", "wav
 def test_the_promised_configurations_exist():
     promised = {f"{encoder}_{amount}" for encoder in ENCODERS for amount in ("1h", "10h", "100h", "960h")}
     assert {*promised, "hubert_mini"} == set(FINETUNE)
-    assert (CONFIG / "decode" / "viterbi.yaml").is_file()
+    assert {"viterbi", "kenlm", "lexfree"} <= {path.stem for path in (CONFIG / "decode").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

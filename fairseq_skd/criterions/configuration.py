@@ -1,19 +1,25 @@
 """The keys of ``criterion:`` for ``_name: skd_ctc``: the objective's, then those of fairseq's ``ctc``."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
+from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.beam import BeamOptions, BeamSearch
+from fairseq_skd.scoring.lexicon import read_lexicon
 
 
 def _key(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-_IN_TRAINING = "language-model decoding in validation is not supported"
+_SEARCH = "of the beam search in validation, see wer_kenlm_model"
+# What fairseq's ctc searches with; there are no keys for it.
+_WIDTH = 50
 
 
 @dataclass
@@ -31,27 +37,59 @@ class SkdCtcCriterionConfig(FairseqDataclass):
     zero_infinity: bool = _key(False, "zero infinite CTC losses")
     sentence_avg: bool = II("optimization.sentence_avg")
     post_process: str = _key("letter", "how units become words: letter, sentencepiece, ...")
-    wer_kenlm_model: Optional[str] = _key(None, _IN_TRAINING)
-    wer_lexicon: Optional[str] = _key(None, _IN_TRAINING)
-    wer_lm_weight: float = _key(2.0, _IN_TRAINING)
-    wer_word_score: float = _key(-1.0, _IN_TRAINING)
-    wer_sil_weight: float = _key(0.0, _IN_TRAINING)
-    wer_args: Optional[str] = _key(None, _IN_TRAINING)
+    wer_kenlm_model: Optional[str] = _key(
+        None, "language model of words: wer is then that of a beam search, raw_wer that of the best path"
+    )
+    wer_lexicon: Optional[str] = _key(None, "lexicon " + _SEARCH)
+    wer_lm_weight: float = _key(2.0, "weight of the language model " + _SEARCH)
+    wer_word_score: float = _key(-1.0, "score of a word " + _SEARCH)
+    wer_sil_weight: float = _key(0.0, "score of a frame of silence " + _SEARCH)
+    wer_args: Optional[str] = _key(None, "refused: set the four keys that it stands for")
 
 
 def check(cfg: SkdCtcCriterionConfig) -> None:
     """Refuse what cannot be meant.
 
     Raises:
-        UserError: a ``wer_*`` key that is set, or a weight out of range.
+        UserError: ``wer_args``, a ``wer_*`` key without those that it needs, or a weight out of range.
     """
-    for name, declared in SkdCtcCriterionConfig.__dataclass_fields__.items():
-        if name.startswith("wer_") and getattr(cfg, name) not in (declared.default, ""):
-            raise UserError(
-                f"criterion.{name}={getattr(cfg, name)} is refused: validation decodes greedily; "
-                f"decode a checkpoint with python -m fairseq_skd.infer"
-            )
+    if cfg.wer_args:
+        raise UserError(
+            f"criterion.wer_args={cfg.wer_args} is refused, fairseq would execute it: set criterion.wer_kenlm_model, "
+            f"wer_lexicon, wer_lm_weight and wer_word_score"
+        )
+    if not cfg.wer_kenlm_model:
+        for name, declared in SkdCtcCriterionConfig.__dataclass_fields__.items():
+            if name.startswith("wer_") and getattr(cfg, name) not in (declared.default, ""):
+                raise UserError(f"criterion.{name}={getattr(cfg, name)} does nothing without criterion.wer_kenlm_model")
+    elif not cfg.wer_lexicon:
+        raise UserError(f"criterion.wer_kenlm_model={cfg.wer_kenlm_model} needs criterion.wer_lexicon")
     if cfg.kd_weight < 0:
         raise UserError(f"criterion.kd_weight={cfg.kd_weight} is negative")
     if cfg.temperature <= 0:
         raise UserError(f"criterion.temperature={cfg.temperature} is not positive")
+
+
+def beam_search(cfg: SkdCtcCriterionConfig, dictionary: Dictionary, blank: int) -> BeamSearch | None:
+    """The search that validation runs, None if there is no language model.
+
+    Raises:
+        UserError: flashlight-text is missing, or a file that cannot be used.
+    """
+    if not cfg.wer_kenlm_model:
+        return None
+    lexicon = read_lexicon(_absolute(cfg.wer_lexicon or ""), dictionary.symbols, dictionary.nspecial)
+    options = BeamOptions(
+        beam=_WIDTH,
+        beamsizetoken=_WIDTH,
+        beamthreshold=min(_WIDTH, len(dictionary)),
+        lmweight=cfg.wer_lm_weight,
+        wordscore=cfg.wer_word_score,
+        silweight=cfg.wer_sil_weight,
+    )
+    options.check("criterion, the beam search's ")
+    return BeamSearch(dictionary.symbols, blank, options, _absolute(cfg.wer_kenlm_model), lexicon)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()

@@ -41,7 +41,10 @@ def log_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _log_errors(sums: Mapping[str, float]) -> None:
-    """Error rates of the exits; fairseq's meters add up errors and lengths over batches before they divide."""
+    """Error rates of the exits; fairseq's meters add up errors and lengths over batches before they divide.
+
+    With a beam search ``wer`` is its, and ``raw_wer`` that of the best path, as in fairseq's ``ctc``.
+    """
     layers = [int(name.rsplit("_", 1)[1]) for name in sums if name.startswith("word_errors_")]
     if not layers:
         return
@@ -56,6 +59,12 @@ def _log_errors(sums: Mapping[str, float]) -> None:
             _log_rate(f"{names[i]}uer", f"_unit_errors_{layer}", "_units")
         if len(layers) > 2:
             _log_rate(f"wer_{layer}", f"_word_errors_{layer}", "_words")
+        if f"raw_word_errors_{layer}" in sums:
+            metrics.log_scalar_sum(f"_raw_word_errors_{layer}", sums[f"raw_word_errors_{layer}"])
+            if i < len(names):
+                _log_rate(f"{names[i]}raw_wer", f"_raw_word_errors_{layer}", "_words")
+            if len(layers) > 2:
+                _log_rate(f"raw_wer_{layer}", f"_raw_word_errors_{layer}", "_words")
 
 
 def _log_rate(name: str, errors: str, total: str) -> None:

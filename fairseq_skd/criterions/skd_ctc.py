@@ -1,6 +1,6 @@
 """The criterion ``skd_ctc``: a batch through the model into the terms of the objective, and into what is logged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,11 +10,11 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fairseq_skd.criterions import reporting
-from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, check
+from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, beam_search, check
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective import losses
 from fairseq_skd.objective.schedule import AlphaSchedule
-from fairseq_skd.scoring.errors import ErrorCount, count_errors
+from fairseq_skd.scoring.errors import count_errors
 from fairseq_skd.scoring.greedy import greedy_units
 
 
@@ -43,6 +43,7 @@ class SkdCtcCriterion(FairseqCriterion):
         self.dictionary = task.target_dictionary
         blank = getattr(task, "blank_symbol", None)
         self.blank = self.dictionary.index(blank) if blank is not None else 0
+        self.search = beam_search(cfg, self.dictionary, self.blank)
         self.plateau = reporting.BlankPlateau(cfg.max_update)
 
     def forward(self, model: Any, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
@@ -126,12 +127,14 @@ class SkdCtcCriterion(FairseqCriterion):
         words = [self._words(units) for units in references]
         counts = {"units": sum(map(len, references)), "words": sum(map(len, words))}
         for layer, logits in batch.logits.items():
-            hypotheses = greedy_units(logits, batch.frames, self.blank)
-            unit, word = ErrorCount(0, 0), ErrorCount(0, 0)
-            for hypothesis, reference, reference_words in zip(hypotheses, references, words, strict=True):
-                unit += count_errors(hypothesis, reference)
-                word += count_errors(self._words(hypothesis), reference_words)
-            counts[f"unit_errors_{layer}"], counts[f"word_errors_{layer}"] = unit.errors, word.errors
+            units = greedy_units(logits, batch.frames, self.blank)
+            greedy_words = [self._words(hypothesis) for hypothesis in units]
+            counts[f"unit_errors_{layer}"] = _errors(units, references)
+            counts[f"word_errors_{layer}"] = _errors(greedy_words, words)
+            if self.search is not None:
+                counts[f"raw_word_errors_{layer}"] = counts[f"word_errors_{layer}"]
+                found = [hypothesis.words or [] for hypothesis in self.search(logits, batch.frames)]
+                counts[f"word_errors_{layer}"] = _errors(found, words)
         return counts
 
     def _words(self, units: Sequence[int]) -> list[str]:
@@ -147,6 +150,10 @@ class SkdCtcCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All that is logged is a sum."""
         return True
+
+
+def _errors(hypotheses: Sequence[Sequence[Hashable]], references: Sequence[Sequence[Hashable]]) -> int:
+    return sum(count_errors(*pair).errors for pair in zip(hypotheses, references, strict=True))
 
 
 def _keep(batch: Batch, kept: Tensor) -> Batch:

@@ -17,7 +17,8 @@ import fairseq_skd
 from fairseq_skd.decoding import checkpoint, results, subset
 from fairseq_skd.decoding.batches import length_batches, load_batches
 from fairseq_skd.decoding.exits import choose_exit, read_overrides
-from fairseq_skd.decoding.search import Recognition, recognise
+from fairseq_skd.decoding.search import Recognition, Searcher, recognise
+from fairseq_skd.decoding.searchers import SearchPlan, absolute, plan_search
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -33,7 +34,10 @@ class Plan:
     task_config: dict[str, Any]
     subset: subset.Subset
     dictionary: fairseq.data.Dictionary
+    post_process: str
     reference: results.Transcript
+    search: SearchPlan
+    searcher: Searcher
     folder: Path
     device: torch.device
     dtype: torch.dtype
@@ -53,11 +57,11 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
     task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
     model = checkpoint.build_model(plan.trained, task, plan.exit_layer).to(device=plan.device, dtype=plan.dtype)
     found = _run(plan, task, model)
-    hypothesis = results.transcribe(found.units, plan.dictionary, settings.common_eval.post_process)
+    hypothesis = results.transcribe_hypotheses(found.hypotheses, plan.dictionary, plan.post_process)
     if not settings.common_eval.quiet:
         for text, wanted in zip(hypothesis.words, plan.reference.words, strict=True):
             print(f"HYPO: {text}\nREF: {wanted}")
-    if not any(found.units):
+    if not any(one.units for one in found.hypotheses):
         print("every hypothesis is empty: the model outputs only blanks, it is not trained far enough", file=sys.stderr)
     parameters = checkpoint.count_parameters(model, plan.exit_layer, plan.trained.depth)
     summary = _summary(plan, results.score(hypothesis, plan.reference), found, parameters)
@@ -67,7 +71,7 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
 
 
 def prepare(settings: Settings) -> Plan:
-    """Read and check all inputs; builds no model."""
+    """Read and check all inputs, the language model included; builds no acoustic model."""
     _check_user_dir(settings.common.user_dir)
     device, dtype = _choose_device(settings)
     override = read_overrides(settings.common_eval.model_overrides)
@@ -84,17 +88,27 @@ def prepare(settings: Settings) -> Plan:
     dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
     label_file = labels / f"{name}.{extension}"
     units = subset.read_references(label_file, chosen, dictionary)
-    reference = results.transcribe(units, dictionary, settings.common_eval.post_process)
+    process = results.choose_post_process(settings.common_eval.post_process, trained.config, dictionary)
+    reference = results.transcribe(units, dictionary, process)
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, error rates would be undefined")
+    search = plan_search(settings.decoding, dictionary, reference.words)
     subset.check_audio(chosen, config["sample_rate"], trained.shortest_audio)
-    folder = _results_folder(settings, exit_layer)
-    return Plan(settings, trained, exit_layer, config, chosen, dictionary, reference, folder, device, dtype)
-
-
-def absolute(path: str) -> Path:
-    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
-    return Path(path).expanduser().absolute()
+    return Plan(
+        settings=settings,
+        trained=trained,
+        exit_layer=exit_layer,
+        task_config=config,
+        subset=chosen,
+        dictionary=dictionary,
+        post_process=process,
+        reference=reference,
+        search=search,
+        searcher=search.build(dictionary),  # now, because a language model may turn out to be broken
+        folder=_results_folder(settings, exit_layer),
+        device=device,
+        dtype=dtype,
+    )
 
 
 def _check_user_dir(user_dir: str | None) -> None:
@@ -117,7 +131,10 @@ def _results_folder(settings: Settings, exit_layer: int) -> Path:
     first, second = settings.decoding.results_path, settings.common_eval.results_path
     if first is not None and second is not None and absolute(first) != absolute(second):
         raise UserError(f"decoding.results_path={first} and common_eval.results_path={second} differ: set one of them")
-    folder = absolute(first or second or os.path.join("decode", f"{settings.dataset.gen_subset}-layer{exit_layer}"))
+    name = f"{settings.dataset.gen_subset}-layer{exit_layer}"
+    if settings.decoding.type != "viterbi":
+        name += f"-{settings.decoding.type}"
+    folder = absolute(first or second or os.path.join("decode", name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -139,7 +156,7 @@ def _run(plan: Plan, task: FairseqTask, model: SkdCtc) -> Recognition:
     deterministic = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True  # two runs give the same bytes
     try:
-        return recognise(model, samples, len(utterances), plan.device, plan.dtype, plan.subset.where)
+        return recognise(model, samples, len(utterances), plan.device, plan.dtype, plan.subset.where, plan.searcher)
     finally:
         torch.backends.cudnn.deterministic = deterministic
 
@@ -153,7 +170,7 @@ def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: i
         "words": score.words.total,
         "character_errors": score.characters.errors,
         "characters": score.characters.total,
-        "sentences": len(found.units),
+        "sentences": len(found.hypotheses),
         "exit_layer": plan.exit_layer,
         "layers": plan.trained.depth,
         "parameters": parameters,
@@ -167,6 +184,8 @@ def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: i
         "batch_size": plan.settings.dataset.batch_size,
         "precision": str(plan.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "post_process": plan.post_process,
+        **plan.search.summary(),
         "versions": {
             "fairseq_skd": fairseq_skd.__version__,
             "fairseq": fairseq.__version__,

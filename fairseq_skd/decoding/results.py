@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
+from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
+from fairseq_skd.scoring.beam import Hypothesis
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
+from fairseq_skd.scoring.lexicon import WORD_MARK
 
 
 class Transcript(NamedTuple):
@@ -31,7 +34,7 @@ class Score(NamedTuple):
     characters: ErrorCount
 
 
-def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: str | None) -> Transcript:
+def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: str) -> Transcript:
     """Units to text.
 
     Args:
@@ -41,6 +44,37 @@ def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: 
     """
     texts = [dictionary.string(sequence) for sequence in units]
     return Transcript(texts, [post_process(text, process) for text in texts])
+
+
+def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictionary, process: str) -> Transcript:
+    """Hypotheses to text; words of a lexicon stand as they are, others are made of the units."""
+    units, words = transcribe([found.units for found in hypotheses], dictionary, process)
+    for index, found in enumerate(hypotheses):
+        if found.words is not None:
+            words[index] = " ".join(found.words)
+    return Transcript(units, words)
+
+
+def choose_post_process(asked: str | None, trained: dict[str, Any], dictionary: Dictionary) -> str:
+    """How units become words.
+
+    Args:
+        asked: ``common_eval.post_process``; None: what the checkpoint was validated with.
+        trained: the checkpoint's configuration.
+        dictionary: of the labels.
+
+    Raises:
+        UserError: letters for word pieces, or the other way round.
+    """
+    process = asked or (trained.get("criterion") or {}).get("post_process") or "letter"
+    pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
+    mend = "sentencepiece" if pieces else "letter"
+    if process in ("letter", "sentencepiece") and process != mend:
+        raise UserError(
+            f"common_eval.post_process={process} makes no words of a dictionary {'with' if pieces else 'without'} word "
+            f"pieces: set it to {mend}"
+        )
+    return process
 
 
 def score(hypothesis: Transcript, reference: Transcript) -> Score:

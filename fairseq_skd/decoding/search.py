@@ -9,7 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.beam import Hypothesis
 from fairseq_skd.scoring.greedy import greedy_units
+
+Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and (B,) frames
 
 
 class CtcModel(Protocol):
@@ -22,16 +25,21 @@ class CtcModel(Protocol):
         """(T, B, V) logits, blank with certainty on padded frames."""
 
 
+def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
+    """The best path of each utterance."""
+    return [Hypothesis(units, None) for units in greedy_units(logits, lengths)]
+
+
 class Recognition(NamedTuple):
     """What came out of a whole subset.
 
     Attributes:
-        units: unit indices of each utterance, in manifest order.
+        hypotheses: of each utterance, in manifest order.
         samples: audio samples that were decoded, padding not counted.
         seconds: wall time of encoder, head and search; reading audio is not in it.
     """
 
-    units: list[list[int]]
+    hypotheses: list[Hypothesis]
     samples: int
     seconds: float
 
@@ -43,8 +51,9 @@ def recognise(
     device: torch.device,
     dtype: torch.dtype,
     where: Callable[[int], str] = str,
+    search: Searcher = greedy,
 ) -> Recognition:
-    """Greedy CTC over all batches.
+    """Encoder, head and search over all batches.
 
     Args:
         model: in evaluation mode, on ``device`` and of ``dtype``.
@@ -53,25 +62,26 @@ def recognise(
         device: where the model is.
         dtype: what it computes in.
         where: names an utterance by id, for messages.
+        search: from logits to hypotheses.
 
     Raises:
         UserError: logits that are not finite, memory that does not suffice, or utterances that no batch contained.
     """
-    units: list[list[int] | None] = [None] * utterances
+    hypotheses: list[Hypothesis | None] = [None] * utterances
     samples, seconds = 0, 0.0
     with torch.inference_mode(), tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
         for batch in batches:
             started = time.perf_counter()
             try:
-                found = _recognise_batch(model, batch, device, dtype, where)
+                found = search(*_frames(model, batch, device, dtype, where))
             except torch.cuda.OutOfMemoryError as error:
                 raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
             seconds += time.perf_counter() - started
-            for index, sequence in zip(batch["id"].tolist(), found, strict=True):
-                units[index] = sequence
+            for index, hypothesis in zip(batch["id"].tolist(), found, strict=True):
+                hypotheses[index] = hypothesis
             samples += _real_samples(batch["net_input"])
             progress.update(len(found))
-    complete = [sequence for sequence in units if sequence is not None]
+    complete = [hypothesis for hypothesis in hypotheses if hypothesis is not None]
     if len(complete) != utterances:
         raise UserError(
             f"only {len(complete)} of {utterances} utterances were decoded, no error rate is given for a part"
@@ -79,9 +89,10 @@ def recognise(
     return Recognition(complete, samples, seconds)
 
 
-def _recognise_batch(
+def _frames(
     model: CtcModel, batch: dict[str, Any], device: torch.device, dtype: torch.dtype, where: Callable[[int], str]
-) -> list[list[int]]:
+) -> tuple[Tensor, Tensor]:
+    """Logits (T, B, V) of a batch and its real frames (B,)."""
     source = batch["net_input"]["source"].to(device=device, dtype=dtype)
     padding_mask = batch["net_input"].get("padding_mask")
     padding_mask = padding_mask.to(device) if padding_mask is not None else None
@@ -92,7 +103,7 @@ def _recognise_batch(
         raise UserError(
             f"the model's output is not finite for {where(first)}: its weights or the precision are at fault"
         )
-    return greedy_units(model.get_logits(net), net["frame_lengths"])
+    return model.get_logits(net), net["frame_lengths"]
 
 
 def _real_samples(net_input: dict[str, Any]) -> int:

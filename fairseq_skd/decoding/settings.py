@@ -1,6 +1,7 @@
 """The keys of ``python -m fairseq_skd.infer``, under the names of fairseq's ``new/infer.py``: meaning and range."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -8,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.beam import BeamOptions
 
 MISSING = "???"
+TYPES = ("viterbi", "kenlm", "lexfree")
 POST_PROCESSES = ("letter", "none", "sentencepiece", "wordpiece", "silence", "_EOW", "subword_nmt", "@@", "@@ ")
 
 
@@ -49,7 +52,9 @@ class CommonEvalSettings:
     """Which model, and what becomes of its units."""
 
     path: str = _key(MISSING, "the fine-tuned checkpoint")
-    post_process: str | None = _key("letter", f"from units to words: {', '.join(POST_PROCESSES[:-1])}")
+    post_process: str | None = _key(
+        None, f"from units to words: {', '.join(POST_PROCESSES[:-1])}; null: the checkpoint's"
+    )
     quiet: bool = _key(True, "false: also print every hypothesis with its reference")
     model_overrides: str | dict[str, Any] = dataclasses.field(
         default="{}", metadata={"help": "\"{'decode_layer': 6}\" says the same as decoding.layer=6"}
@@ -79,10 +84,29 @@ class DistributedSettings:
 class DecodingSettings:
     """How the text is found, and where it goes."""
 
-    type: str = _key("viterbi", "viterbi: the best symbol of each frame, repeats merged, blanks dropped")
+    type: str = _key(
+        "viterbi",
+        "viterbi: the best symbol of each frame, repeats merged, blanks dropped; kenlm: beam search over the words of "
+        "a lexicon, with an n-gram model of words; lexfree: over units, with an n-gram model of units or none",
+    )
     layer: int | None = _key(None, "exit to decode: l for the student of l layers; 0 or null for the full model")
     results_path: str | None = _key(None, "folder of the results; null: decode/<gen_subset>-layer<l>")
     unique_wer_file: bool = _key(False, "true: summary.<hash of the decoding keys>.json instead of summary.json")
+    lexicon: str | None = _key(None, "kenlm: file of lines WORD<TAB>unit unit ...; with letters each ends in |")
+    lmpath: str | None = _key(None, "kenlm, lexfree: ARPA (plain or gzip) or KenLM's binary format")
+    beam: int = _key(50, "hypotheses kept after each frame")
+    beamsizetoken: int | None = _key(None, "best units of a frame that are tried; null: all")
+    beamthreshold: float = _key(50.0, "hypotheses that score this much less than the best are dropped")
+    lmweight: float = _key(2.0, "weight of the language model's log10 probability")
+    wordscore: float = _key(-1.0, "kenlm: added for each word")
+    unkweight: float = _key(-math.inf, "kenlm: added for a word outside the lexicon; -inf: there are none")
+    silweight: float = _key(0.0, "added for each frame of the word boundary |")
+    logadd: bool = _key(False, "add up the alignments of a text instead of taking the best one")
+
+    @property
+    def options(self) -> BeamOptions:
+        """Width and weights of a beam search."""
+        return BeamOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(BeamOptions)})
 
 
 @dataclass(frozen=True)
@@ -125,6 +149,8 @@ def describe_keys() -> str:
 def _as_yaml(value: Any) -> str:
     if value is None:
         return "null"
+    if value == -math.inf:
+        return "-inf"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -146,9 +172,17 @@ def _read_value(key: str, kind: Any, value: Any) -> Any:
         plain = typing.get_origin(one) or one
         if type(value) is plain and (plain is not list or all(type(item) is str for item in value)):
             return value
+    if float in allowed and type(value) is int:
+        return float(value)
     if str in allowed and type(value) is int:  # YAML and Hydra read the name 2019 as a number
         return str(value)
-    names: dict[Any, str] = {int: "a whole number", bool: "true or false", str: "a text", types.NoneType: "null"}
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        types.NoneType: "null",
+    }
     names |= {list[str]: "a list of texts", dict[str, Any]: "a dict"}
     wanted = " or ".join(names[one] for one in allowed)
     raise UserError(f"{key}={_as_yaml(value)} cannot be used, it takes {wanted}")
@@ -188,10 +222,25 @@ def _check_values(settings: Settings) -> None:
     for key, found, wanted, reason in fixed:
         if found != wanted:
             raise UserError(f"{key}={_as_yaml(found)} is refused, {reason}: leave it {_as_yaml(wanted)}")
-    if decoding.type != "viterbi":
-        raise UserError(f"decoding.type={decoding.type} is not known, there is: viterbi")
+    _check_search(decoding)
     post_process = settings.common_eval.post_process
     if post_process is not None and post_process not in POST_PROCESSES:
         raise UserError(f"common_eval.post_process={post_process} is not known, there are: {', '.join(POST_PROCESSES)}")
     if settings.common.fp16 and settings.common.bf16:
         raise UserError("common.fp16 and common.bf16 are both true: choose one")
+
+
+def _check_search(decoding: DecodingSettings) -> None:
+    kind = decoding.type
+    if kind not in TYPES:
+        raise UserError(f"decoding.type={kind} is not known, there are: {', '.join(TYPES)}")
+    decoding.options.check("decoding.")
+    given = {"lexicon": decoding.lexicon not in (None, ""), "lmpath": decoding.lmpath not in (None, "")}
+    if kind == "kenlm":
+        for key, is_given in given.items():
+            if not is_given:
+                raise UserError(f"decoding.type=kenlm needs decoding.{key} (without a lexicon: decoding.type=lexfree)")
+    unused = {"viterbi": ("lexicon", "lmpath"), "kenlm": (), "lexfree": ("lexicon",)}[kind]
+    for key in unused:
+        if given[key]:
+            raise UserError(f"decoding.{key} is not used by decoding.type={kind}: decoding.type=kenlm is what takes it")

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from fairseq_skd.compat import compose, to_container
-from fairseq_skd.decoding.settings import MISSING, Settings, describe_keys
+from fairseq_skd.decoding.settings import MISSING, TYPES, Settings, describe_keys
 from fairseq_skd.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "config" / "decode"
@@ -16,10 +16,24 @@ def with_key(section: str, key: str, value: Any) -> dict[str, Any]:
     return {**NEEDED, section: {**NEEDED.get(section, {}), key: value}}
 
 
-def test_viterbi_yaml_lists_every_key_at_its_default() -> None:
-    listed = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
-    assert listed == {section: dict(vars(keys)) for section, keys in vars(Settings()).items()}
-    assert (CONFIG / "viterbi.yaml").read_text().startswith("# @package _group_\n")
+@pytest.mark.parametrize("name", TYPES)
+def test_yaml_lists_every_key_at_its_default(name: str) -> None:
+    listed = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
+    expected = {section: dict(vars(keys)) for section, keys in vars(Settings()).items()}
+    expected["decoding"]["type"] = name
+    assert listed == expected
+    assert (CONFIG / f"{name}.yaml").read_text().startswith("# @package _group_\n")
+
+
+def test_numbers_may_be_whole_or_infinite() -> None:
+    values = {"lmweight": 2, "wordscore": -0.5, "unkweight": float("-inf"), "beamsizetoken": None}
+    read = Settings.read({**NEEDED, "decoding": values}).decoding
+    assert (read.lmweight, read.wordscore, read.unkweight) == (2.0, -0.5, float("-inf"))
+    assert type(read.lmweight) is float
+    composed = compose(CONFIG, "kenlm", ["task.data=/d", "common_eval.path=/c.pt", "decoding.lmweight=3"])
+    composed.decoding.lexicon = composed.decoding.lmpath = "/l"
+    options = Settings.read(to_container(composed)).decoding.options
+    assert (options.lmweight, options.unkweight) == (3.0, float("-inf"))
 
 
 def test_composed_yaml_is_read() -> None:
@@ -54,10 +68,12 @@ def test_a_number_can_name_a_subset() -> None:
     [
         ("decoding", "lyer", 6, r"decoding\.lyer is no key of a decoding config, decoding has: type, layer, "),
         ("decoding", "layer", "six", r"decoding\.layer=six cannot be used, it takes a whole number or null"),
+        ("decoding", "lmweight", "two", r"decoding\.lmweight=two cannot be used, it takes a number"),
+        ("decoding", "beam", 1.5, r"decoding\.beam=1\.5 cannot be used, it takes a whole number"),
         ("decoding", "layer", True, r"decoding\.layer=true cannot be used, it takes a whole number or null"),
         ("decoding", "layer", 6.0, r"decoding\.layer=6\.0 cannot be used"),
         ("decoding", "layer", -1, r"decoding\.layer=-1 is out of range, it is at least 0"),
-        ("decoding", "type", "kenlm", r"decoding\.type=kenlm is not known, there is: viterbi"),
+        ("decoding", "type", "fairseqlm", r"decoding\.type=fairseqlm is not known, there are: viterbi, kenlm, lexfree"),
         ("dataset", "max_tokens", 0, r"dataset\.max_tokens=0 is out of range"),
         ("dataset", "batch_size", 0, r"dataset\.batch_size=0 is out of range"),
         ("dataset", "num_workers", None, r"dataset\.num_workers=null cannot be used, it takes a whole number"),

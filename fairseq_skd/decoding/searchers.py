@@ -1,0 +1,92 @@
+"""Which search is run: what can be checked of it before time is spent, building it, and what the summary says of it."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fairseq.data import Dictionary
+
+from fairseq_skd.decoding.search import Searcher, greedy
+from fairseq_skd.decoding.settings import DecodingSettings
+from fairseq_skd.scoring.beam import BeamSearch
+from fairseq_skd.scoring.language_model import check_language_model, flashlight
+from fairseq_skd.scoring.lexicon import Coverage, Lexicon, coverage, read_lexicon
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchPlan:
+    """A search whose inputs were checked, all but the inside of the language model.
+
+    Attributes:
+        settings: the keys.
+        lmpath: language model, None for greedy search and for none.
+        lexicon: None without one.
+        outside: of the references' words, those that the lexicon lacks.
+    """
+
+    settings: DecodingSettings
+    lmpath: Path | None = None
+    lexicon: Lexicon | None = None
+    outside: Coverage | None = None
+
+    def build(self, dictionary: Dictionary) -> Searcher:
+        """The search, its language model loaded.
+
+        Raises:
+            UserError: a language model that cannot be used.
+        """
+        if self.settings.type == "viterbi":
+            return greedy
+        return BeamSearch(dictionary.symbols, dictionary.bos(), self.settings.options, self.lmpath, self.lexicon)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says of the search."""
+        found: dict[str, Any] = {"search": self.settings.type}
+        if self.settings.type == "viterbi":
+            return found
+        found["lmpath"] = str(self.lmpath) if self.lmpath is not None else None
+        options = dataclasses.asdict(self.settings.options)
+        if self.lexicon is not None and self.outside is not None:
+            found["lexicon"] = str(self.lexicon.path)
+            found["oov_words"], found["oov_distinct"] = self.outside.missing, self.outside.distinct
+        else:  # weights of words that there are none of
+            options = {key: value for key, value in options.items() if key not in ("wordscore", "unkweight")}
+        return found | {key: "-inf" if value == -math.inf else value for key, value in options.items()}
+
+
+def absolute(path: str) -> Path:
+    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
+    return Path(path).expanduser().absolute()
+
+
+def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: Sequence[str]) -> SearchPlan:
+    """Check a search.
+
+    Args:
+        settings: checked keys.
+        dictionary: of the labels.
+        references: words of the subset, an utterance an entry; how many the lexicon lacks goes to stderr.
+
+    Raises:
+        UserError: flashlight-text is missing, or a file that cannot be used.
+    """
+    if settings.type == "viterbi":
+        return SearchPlan(settings)
+    flashlight()
+    lmpath = absolute(settings.lmpath) if settings.lmpath else None
+    if lmpath is not None:
+        check_language_model(lmpath)
+    if not settings.lexicon:
+        return SearchPlan(settings, lmpath)
+    lexicon = read_lexicon(absolute(settings.lexicon), dictionary.symbols, dictionary.nspecial)
+    outside = coverage(lexicon, references)
+    if outside.missing:
+        print(
+            f"{outside.missing} of the references' {outside.words} words ({outside.distinct} different ones) are not "
+            f"in the lexicon: they cannot be recognised",
+            file=sys.stderr,
+        )
+    return SearchPlan(settings, lmpath, lexicon, outside)

@@ -1,0 +1,85 @@
+"""n-gram language models of KenLM, read through flashlight-text; what cannot be read is told in one sentence."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fairseq_skd.errors import UserError
+
+INSTALL = "pip install 'fairseq_skd[lm]'"
+UNKNOWN = "<unk>"
+_GZIP = b"\x1f\x8b"
+_BINARY = b"mmap lm http://kheafield.com/code format version"
+_ARPA = b"\\data\\"
+
+
+def flashlight(module: str = "decoder") -> ModuleType:
+    """A module of flashlight-text.
+
+    It is imported here and nowhere else: training and greedy decoding work without it.
+
+    Raises:
+        UserError: not installed.
+    """
+    try:
+        return importlib.import_module(f"flashlight.lib.text.{module}")
+    except ImportError as error:
+        raise UserError(f"decoding with a language model needs flashlight-text: {INSTALL}") from error
+
+
+def check_language_model(path: Path) -> None:
+    """See whether a file can be a model of KenLM, from its first bytes.
+
+    Raises:
+        UserError: missing, or neither ARPA (plain or gzip) nor KenLM's binary format.
+    """
+    if not path.is_file():
+        raise UserError(f"language model {path} does not exist")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith((_GZIP, _BINARY)) or head.lstrip().startswith(_ARPA):
+        return
+    raise UserError(f"language model {path} is neither ARPA (\\data\\ in its first line) nor KenLM's binary format")
+
+
+def load_language_model(path: Path, vocabulary: Sequence[str]) -> Any:
+    """Load a model for the entries that a search will ask for.
+
+    KenLM's scores are log10 probabilities, as in the ARPA file.
+
+    Args:
+        path: ARPA, plain or gzip, or KenLM's binary format.
+        vocabulary: what is scored, each entry once, asked for by its place; it contains :data:`UNKNOWN`.
+
+    Returns:
+        flashlight-text's KenLM.
+
+    Raises:
+        UserError: flashlight-text is missing, or the file cannot be read to its end.
+    """
+    kenlm, dictionary = flashlight("decoder.kenlm"), flashlight("dictionary").Dictionary(list(vocabulary))
+    check_language_model(path)
+    try:
+        return kenlm.KenLM(str(path), dictionary)
+    except (RuntimeError, MemoryError) as error:  # KenLM's exceptions; the last line says what was met, and where
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise UserError(f"language model {path} cannot be read: {reason}") from error
+
+
+def unknown_entries(model: Any, vocabulary: Sequence[str], entries: Sequence[str]) -> list[str]:
+    """Entries that a model seems not to know.
+
+    KenLM as it is wrapped cannot be asked, but all that it does not know scores like :data:`UNKNOWN`; a word that it
+    knows may do so by chance.
+
+    Args:
+        model: from :func:`load_language_model`.
+        vocabulary: that it was loaded with.
+        entries: those in question.
+    """
+    start = model.start(False)
+    index = {entry: place for place, entry in enumerate(vocabulary)}
+    unknown = model.score(start, index[UNKNOWN])[1]
+    return [entry for entry in entries if model.score(start, index[entry])[1] == unknown]

@@ -1,0 +1,119 @@
+"""The lexicon of a beam search: which words there are, and how each is spelt in the units of the CTC head."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fairseq_skd.errors import UserError
+
+WORD_MARK = "\u2581"  # SentencePiece's: the unit begins a word
+BOUNDARIES = ("<sep>", "|")  # of letters: the unit ends a word; fairseq's decoders look for them in this order
+HOMOGRAPHS = 6  # words of one spelling that flashlight-text keeps; it drops more without a word
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words and their spellings.
+
+    Attributes:
+        path: the file.
+        words: each word once, in the file's order, with its spellings as unit indices.
+    """
+
+    path: Path
+    words: dict[str, list[tuple[int, ...]]]
+
+
+class Coverage(NamedTuple):
+    """Words of references that a lexicon lacks.
+
+    Attributes:
+        missing: running words.
+        words: running words in all.
+        distinct: different words among the missing.
+    """
+
+    missing: int
+    words: int
+    distinct: int
+
+
+def boundary_of(symbols: Iterable[str]) -> str | None:
+    """The unit that stands between words, None where words are told otherwise (word pieces, phones)."""
+    there = set(symbols)
+    return next((boundary for boundary in BOUNDARIES if boundary in there), None)
+
+
+def read_lexicon(path: Path, symbols: Sequence[str], specials: int) -> Lexicon:
+    """Read lines ``WORD<TAB>unit unit ...``; a word may have several lines.
+
+    Args:
+        path: the file.
+        symbols: of the dictionary, by index.
+        specials: how many of them, from the first, are fairseq's own and spell nothing.
+
+    Raises:
+        UserError: missing, empty, not UTF-8, lines that are not of this form, units that the dictionary lacks,
+            spellings that do not end a word, or more words of one spelling than the search keeps.
+    """
+    if not path.is_file():
+        raise UserError(f"lexicon {path} does not exist")
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"lexicon {path} is not UTF-8 text (byte {error.start + 1})") from error
+    index = {symbol: number for number, symbol in enumerate(symbols) if number >= specials}
+    boundary = boundary_of(index)
+    words: dict[str, list[tuple[int, ...]]] = {}
+    short, foreign, open_ended = [], [], []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        word, spelling = fields[0], fields[1:]
+        unknown = [unit for unit in spelling if unit not in index]
+        if not spelling:
+            short.append(f"line {number}: {word}")
+        elif unknown:
+            foreign.append(f"line {number}: {unknown[0]} in {word}")
+        elif boundary is not None and spelling[-1] != boundary:
+            open_ended.append(f"line {number}: {word}")
+        else:
+            units = tuple(index[unit] for unit in spelling)
+            if units not in words.setdefault(word, []):
+                words[word].append(units)
+    _refuse(path, short, "have no spelling, they have to be 'WORD<TAB>unit unit ...'")
+    _refuse(path, foreign, "hold units that the dictionary lacks")
+    _refuse(path, open_ended, f"have a spelling that does not end in {boundary}, the end of a word in this dictionary")
+    if not words:
+        raise UserError(f"lexicon {path} holds no word: it takes lines 'WORD<TAB>unit unit ...'")
+    _check_homographs(path, words)
+    return Lexicon(path, words)
+
+
+def coverage(lexicon: Lexicon, sentences: Iterable[str]) -> Coverage:
+    """Count the words of sentences that the lexicon lacks."""
+    words = [word for sentence in sentences for word in sentence.split()]
+    missing = [word for word in words if word not in lexicon.words]
+    return Coverage(len(missing), len(words), len(set(missing)))
+
+
+def _refuse(path: Path, lines: list[str], fault: str) -> None:
+    if lines:
+        more = ", ..." if len(lines) > _SHOWN else ""
+        raise UserError(f"lexicon {path}: {len(lines)} lines {fault} ({'; '.join(lines[:_SHOWN])}{more})")
+
+
+def _check_homographs(path: Path, words: dict[str, list[tuple[int, ...]]]) -> None:
+    spelt: dict[tuple[int, ...], list[str]] = {}
+    for word, spellings in words.items():
+        for units in spellings:
+            spelt.setdefault(units, []).append(word)
+    for alike in spelt.values():
+        if len(alike) > HOMOGRAPHS:
+            raise UserError(
+                f"lexicon {path}: {len(alike)} words have one spelling ({', '.join(alike[:_SHOWN])}, ...), the search "
+                f"keeps {HOMOGRAPHS}: leave out the rarest"
+            )
