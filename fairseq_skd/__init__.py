@@ -1,9 +1,9 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
-Importing it registers the model and the criterion ``skd_ctc`` and makes checkpoint loading weights-only. That takes
-seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need neither and are spared it: where Python was
-started with ``-m`` and one of them, there is nobody else to register for. (Registration on first use would not do:
-fairseq takes a user dir that is imported already for one that has registered all it has.)
+Importing it registers the model and the criterion ``skd_ctc``, makes checkpoint loading weights-only and mends how
+fairseq reads labels. That takes seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need neither and are
+spared it: where Python was started with ``-m`` and one of them, there is nobody else to register for. (Registration on
+first use would not do: fairseq takes a user dir that is imported already for one that has registered all it has.)
 """
 
 import sys
@@ -32,6 +32,7 @@ if not _is_light():
     from fairseq_skd import compat
 
     compat.prefer_weights_only()
+    compat.read_whole_labels()
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
