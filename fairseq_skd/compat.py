@@ -1,7 +1,7 @@
 """Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
 
 Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
-checkpoints that torch < 2.6 executes, labels beyond ASCII, a user dir imported twice, hydra's compose function that moved.
+checkpoints that torch < 2.6 executes, labels beyond ASCII, a user dir imported twice, hydra's function that moved.
 """
 
 import argparse
