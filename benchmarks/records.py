@@ -1,5 +1,6 @@
 """What a benchmark leaves behind for later comparison."""
 
+import argparse
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ from benchmarks.base_encoder import Setting
 from fairseq_skd.files import replacing
 
 
-def save(path: Path | None, chosen: Setting, figures: dict[str, Any], raw: dict[str, Any]) -> None:
+def save(path: Path | None, chosen: Setting | argparse.Namespace, figures: dict[str, Any], raw: dict[str, Any]) -> None:
     """Write the command, where it ran, the figures of the tables and every measurement as JSON, if a path was given."""
     if path is None:
         return

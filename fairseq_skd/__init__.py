@@ -1,19 +1,38 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
-Importing it registers the model and the criterion ``skd_ctc`` and makes checkpoint loading weights-only.
+Importing it registers the model and the criterion ``skd_ctc``, makes checkpoint loading weights-only and mends how
+fairseq reads labels. That takes seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need neither and are
+spared it: where Python was started with ``-m`` and one of them, there is nobody else to register for. (Registration on
+first use would not do: fairseq takes a user dir that is imported already for one that has registered all it has.)
 """
 
+import sys
 from pathlib import Path
 
 if __name__ != "fairseq_skd":
     raise ImportError(f"the user dir {Path(__file__).parent} must keep its name, fairseq_skd: rename the folder back")
 
-from fairseq_skd import compat
+LIGHT_COMMANDS = ("fairseq_skd", "fairseq_skd.manifest")
 
-compat.prefer_weights_only()
-compat.name_both_copies(Path(__file__).resolve().parent)
 
-from fairseq_skd import criterions, models  # noqa: E402  (registration; the lines above must come first)
+def _is_light() -> bool:
+    """Whether this import is the first step of ``python -m`` one of the light commands.
+
+    While Python looks for the module that ``-m`` names, which imports its package, argv is ``["-m", *arguments]``;
+    orig_argv holds the name before those arguments.
+    """
+    if sys.argv[:1] != ["-m"] or len(sys.orig_argv) < len(sys.argv):
+        return False
+    return sys.orig_argv[-len(sys.argv)] in LIGHT_COMMANDS
+
 
 __version__ = "0.1.0"
-__all__ = ["criterions", "models"]
+
+if not _is_light():
+    from fairseq_skd import compat
+
+    compat.prefer_weights_only()
+    compat.read_whole_labels()
+    compat.name_both_copies(Path(__file__).resolve().parent)
+
+    from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)

@@ -1,7 +1,7 @@
 """Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
 
 Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
-checkpoints that torch < 2.6 executes, a user dir imported twice, and hydra's compose function that moved.
+checkpoints that torch < 2.6 executes, labels beyond ASCII, a user dir imported twice, hydra's function that moved.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import hydra
 import numpy as np
 import omegaconf
 import torch
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, HubertDataset
 from fairseq.logging import meters
 from omegaconf import DictConfig
 
@@ -78,6 +78,29 @@ def prefer_weights_only() -> None:
     torch.serialization.add_safe_globals(checkpoint_globals())
     if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
         os.environ.setdefault(_FORCE, "1")
+
+
+def read_whole_labels() -> None:
+    """Make fairseq's ``HubertDataset`` read the transcript of an utterance, and no more.
+
+    It seeks by bytes and then reads as many *characters* as the line has bytes. In word pieces, whose ``▁`` has three
+    bytes, a target goes on into the lines that follow, without a word.
+    """
+    original = HubertDataset.get_label
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def get_label(self: HubertDataset, index: int, label_idx: int) -> Any:
+        if self.store_labels:
+            return original(self, index, label_idx)
+        first, stop = self.label_offsets_list[label_idx][index]
+        with open(self.label_paths[label_idx], "rb") as file:
+            file.seek(first)
+            label = file.read(stop - first).decode("utf-8")
+        return label if self.label_processors is None else self.label_processors[label_idx](label)
+
+    HubertDataset.get_label = get_label
 
 
 def name_both_copies(package: Path) -> None:

@@ -161,6 +161,34 @@ def test_fairseq_itself_loads_weights_only(reports: dict[str, Any], places: Path
     assert not (places / "made").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv", "original", "light"),
+    [
+        (["-m", "table", "t.tsv"], ["python", "-m", "fairseq_skd.manifest", "table", "t.tsv"], True),
+        (["-m"], ["python", "-X", "dev", "-m", "fairseq_skd"], True),
+        (["-m", "--config-dir", "c"], ["python", "-m", "fairseq_skd.infer", "--config-dir", "c"], False),
+        (["-m", "fairseq_skd.manifest"], ["python", "-m", "pytest", "fairseq_skd.manifest"], False),
+        (["/x/pytest", "-m", "fairseq_skd"], ["python", "/x/pytest", "-m", "fairseq_skd"], False),
+        (["-c", "-m"], ["python", "-c", "import fairseq_skd", "-m"], False),
+        ([""], ["python"], False),
+        (["-m", "x"], [], False),
+    ],
+)
+def test_only_the_light_commands_are_spared_the_registration(monkeypatch, argv, original, light) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", original)
+    assert fairseq_skd._is_light() is light
+
+
+def test_imported_before_fairseq_it_is_registered_all_the_same(places: Path) -> None:
+    code = (
+        "import argparse, fairseq_skd; from fairseq import criterions, models, utils;"
+        f"utils.import_user_module(argparse.Namespace(user_dir={str(PACKAGE)!r}));"
+        "print('skd_ctc' in models.MODEL_REGISTRY, 'skd_ctc' in criterions.CRITERION_REGISTRY)"
+    )
+    assert finish(start(["-c", code], places, True)) == "True True\n"
+
+
 def test_the_harm_is_real(places: Path, tmp_path: Path) -> None:
     """The file that was refused above does run code where a loader lets it."""
     path = tmp_path / "harmful.pt"

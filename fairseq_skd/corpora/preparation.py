@@ -1,110 +1,137 @@
-"""From records to a folder of manifests: check all, convert what has to be converted, write all or nothing."""
+"""From a corpus to a folder of manifests: check all, cut and convert what has to be, write all or nothing."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.audio import SAMPLE_RATE, convert
+from fairseq_skd.corpora.audio import SAMPLE_RATE
+from fairseq_skd.corpora.derivation import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
+from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
+from fairseq_skd.corpora.normalization import normalize
 from fairseq_skd.corpora.problems import Fault, Problem, report
-from fairseq_skd.corpora.staging import staged
-from fairseq_skd.corpora.tables import Record
-from fairseq_skd.corpora.validation import SPLIT_NAME, Utterance, feasibility_faults, validate
-from fairseq_skd.corpora.workers import available_cpus, default_jobs, run_over
-from fairseq_skd.corpora.writing import write_manifests
+from fairseq_skd.corpora.records import Corpus, Record
+from fairseq_skd.corpora.splits import SPLIT_NAME
+from fairseq_skd.corpora.staging import refuse_conflicts, staged
+from fairseq_skd.corpora.units import Units
+from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
+from fairseq_skd.corpora.workers import default_jobs
+from fairseq_skd.corpora.writing import write_labels, write_manifests
 from fairseq_skd.errors import UserError
-
-CONVERTED = "audio_16khz"
 
 
 class Options(NamedTuple):
     """How a corpus is prepared; the fields are the command's options of the same names.
 
     ``jobs`` None chooses a number of processes; ``resample`` converts other sampling rates to FLAC files under the
-    output folder; ``decode`` decodes each file completely; ``force`` replaces files of the output folder.
+    output folder; ``decode`` decodes each file completely; ``force`` replaces files of the output folder; ``normalize``
+    names steps of :mod:`fairseq_skd.corpora.normalization`; ``labels`` are the units and the lexicon.
     """
 
     jobs: int | None = None
     resample: bool = False
     decode: bool = False
     force: bool = False
+    normalize: Sequence[str] = ()
+    labels: Labels = Labels()
 
 
-def prepare(
-    records: Sequence[Record], root: Path, out: Path, options: Options, problems: Sequence[Problem] = ()
-) -> list[Utterance]:
-    """Check ``records`` and write their manifests into ``out``.
+class Prepared(NamedTuple):
+    """What was written: the utterances at 16 kHz, their units, and what was done on the way."""
+
+    utterances: list[Utterance]
+    units: Units
+    notes: list[str]
+
+
+def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
+    """Check a corpus and write its manifests into ``out``.
 
     Args:
-        records: the utterances, from whatever source.
-        root: the folder that their paths start from.
+        corpus: from whatever source; problems found while it was read are reported with the rest.
         out: the folder to write.
         options: see :class:`Options`.
-        problems: what was found wrong while the records were read; reported with the rest.
-
-    Returns:
-        the utterances as written, at 16 kHz.
 
     Raises:
         UserError: if anything is wrong: its message lists every problem, and ``out`` is as it was.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; --audio-root is the folder that the table's paths start from")
-    base = os.path.abspath(root)
-    if base != base.strip() or {"\t", "\n", "\r"}.intersection(base):
-        raise UserError(f"{base!r}: a manifest's first line cannot hold this folder's name; rename the folder")
+    if not corpus.root.is_dir():
+        raise UserError(f"{corpus.root}: no such folder; --audio-root is the folder that the paths start from")
+    base = os.path.abspath(corpus.root)
+    for place in (base, os.path.abspath(out)):
+        if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
+            raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
+    records, changes = normalize(corpus.records, options.normalize)
     _spare_sources(records, out)
+    options.labels.check()
+    units = choose_units(options.labels, records)
     jobs = options.jobs or default_jobs(len(records))
-    utterances, found = validate(records, base, jobs, options.resample, options.decode)
-    rows = len(records) + len(problems)
-    _refuse([*problems, *found], rows)
-    with staged(out, options.force) as stage:
-        target = os.path.join(os.path.abspath(out), CONVERTED)
-        utterances = _at_16khz(utterances, base, str(stage / CONVERTED), target, options.jobs, rows)
-        write_manifests(utterances, [base, target], stage)
-    return utterances
+    utterances, found = validate(records, base, jobs, options.resample, options.decode, units)
+    rows = len(records) + len(corpus.problems)
+    _refuse(corpus.title, [*corpus.problems, *found], rows)
+    if units is None or not utterances:
+        raise UserError(f"{corpus.title} holds no utterance")
+    changes += _clipped(utterances)
+    with staged(out, options.force, free=[NOTES]) as stage:
+        write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
+        refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the long part
+        utterances, problems = _derived(utterances, base, stage, out, options.jobs, units)
+        _refuse(corpus.title, problems, rows)
+        target = os.path.abspath(out)
+        write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
+    return Prepared(utterances, units, [*corpus.notes, *changes])
 
 
 def _spare_sources(records: Sequence[Record], out: Path) -> None:
     """Refuse to write a manifest over the table that it is made from, even with ``force``."""
-    sources = {Path(source).resolve() for source in {record.source for record in records}}
     for split in {record.split for record in records}:
         manifest = out / f"{split}.tsv"
-        if SPLIT_NAME.fullmatch(split) and manifest.resolve() in sources:
+        if not SPLIT_NAME.fullmatch(split) or not manifest.exists():
+            continue
+        if any(manifest.samefile(source) for source in {record.source for record in records}):
             raise UserError(f"{manifest}: is the table itself and would be overwritten; choose another --out")
 
 
-def _at_16khz(
-    utterances: list[Utterance], base: str, stage: str, target: str, jobs: int | None, rows: int
-) -> list[Utterance]:
-    """The utterances with those of another rate converted into ``stage``, which is going to be moved to ``target``."""
-    others = [utterance for utterance in utterances if utterance.rate != SAMPLE_RATE]
-    if not others:
-        return utterances
-    names = {u.audio: os.path.relpath(u.audio, base) + ".flac" for u in others}  # a.wav and a.ogg stay two files
-    pairs = [(source, os.path.join(stage, name)) for source, name in names.items()]
-    jobs = jobs or min(available_cpus(), len(pairs))
-    lengths = dict(zip(names, run_over(_convert, pairs, jobs, "resampling"), strict=True))
-    converted: list[Utterance] = []
+def _clipped(utterances: Sequence[Utterance]) -> list[str]:
+    """A note on the segments whose end was beyond their recording's."""
+    count = sum(
+        1
+        for utterance in utterances
+        if utterance.stretch and utterance.record.segment and utterance.record.segment.end is not None
+        if round(utterance.record.segment.end * utterance.rate) > utterance.stretch[1]
+    )
+    return [f"{count} segments end up to {OVERSHOOT} s behind their recording and were ended with it"] if count else []
+
+
+def _derived(
+    utterances: Sequence[Utterance], base: str, stage: Path, out: Path, jobs: int | None, units: Units
+) -> tuple[list[Utterance], list[Problem]]:
+    """The utterances with those that are segments, or of another rate, made into files of ``stage``."""
+    if not any(utterance.stretch or utterance.rate != SAMPLE_RATE for utterance in utterances):
+        return list(utterances), []
+    wanted = {
+        derived_name(utterance, base): utterance
+        for utterance in utterances
+        if utterance.stretch or utterance.rate != SAMPLE_RATE
+    }
+    items = [Derived(name, u.audio, *(u.stretch or (0, u.samples))) for name, u in wanted.items()]
+    lengths = derive(items, stage, out, jobs)
+    made: list[Utterance] = []
     problems: list[Problem] = []
     for utterance in utterances:
-        length = lengths.get(utterance.audio)
+        if not utterance.stretch and utterance.rate == SAMPLE_RATE:
+            made.append(utterance)
+            continue
+        name = derived_name(utterance, base)
+        length = lengths[name]
         if isinstance(length, Fault):
             problems.append(utterance.record.problem(length))
-        elif length is None:
-            converted.append(utterance)
-        else:
-            problems += map(utterance.record.problem, feasibility_faults(utterance.record.text, length))
-            place = os.path.join(target, names[utterance.audio])
-            converted.append(Utterance(utterance.record, place, length))
-    _refuse(problems, rows)
-    return converted
+            continue
+        problems += map(utterance.record.problem, feasibility_faults(utterance.record.text, length, units))
+        made.append(Utterance(utterance.record, os.path.join(os.path.abspath(out), name), length))
+    return made, problems
 
 
-def _convert(pair: tuple[str, str]) -> int | Fault:
-    return convert(*pair)
-
-
-def _refuse(problems: Sequence[Problem], rows: int) -> None:
+def _refuse(title: str, problems: Sequence[Problem], rows: int) -> None:
     if problems:
-        raise UserError(f"the table is refused\n{report(problems, rows)}")
+        raise UserError(f"{title} is refused\n{report(problems, rows)}")

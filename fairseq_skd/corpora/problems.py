@@ -11,11 +11,14 @@ class Kind(Enum):
     ROW = "malformed row", "give each row a path, a text and, where the table has that column, a split"
     PATH = "path that a manifest cannot hold", "rename the file or correct the path"
     DUPLICATE = "path that stands twice in one split", "keep one of the rows"
-    MISSING = "missing file", "correct the path or --audio-root"
+    MISSING = "missing file", "correct the path, or the folder that it starts from"
     UNREADABLE = "file that cannot be read as audio", "replace it; WAV, FLAC, Ogg Opus and Ogg Vorbis are read"
     RATE = "sampling rate other than 16000 Hz", "add --resample, or convert the files"
     CHANNELS = "more than one channel", "write one channel of them, or the mean, to a new file"
     EMPTY_AUDIO = "audio without a sample", "remove the row"
+    COMMAND = "command in the place of a file", "nothing is executed: run it once and name the file that it makes"
+    SEGMENT = "segment outside its recording", "correct its times, or remove it"
+    UNPAIRED = "utterance that lacks its other half", "add what is missing, or remove the rest"
     EMPTY_TEXT = "empty transcript", "write what is said, or remove the row"
     ALPHABET = "character outside the alphabet", "transcripts are the letters A-Z, the apostrophe ' and single spaces"
     TOO_LONG = "transcript too long for its audio", "correct the transcript, or remove the row"
@@ -50,7 +53,7 @@ def report(problems: Iterable[Problem], utterances: int) -> str:
 
     Args:
         problems: at least one.
-        utterances: how many rows were looked at, for the count.
+        utterances: how many utterances (rows of a table) were looked at, for the count.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):

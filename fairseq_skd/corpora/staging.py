@@ -4,7 +4,7 @@ import filecmp
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fairseq_skd.errors import UserError
 
 
 @contextmanager
-def staged(out: Path, force: bool = False) -> Iterator[Path]:
+def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterator[Path]:
     """Yield an empty folder inside ``out``; when the block ends well its files move to the same names under ``out``.
 
     When it ends badly (an error, Ctrl-C), everything made on the way is removed, ``out`` itself included if it is new.
@@ -20,6 +20,7 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
     Args:
         out: the folder to change; it is created if it is missing.
         force: replace files that are there with another content.
+        free: names of files that need no ``force``: our own notes about the others.
 
     Raises:
         UserError: if ``out`` cannot be written, or holds a file that would be replaced and ``force`` is not given.
@@ -32,7 +33,7 @@ def staged(out: Path, force: bool = False) -> Iterator[Path]:
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     try:
         yield stage
-        _commit(stage, out, force)
+        _commit(stage, out, force, free)
         created = []
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -57,15 +58,25 @@ def _remove(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _commit(stage: Path, out: Path, force: bool) -> None:
-    """Move the files of ``stage`` to ``out``; a move that fails takes the earlier ones back."""
+def refuse_conflicts(stage: Path, out: Path, force: bool, free: Collection[str] = ()) -> list[Path]:
+    """The files of ``stage``, relative to it, that are not in ``out`` with the same content.
+
+    Raises:
+        UserError: if one is there with another content, and neither ``force`` nor ``free`` allows to replace it.
+    """
     files = [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
     changed = [name for name in files if not _same(stage / name, out / name)]
-    present = [name for name in changed if (out / name).exists()]
+    present = [name for name in changed if (out / name).exists() and str(name) not in free]
     if present and not force:
         others = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
         mend = "replace with --force, or choose another --out"
         raise UserError(f"{out / present[0]}{others} exists and holds something else; {mend}")
+    return changed
+
+
+def _commit(stage: Path, out: Path, force: bool, free: Collection[str]) -> None:
+    """Move the files of ``stage`` to ``out``; a move that fails takes the earlier ones back."""
+    changed = refuse_conflicts(stage, out, force, free)
     kept = Path(tempfile.mkdtemp(prefix=".kept-", dir=stage))
     moved: list[Path] = []
     created: list[Path] = []

@@ -1,26 +1,28 @@
 """A prepared corpus in a few lines: what each split holds, and what splits share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE
+from fairseq_skd.corpora.preparation import Prepared
 from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.corpora.writing import by_split
 
 
-def summary(utterances: Sequence[Utterance], out: Path) -> str:
-    """A table with a row for each split, a note for each pair of splits with common files or speakers, and ``out``."""
-    splits = by_split(utterances)
+def summary(prepared: Prepared, out: Path) -> str:
+    """A row for each split, a note for each thing done on the way or shared by two splits, and ``out``."""
+    splits, units = by_split(prepared.utterances), prepared.units
     width = max(len("split"), *map(len, splits))
-    lines = [f"{'split':{width}}  utterances    hours  speakers    words  letters"]
+    lines = [f"{'split':{width}}  utterances    hours  speakers    words  {units.noun}"]
     for split, members in splits.items():
         texts = [member.record.text for member in members]
         hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600
         speakers = len({member.record.speaker for member in members} - {""}) or "-"
-        words, letters = sum(len(text.split()) for text in texts), sum(len(text.replace(" ", "")) for text in texts)
-        lines.append(f"{split:{width}}  {len(members):10}  {hours:7.3f}  {speakers:>8}  {words:7}  {letters:7}")
-    return "\n".join([*lines, *_shared(splits), f"written to {out}"])
+        words, counted = sum(len(text.split()) for text in texts), sum(map(units.count, texts))
+        lines.append(f"{split:{width}}  {len(members):10}  {hours:7.3f}  {speakers:>8}  {words:7}  {counted:7}")
+    notes = [f"note: {note}" for note in (*prepared.notes, *_shared(splits))]
+    return "\n".join([*lines, *notes, f"written to {out}"])
 
 
 def _shared(splits: dict[str, list[Utterance]]) -> Iterator[str]:
@@ -31,4 +33,4 @@ def _shared(splits: dict[str, list[Utterance]]) -> Iterator[str]:
         for kind, sets in (("audio file(s)", files), ("speaker(s)", speakers)):
             common = len(sets[left] & sets[right])
             if common:
-                yield f"note: {left} and {right} share {common} {kind}"
+                yield f"{left} and {right} share {common} {kind}"

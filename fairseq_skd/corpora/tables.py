@@ -7,29 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
+from fairseq_skd.corpora.records import Record
 from fairseq_skd.errors import UserError
 
 REQUIRED = ("path", "text")
 OPTIONAL = ("split", "speaker")
-
-
-class Record(NamedTuple):
-    """One utterance as its source states it: nothing is checked yet.
-
-    ``path`` is relative to the audio root or absolute; ``speaker`` may be empty; ``source`` and ``line`` (1-based) say
-    where it was read.
-    """
-
-    path: str
-    text: str
-    split: str
-    speaker: str
-    source: str
-    line: int
-
-    def problem(self, fault: Fault) -> Problem:
-        """``fault``, located at this record."""
-        return Problem(fault, self.source, self.line, self.path)
 
 
 class _Row(NamedTuple):

@@ -1,6 +1,8 @@
-"""The letters that a CTC model outputs, and how fairseq's ``.ltr`` files write a transcript in them."""
+"""The units that a CTC model outputs, and how fairseq's label files write a transcript in them; here: letters."""
 
-from itertools import pairwise
+from collections.abc import Sequence
+from operator import eq
+from typing import Protocol
 
 WORD_END = "|"
 
@@ -56,9 +58,61 @@ def letters(text: str) -> list[str]:
 
 def foreign_characters(text: str) -> list[str]:
     """The characters of ``text`` that the letter dictionary lacks, each once, in order of appearance."""
+    if ALPHABET.issuperset(text):
+        return []
     return [character for character in dict.fromkeys(text) if character not in ALPHABET]
 
 
-def frames_needed(units: list[str]) -> int:
+def frames_needed(units: Sequence[str]) -> int:
     """The fewest frames on which CTC can place ``units``: one each, and a blank between two equal neighbours."""
-    return len(units) + sum(left == right for left, right in pairwise(units))
+    return len(units) + sum(map(eq, units, units[1:]))
+
+
+class Units(Protocol):
+    """A set of units.
+
+    Attributes:
+        name: the suffix of label files and dictionary, ``ltr`` or ``spm``.
+        noun: what the units are called.
+    """
+
+    name: str
+    noun: str
+
+    def split(self, text: str) -> list[str]:
+        """The units of a transcript."""
+
+    def count(self, text: str) -> int:
+        """How many units a transcript has, as the summary counts them."""
+
+    def missing(self, text: str) -> str:
+        """What of a transcript has no unit, in words; empty if all has."""
+
+    def files(self) -> dict[str, bytes]:
+        """The files that stand beside the manifests: the dictionary, and what is needed to make units of new text."""
+
+
+class Letters:
+    """The letters of fairseq's dictionary, ``|`` after each word."""
+
+    name = "ltr"
+    noun = "letters"
+
+    def split(self, text: str) -> list[str]:
+        """See :func:`letters`."""
+        return letters(text)
+
+    def count(self, text: str) -> int:
+        """The letters; the ends of words do not count."""
+        return len(text) - text.count(" ")
+
+    def missing(self, text: str) -> str:
+        """Nothing: what is no letter is a fault of the transcript, whatever the units."""
+        return ""
+
+    def files(self) -> dict[str, bytes]:
+        """``dict.ltr.txt``."""
+        return {"dict.ltr.txt": letter_dictionary().encode()}
+
+
+LETTERS = Letters()

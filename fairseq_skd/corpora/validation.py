@@ -1,35 +1,44 @@
 """Checking records against what fairseq, the letter dictionary and CTC can take; problems are found, none mended."""
 
 import os
-import re
 import string
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
-from fairseq_skd.corpora.tables import Record
-from fairseq_skd.corpora.units import foreign_characters, frames_needed, letters
-from fairseq_skd.corpora.workers import run_over
+from fairseq_skd.corpora.records import Record, Segment
+from fairseq_skd.corpora.splits import SPLIT_NAME
+from fairseq_skd.corpora.units import LETTERS, Units, foreign_characters, frames_needed
+from fairseq_skd.corpora.workers import CHEAP, run_over
 
-SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+OVERSHOOT = 0.5  # seconds
 _BREAKS = frozenset("\t\n\r\0")
 _PLAIN_SUFFIXES = (".wav", ".flac", ".ogg")  # fairseq reads any other path with a colon as a slice of a ZIP file
 
 
 class Utterance(NamedTuple):
-    """A checked record: where its audio lies (absolute), its length at its own rate, and that rate."""
+    """A checked record: where its audio lies (absolute), its length at its own rate, that rate, and its stretch.
+
+    ``stretch`` is the samples from the first to the last (exclusive) that a segment takes; None for a whole file.
+    """
 
     record: Record
     audio: str
     samples: int
     rate: int = SAMPLE_RATE
+    stretch: tuple[int, int] | None = None
 
 
 def validate(
-    records: Sequence[Record], root: str, jobs: int = 1, resample: bool = False, decode: bool = False
+    records: Sequence[Record],
+    root: str,
+    jobs: int = 1,
+    resample: bool = False,
+    decode: bool = False,
+    units: Units | None = LETTERS,
 ) -> tuple[list[Utterance], list[Problem]]:
     """Check every record, its transcript and its audio.
 
@@ -39,31 +48,56 @@ def validate(
         jobs: processes that read the audio.
         resample: other sampling rates are taken, to be converted afterwards.
         decode: decode each file completely instead of trusting its header and its end.
+        units: what CTC has to place on the frames; None, where no transcript is sound anyway, leaves that out.
 
     Returns:
         the sound utterances in the records' order, and the problems in the same order.
     """
     located = [locate(record.path, root) for record in records]
     repeated = _repeated(records, located)
-    paths = [place for place in located if isinstance(place, str)]
-    found = iter(run_over(partial(inspect, decode=decode), paths, jobs, "reading audio"))
+    paths = list(dict.fromkeys(place for place in located if isinstance(place, str)))
+    arriving = zip(paths, _inspect_all(paths, jobs, decode), strict=True)
+    found: dict[str, Audio | Fault] = {}
     utterances: list[Utterance] = []
     problems: list[Problem] = []
     for record, place, repeat in zip(records, located, repeated, strict=True):
-        audio = next(found) if isinstance(place, str) else None
-        faults = [*_label_faults(record), *repeat]
-        if isinstance(place, Fault):
-            faults.append(place)
+        faults = [*label_faults(record, units), *repeat]
+        while isinstance(place, str) and place not in found:
+            found.update([next(arriving)])
+        audio = place if isinstance(place, Fault) else found[place]
         if isinstance(audio, Fault):
             faults.append(audio)
-        if isinstance(audio, Audio):
+        elif isinstance(place, str):
             faults += _audio_faults(audio, resample)
-            if audio.samples:
-                faults += feasibility_faults(record.text, resampled_length(audio.samples, audio.rate))
-            if not faults and isinstance(place, str):
-                utterances.append(Utterance(record, place, audio.samples, audio.rate))
-        problems += map(record.problem, faults)
+            stretch = segment_samples(record.segment, audio) if record.segment else None
+            if isinstance(stretch, Fault):
+                faults.append(stretch)
+            elif audio.samples:
+                samples = stretch[1] - stretch[0] if stretch else audio.samples
+                if units:
+                    faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
+                if not faults:
+                    utterances.append(Utterance(record, place, samples, audio.rate, stretch))
+        if faults:
+            problems += map(record.problem, faults)
     return utterances, problems
+
+
+def _inspect_all(paths: Sequence[str], jobs: int, decode: bool) -> Iterator[Audio | Fault]:
+    return run_over(partial(inspect, decode=decode), paths, jobs, "reading audio", chunk=32 if decode else CHEAP)
+
+
+def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
+    """The samples of a segment in its recording, or why it has none.
+
+    An end up to half a second behind the recording's is taken for the recording's, as Kaldi does.
+    """
+    length = audio.samples / audio.rate
+    end = length if segment.end is None else segment.end
+    if not 0 <= segment.start < min(end, length) or end > length + OVERSHOOT:
+        return Fault(Kind.SEGMENT, f"{segment.start:g} s to {end:g} s of {length:.2f} s")
+    first, stop = round(segment.start * audio.rate), min(round(end * audio.rate), audio.samples)
+    return (first, stop) if first < stop else Fault(Kind.SEGMENT, "it has no sample")
 
 
 def locate(path: str, root: str) -> str | Fault:
@@ -79,7 +113,9 @@ def locate(path: str, root: str) -> str | Fault:
         return Fault(Kind.PATH, "it is not Unicode text")
     if path != path.strip():
         return Fault(Kind.PATH, "fairseq strips the space at its beginning or end")
-    full = os.path.normpath(os.path.join(root, path))
+    full = os.path.join(root, path)
+    if "/." in full or "//" in full or full.endswith("/"):
+        full = os.path.normpath(full)
     if not full.startswith(root.rstrip(os.sep) + os.sep):
         return Fault(Kind.PATH, f"it is not under {root}; give an --audio-root that holds all files")
     if ":" in full and not full.endswith(_PLAIN_SUFFIXES):
@@ -88,17 +124,18 @@ def locate(path: str, root: str) -> str | Fault:
 
 
 def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list[list[Fault]]:
-    """For each record, the fault of repeating an earlier one of its split."""
-    first: dict[tuple[str, str], Record] = {}
+    """For each record, the fault of repeating an earlier one of its split: the same file, or the same segment of it."""
+    first: dict[tuple[object, ...], Record] = {}
     faults: list[list[Fault]] = []
     for record, place in zip(records, located, strict=True):
-        earlier = first.setdefault((record.split, place), record) if isinstance(place, str) else record
+        key = (record.split, record.segment.name) if record.segment else (record.split, place, "")
+        earlier = first.setdefault(key, record) if isinstance(place, str) else record
         faults.append([] if earlier is record else [Fault(Kind.DUPLICATE, f"as in {earlier.source}:{earlier.line}")])
     return faults
 
 
-def _label_faults(record: Record) -> Iterable[Fault]:
-    """What is wrong with a record's split name and transcript."""
+def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
+    """What is wrong with a record's split name and transcript, also in the eyes of ``units``."""
     if not SPLIT_NAME.fullmatch(record.split):
         yield Fault(Kind.ROW, f"the split {record.split!r} is no file name of letters, digits, '_', '-' and '.'")
     text = record.text
@@ -109,8 +146,10 @@ def _label_faults(record: Record) -> Iterable[Fault]:
     if foreign:
         mend = "; write it in upper case" if set(foreign).intersection(string.ascii_lowercase) else ""
         yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + mend)
-    if text != text.strip(" ") or "  " in text:
+    elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
+    elif units and (lack := units.missing(text)):
+        yield Fault(Kind.ALPHABET, lack)
 
 
 def _character(character: str) -> str:
@@ -130,8 +169,11 @@ def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:
         yield Fault(Kind.CHANNELS, f"{audio.channels} channels")
 
 
-def feasibility_faults(text: str, samples: int) -> Iterable[Fault]:
+def feasibility_faults(text: str, samples: int, units: Units) -> Iterable[Fault]:
     """The fault of a transcript that CTC cannot place on the frames of ``samples`` samples at 16 kHz."""
-    needed, given = frames_needed(letters(" ".join(text.split()))), frames(samples)
+    given = frames(samples)
+    if 2 * (len(text) + 1) <= given:
+        return  # enough for any text of that length, so there is no need to count
+    needed = frames_needed(units.split(" ".join(text.split())))
     if needed > given and text.strip():
         yield Fault(Kind.TOO_LONG, f"{needed} frames needed, {given} in {samples / SAMPLE_RATE:.2f} s")

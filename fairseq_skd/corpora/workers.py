@@ -1,14 +1,10 @@
 """Running one function over many files, in this process or in several, with a progress bar."""
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
-
-from tqdm import tqdm
 
 from fairseq_skd.errors import UserError
 
@@ -16,7 +12,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 FEW = 2000  # below this many headers, starting processes costs more than it saves
-_MOST_CHUNK = 32  # what Ctrl-C has to wait for, at most, in each process
+CHEAP = 256  # items handed to a process at once, if each takes a tenth of a millisecond: Ctrl-C waits for them
+_PATIENCE = 0.5  # seconds of work that need no progress bar, nor the import of one
 
 
 def default_jobs(items: int) -> int:
@@ -29,8 +26,8 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: str) -> list[R]:
-    """``function(item)`` for each item, in order.
+def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: str, chunk: int = 1) -> Iterator[R]:
+    """``function(item)`` for each item, in order, each as soon as it is there: the caller can work on it meanwhile.
 
     Args:
         function: a function at a module's top level (or a ``partial`` of one) when ``jobs`` is above 1.
@@ -38,19 +35,30 @@ def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: s
         jobs: processes; 1 runs in this one. Threads would be slower than one: libsndfile works in strokes too short to
             be worth handing over Python's lock.
         title: stands before the progress bar.
+        chunk: items that are handed to a process at once, at most.
+
+    Yields:
+        the results.
 
     Raises:
         UserError: if a worker process dies.
     """
     if jobs == 1 or len(items) < 2:
-        return [function(item) for item in _bar(items, len(items), title)]
+        for item in _bar(items, len(items), title):
+            yield function(item)
+        return
+    # Here, as a small folder, in one process, need not wait for these imports.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # Forked processes have everything imported; spawned ones would import it anew. Forking comes before the bar, which
     # starts a thread.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context(method), initializer=_leave_signals)
     try:
-        results = pool.map(function, items, chunksize=max(1, min(_MOST_CHUNK, len(items) // (4 * jobs))))
-        return list(_bar(results, len(items), title))
+        results = pool.map(function, items, chunksize=max(1, min(chunk, len(items) // (4 * jobs))))
+        yield from _bar(results, len(items), title)
     except BrokenProcessPool as error:
         reason = "a worker process was ended from outside, as happens when memory runs out"
         raise UserError(f"{reason}; use fewer --jobs") from error
@@ -58,9 +66,16 @@ def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: s
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bar(items: Iterable[T], total: int, title: str) -> Iterable[T]:
-    """``items`` with a progress bar that vanishes when they are done."""
-    return tqdm(items, total=total, desc=title, unit="file", mininterval=0.5, leave=False)
+def _bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """``items``; if they take their time, with a progress bar that vanishes when they are done."""
+    iterator = iter(items)
+    begun = time.monotonic()
+    for done, item in enumerate(iterator, start=1):
+        yield item
+        if time.monotonic() - begun > _PATIENCE:
+            from tqdm import tqdm
+
+            yield from tqdm(iterator, total=total, initial=done, desc=title, unit="file", mininterval=0.5, leave=False)
 
 
 def _leave_signals() -> None:

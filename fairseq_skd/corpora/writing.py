@@ -1,10 +1,10 @@
-"""Writing checked utterances as fairseq's manifests: ``<split>.tsv``, ``.ltr``, ``.wrd`` and ``dict.ltr.txt``."""
+"""Writing utterances as fairseq's manifests: ``<split>.tsv``, ``.ltr`` or ``.spm``, ``.wrd``; the dictionary."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fairseq_skd.corpora.units import letter_dictionary, letters
+from fairseq_skd.corpora.units import Units
 from fairseq_skd.corpora.validation import Utterance
 
 
@@ -16,8 +16,25 @@ def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     return splits
 
 
+def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, others: Mapping[str, bytes]) -> None:
+    """Write what does not depend on the audio: ``<split>.wrd``, ``<split>.<unit>``, the units' files, and ``others``.
+
+    Args:
+        utterances: those of all splits.
+        folder: exists.
+        units: what the transcripts are written in.
+        others: more files, by name.
+    """
+    for split, members in by_split(utterances).items():
+        texts = [member.record.text for member in members]
+        _write(folder / f"{split}.{units.name}", [" ".join(units.split(text)) for text in texts])
+        _write(folder / f"{split}.wrd", texts)
+    for name, content in {**units.files(), **others}.items():
+        (folder / name).write_bytes(content)
+
+
 def write_manifests(utterances: Sequence[Utterance], roots: Sequence[str], folder: Path) -> None:
-    """Write the manifests of all splits and the letter dictionary into ``folder``.
+    """Write ``<split>.tsv`` of all splits into ``folder``.
 
     Args:
         utterances: at 16 kHz.
@@ -28,12 +45,8 @@ def write_manifests(utterances: Sequence[Utterance], roots: Sequence[str], folde
     for split, members in by_split(utterances).items():
         used = [root for root in roots if any(_under(member.audio, root) for member in members)]
         root = os.path.commonpath(used)
-        audio = [f"{os.path.relpath(member.audio, root)}\t{member.samples}" for member in members]
-        texts = [member.record.text for member in members]
-        _write(folder / f"{split}.tsv", [root, *audio])
-        _write(folder / f"{split}.ltr", [" ".join(letters(text)) for text in texts])
-        _write(folder / f"{split}.wrd", texts)
-    (folder / "dict.ltr.txt").write_text(letter_dictionary(), encoding="utf-8", newline="\n")
+        start = len(root.rstrip(os.sep)) + 1  # the paths are absolute and normal, so no relpath is needed
+        _write(folder / f"{split}.tsv", [root, *(f"{member.audio[start:]}\t{member.samples}" for member in members)])
 
 
 def _under(path: str, folder: str) -> bool:

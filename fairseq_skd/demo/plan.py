@@ -125,7 +125,7 @@ def _data_steps(at: Layout) -> list[Step]:
         Step(
             "manifest",
             "Check its table and write fairseq's manifests",
-            _module("manifest", table, "--audio-root", audio, "--out", at.manifest),
+            _module("manifest", "table", table, "--audio-root", audio, "--out", at.manifest),
             at.manifest,
         ),
         Step(

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 
-from fairseq_skd.corpora.audio import CONVOLUTIONS, Audio, convert, frames, inspect, resampled_length
+from fairseq_skd.corpora.audio import CONVOLUTIONS, Audio, Piece, extract, frames, inspect, resampled_length
 from fairseq_skd.corpora.problems import Fault, Kind
 
 FORMATS = [
@@ -111,9 +111,9 @@ def test_file_without_permission(tone, monkeypatch):
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(8000, 4001), (44100, 44101), (48000, 20001), (22050, 12345)])
-def test_convert_keeps_the_tone(tone, tmp_path: Path, rate: int, samples: int):
+def test_extract_keeps_the_tone(tone, tmp_path: Path, rate: int, samples: int):
     source, target = tone("a.wav", samples, rate), tmp_path / "deep" / "a.flac"
-    length = convert(str(source), str(target))
+    (length,) = extract(str(source), [Piece(0, samples, str(target))])
     wave, new_rate = soundfile.read(target)
     assert new_rate == 16000 and length == len(wave)
     assert abs(len(wave) - resampled_length(samples, rate)) <= 1
@@ -122,8 +122,8 @@ def test_convert_keeps_the_tone(tone, tmp_path: Path, rate: int, samples: int):
     assert np.abs(wave - expected)[inner].max() < 1e-3
 
 
-def test_convert_tells_a_damaged_source(tone, tmp_path: Path):
+def test_extract_tells_a_damaged_source(tone, tmp_path: Path):
     source = tone("a.flac", rate=8000)
     source.write_bytes(source.read_bytes()[:-40])
-    found = convert(str(source), str(tmp_path / "a.flac"))
+    (found,) = extract(str(source), [Piece(0, 16000, str(tmp_path / "a.flac"))])
     assert isinstance(found, Fault) and found.kind is Kind.UNREADABLE and found.detail

@@ -19,7 +19,7 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 def run(table: Path, corpus: Path, out: Path, *options: str) -> None:
     """The command, in this process."""
-    manifest.main([str(table), "--audio-root", str(corpus), "--out", str(out), *options])
+    manifest.main(["table", str(table), "--audio-root", str(corpus), "--out", str(out), *options])
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -129,7 +129,7 @@ def test_existing_files_need_force(write_table, three: Path, corpus: Path, tmp_p
     assert files(out) == before
     changed = write_table(("a.wav", "NO", "train"))
     with pytest.raises(
-        UserError, match="train.ltr \\(and 2 more\\) exists and holds something else; replace with --fo"
+        UserError, match="train.ltr \\(and 1 more\\) exists and holds something else; replace with --fo"
     ):
         run(changed, corpus, out)
     assert files(out) == before
@@ -188,14 +188,14 @@ def test_audio_that_vanishes_in_resampling(write_table, corpus: Path, tmp_path: 
 @pytest.mark.parametrize("jobs", ["0", "-1", "x", "²"])
 def test_jobs_that_are_no_number(jobs: str, capsys):
     with pytest.raises(SystemExit) as caught:
-        manifest.main(["t.tsv", "--audio-root", ".", "--out", "o", f"--jobs={jobs}"])
+        manifest.main(["table", "t.tsv", "--audio-root", ".", "--out", "o", f"--jobs={jobs}"])
     assert caught.value.code == 2
     assert f"a whole number from 1 up is needed, not {jobs!r}" in capsys.readouterr().err
 
 
 def test_help_explains_itself(capsys):
     with pytest.raises(SystemExit) as caught:
-        manifest.main(["--help"])
+        manifest.main(["table", "--help"])
     printed = capsys.readouterr().out
     assert caught.value.code == 0
     for wanted in ("path and text", "G O | O N |", "example:", "exit status: 0", "--resample"):

@@ -15,14 +15,6 @@ from fairseq_skd import manifest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(manifest.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
-LIGHT = f"""
-import runpy, sys, types
-package = types.ModuleType("fairseq_skd")  # in the place of the real one, whose import takes seconds for fairseq
-package.__path__ = [{str(Path(manifest.__file__).parent)!r}]
-sys.modules["fairseq_skd"] = package
-runpy.run_module("fairseq_skd.manifest", run_name="__main__")
-"""
-
 
 def test_refused_in_a_process_of_its_own(corpus: Path, tmp_path: Path):
     table = corpus.parent / "bad.csv"
@@ -31,6 +23,7 @@ def test_refused_in_a_process_of_its_own(corpus: Path, tmp_path: Path):
         sys.executable,
         "-m",
         "fairseq_skd.manifest",
+        "table",
         table,
         "--audio-root",
         corpus,
@@ -43,12 +36,26 @@ def test_refused_in_a_process_of_its_own(corpus: Path, tmp_path: Path):
     assert f"{table}:2  a.wav  g o; write it in upper case" in refused.stderr
 
 
-def test_done_in_a_process_of_its_own_without_torch(three: Path, corpus: Path, tmp_path: Path):
-    code = LIGHT.replace("runpy.run", 'sys.modules["torch"] = sys.modules["fairseq"] = None\nrunpy.run')
-    command: list[str | Path] = [sys.executable, "-c", code, three, "--audio-root", corpus, "--out", tmp_path / "out"]
+def test_done_without_torch_and_fairseq(three: Path, corpus: Path, tmp_path: Path):
+    """The whole command, each of its imports told by Python itself."""
+    command: list[str | Path] = [sys.executable, "-X", "importtime", "-m", "fairseq_skd.manifest", "table", three]
+    command += ["--audio-root", corpus, "--out", tmp_path / "out"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and "written to" in done.stdout
-    assert "reading audio" in done.stderr, "progress is shown whatever stderr is"
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert {"fairseq_skd", "fairseq_skd.corpora.validation", "numpy"} <= imported
+    slow = {"torch", "fairseq", "soxr", "sentencepiece", "tqdm", "multiprocessing"}
+    assert not {name for name in imported if name.split(".")[0] in slow}
+
+
+def test_the_call_of_earlier_versions_is_answered(three: Path, corpus: Path, tmp_path: Path):
+    command: list[str | Path] = [sys.executable, "-m", "fairseq_skd.manifest", three, "--audio-root", corpus]
+    refused = subprocess.run([*command, "--out", tmp_path / "out"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == (
+        "python -m fairseq_skd.manifest: error: the kind of source comes first: "
+        "table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
+    )
 
 
 def _heed_interrupts() -> None:
@@ -65,8 +72,9 @@ def test_killed_in_the_middle_leaves_nothing(write_table, corpus: Path, tmp_path
     out = tmp_path / "new" / "out"
     command: list[str | Path] = [
         sys.executable,
-        "-c",
-        LIGHT,
+        "-m",
+        "fairseq_skd.manifest",
+        "table",
         table,
         "--audio-root",
         corpus,

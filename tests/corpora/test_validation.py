@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_skd.corpora.problems import Fault, Kind, report
-from fairseq_skd.corpora.tables import Record
+from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.validation import locate, validate
 
 
@@ -134,7 +134,7 @@ def test_report_is_grouped_complete_and_counted(root: str):
         [
             "path that a manifest cannot hold (1); rename the file or correct the path:",
             "  t.tsv:5  bad\\nname.wav  it holds a tab, a line break or a zero byte, which end a field of the manifest",
-            "missing file (1); correct the path or --audio-root:",
+            "missing file (1); correct the path, or the folder that it starts from:",
             f"  t.tsv:3  none.wav  looked for {root}/none.wav",
             "more than one channel (1); write one channel of them, or the mean, to a new file:",
             "  t.tsv:4  stereo.wav  2 channels",

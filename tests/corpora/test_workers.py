@@ -1,6 +1,7 @@
 """One function over many files: order, processes, failures."""
 
 import os
+import time
 
 import pytest
 
@@ -18,22 +19,36 @@ def double(number: int) -> int:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_results_keep_the_order(jobs: int, capsys):
+def test_results_keep_the_order(jobs: int):
     numbers = [number for number in range(80) if number != 13]
-    assert run_over(double, numbers, jobs, "doubling") == [2 * number for number in numbers]
-    assert "doubling: " in capsys.readouterr().err
-    assert run_over(double, [], jobs, "nothing") == []
+    assert [*run_over(double, numbers, jobs, "doubling")] == [2 * number for number in numbers]
+    assert [*run_over(double, [], jobs, "nothing")] == []
+
+
+def dawdle(number: int) -> int:
+    """``number``, after a while."""
+    time.sleep(0.02)
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_long_work_shows_progress_and_short_work_none(jobs: int, capsys, monkeypatch):
+    assert [*run_over(dawdle, range(5), jobs, "dawdling")] == [*range(5)]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("fairseq_skd.corpora.workers._PATIENCE", 0.05)
+    assert [*run_over(dawdle, range(30), jobs, "dawdling")] == [*range(30)]
+    assert "dawdling: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_comes_out_as_it_is(jobs: int):
     with pytest.raises(OSError, match="No space left on device"):
-        run_over(double, range(20), jobs, "failing")
+        list(run_over(double, range(20), jobs, "failing"))
 
 
 def test_a_dead_worker_is_told():
     with pytest.raises(UserError, match="a worker process was ended from outside, .*; use fewer --jobs"):
-        run_over(double, [1, 99], 2, "dying")
+        list(run_over(double, [1, 99], 2, "dying"))
 
 
 def test_jobs_by_default():

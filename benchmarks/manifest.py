@@ -1,0 +1,186 @@
+"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, whole commands, the same files."""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+
+import fairseq
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from benchmarks.base_encoder import count
+from benchmarks.records import save
+from benchmarks.summaries import markdown_table, paired_ratios, spread, verdict
+from fairseq_skd.errors import UserError, run_command
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FAIRSEQ = Path(fairseq.__file__).parent / "examples" / "wav2vec" / "wav2vec_manifest.py"
+TARGETS = {"large": 1 / 1.6, "small": 1.0}
+RATE, SOURCES, IN_CHAPTER, CHAPTERS = 16000, 20, 25, 4
+TEXT = "ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE TEN ELEVEN TWELVE THIRTEEN FOURTEEN FIFTEEN SIXTEEN SEVENTEEN"
+_HELP = """\
+How it is measured. Two folders in LibriSpeech's layout, one of many files, one of few, hold hard links to twenty FLAC
+files of noise, 8 to 16 s long and as large as speech, and a transcript for each. The two commands run on them in turns,
+A B A B, each in a new process and into a new folder, after one run of each that is not counted (it fills the page
+cache); all of them keep to the same --cores. Times are those of the whole command, the start of Python included. fairseq's
+writes paths and lengths; ours looks for the end of each file, checks the transcripts and writes labels and dictionary,
+too. Both have to list the same files with the same lengths.
+
+Example:  python benchmarks/manifest.py --repetitions 3 --json manifest.json
+"""
+
+
+def make_corpus(root: Path, files: int, sources: list[Path]) -> None:
+    """``root/train-clean-100/SPEAKER/CHAPTER/`` with that many hard links and their transcripts."""
+    for first in range(0, files, IN_CHAPTER):
+        speaker, chapter = 100 + first // (IN_CHAPTER * CHAPTERS), 1000 + first // IN_CHAPTER
+        folder = root / "train-clean-100" / str(speaker) / str(chapter)
+        folder.mkdir(parents=True)
+        lines = []
+        for number in range(first, min(first + IN_CHAPTER, files)):
+            name = f"{speaker}-{chapter}-{number - first:04d}"
+            os.link(sources[number % len(sources)], folder / f"{name}.flac")
+            lines.append(f"{name} {TEXT}\n")
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def make_sources(folder: Path) -> list[Path]:
+    """FLAC files of noise so weak that they take 15 to 20 KB a second, as read speech does."""
+    folder.mkdir()
+    draw = np.random.default_rng(1)
+    paths = []
+    for number in range(SOURCES):
+        samples = draw.integers(8 * RATE, 16 * RATE)
+        paths.append(folder / f"{number}.flac")
+        soundfile.write(paths[-1], draw.normal(0, 0.01, samples), RATE, subtype="PCM_16")
+    return paths
+
+
+def commands(root: Path, out: Path) -> dict[str, list[str]]:
+    """The two arms."""
+    return {
+        "fairseq": [
+            sys.executable,
+            str(FAIRSEQ),
+            str(root),
+            "--dest",
+            str(out),
+            "--ext",
+            "flac",
+            "--valid-percent",
+            "0",
+        ],
+        "fairseq_skd": [sys.executable, "-m", "fairseq_skd.manifest", "librispeech", str(root), "--out", str(out)],
+    }
+
+
+def listed(out: Path) -> list[str]:
+    """What the manifests of a folder hold, in order of paths."""
+    return sorted(line for path in out.glob("*.tsv") for line in path.read_text(encoding="utf-8").splitlines()[1:])
+
+
+def run(command: list[str]) -> dict[str, float]:
+    """Seconds of a command, by the wall's clock and by the processors'.
+
+    Raises:
+        UserError: if it fails.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-1000:]}")
+    return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def measure(folder: Path, sizes: dict[str, int], repetitions: dict[str, int]) -> dict[str, Any]:
+    """Size -> arm -> ``wall`` and ``cpu`` seconds of every run."""
+    sources = make_sources(folder / "sources")
+    found: dict[str, Any] = {}
+    for size, files in sizes.items():
+        root = folder / size
+        make_corpus(root, files, sources)
+        found[size] = {arm: {"wall": [], "cpu": []} for arm in commands(root, folder)}
+        for repetition in tqdm(range(repetitions[size] + 1), desc=f"{files} files", unit="pair"):
+            lists = []
+            for arm in found[size]:
+                with tempfile.TemporaryDirectory(dir=folder) as out:
+                    seconds = run(commands(root, Path(out))[arm])
+                    lists.append(listed(Path(out)))
+                for kind in seconds if repetition else ():
+                    found[size][arm][kind].append(seconds[kind])
+            if lists[0] != lists[1] or len(lists[0]) != files:
+                raise UserError(f"the two manifests of {root} differ: {len(lists[0])} and {len(lists[1])} files")
+    return found
+
+
+def report(sizes: dict[str, int], found: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Figures for the JSON, and the table."""
+    figures: dict[str, Any] = {}
+    rows = []
+    for size, files in sizes.items():
+        for kind, unit in (("wall", "s"), ("cpu", "CPU s")):
+            stock, ours = found[size]["fairseq"][kind], found[size]["fairseq_skd"][kind]
+            ratio = spread(paired_ratios(ours, stock))
+            arms = {"fairseq": spread(stock), "fairseq_skd": spread(ours)}
+            figures[f"{size}_{kind}"] = {**{arm: arms[arm]._asdict() for arm in arms}, "ratio": ratio._asdict()}
+            target = TARGETS[size]
+            limit = f"{target:.3f}: {verdict(ratio.median, target)}" if kind == "wall" else ""
+            shown = [arms[arm].show(digits=2) for arm in arms]
+            rows.append([f"{files} files, {unit}", *shown, ratio.show(), f"{1 / ratio.median:.2f}", limit])
+    header = ["", "wav2vec_manifest.py", "fairseq_skd.manifest", "ours / fairseq's", "times as fast", "at most"]
+    return figures, markdown_table(header, rows)
+
+
+@contextmanager
+def cores(number: int) -> Iterator[None]:
+    """Keep this process and those that it starts to that many processors."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError("--cores needs Linux")
+    allowed = os.sched_getaffinity(0)
+    if number > len(allowed):
+        raise UserError(f"--cores {number}: there are {len(allowed)}")
+    os.sched_setaffinity(0, sorted(allowed)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def main() -> None:
+    """Arguments in, table out."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=count, default=100000, help="of the large folder (%(default)s)")
+    parser.add_argument("--few", type=count, default=100, help="of the small folder (%(default)s)")
+    parser.add_argument("--repetitions", type=count, default=5, help="pairs of runs on the large folder (%(default)s)")
+    parser.add_argument("--small-repetitions", type=count, default=20, help="pairs on the small one (%(default)s)")
+    parser.add_argument("--cores", type=count, default=2, help="processors that all of it keeps to (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="where the files are made, and removed (default: the system's)")
+    parser.add_argument("--json", type=Path, help="write every measurement there")
+    args = parser.parse_args()
+    sizes = {"large": args.files, "small": args.few}
+    load = os.getloadavg()[0]
+    with cores(args.cores), tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        found = measure(Path(folder), sizes, {"large": args.repetitions, "small": args.small_repetitions})
+    figures, table = report(sizes, found)
+    print(f"{args.cores} cores, load average before the runs {load:.2f}\n\n{table}")
+    chosen = argparse.Namespace(cores=args.cores, load_before=load, **sizes)
+    save(args.json, chosen, figures, found)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("benchmarks/manifest.py", main))

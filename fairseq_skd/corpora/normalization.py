@@ -1,0 +1,99 @@
+"""Changing transcripts into the letters A-Z, the apostrophe and single spaces, as far as the user asks for it.
+
+``upper``        upper case: go -> GO
+``punctuation``  apostrophes of all kinds (’ ‘ ʼ ＇ ´ `) become '; those that touch no letter, and those around a single
+                 word, are removed; hyphens, dashes and slashes become spaces; other punctuation is removed; spaces of
+                 all kinds become one. Symbols that are spoken ($ % + = @ & ...) stay, and are refused
+``digits``       numbers in English words, by num2words: 21st -> twenty first, 1,500 -> one thousand five hundred,
+                 2.5 -> two point five; years and digits that are read one by one (1984, 007) become cardinals, too
+
+Whatever their order, digits come first (they need commas and points), upper case last.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from fairseq_skd.corpora.records import Record
+from fairseq_skd.errors import UserError
+
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇´`", "'"))
+_TO_SPACE = frozenset("-‐‑‒–—―−/\\…_")
+_LOOSE = re.compile(r"(?<!\w)'(?!\w)")
+_QUOTED = re.compile(r"(?<!\S)'([^\s']+)'(?!\S)")
+_NUMBER = re.compile(r"(?<![0-9])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?(?:(st|nd|rd|th)\b)?", re.IGNORECASE)
+_MOST_DIGITS = 15  # beyond a quadrillion nobody says a number; it stays, and is refused
+
+
+def upper(text: str) -> str:
+    """The text in upper case."""
+    return text.upper()
+
+
+def punctuation(text: str) -> str:
+    """The text without punctuation, but for the apostrophes of words."""
+    text = text.translate(_APOSTROPHES)
+    kept = (_plain(character) for character in text)
+    text = " ".join(_LOOSE.sub("", "".join(kept)).split())
+    return _QUOTED.sub(r"\1", text)
+
+
+def _plain(character: str) -> str:
+    if character in _TO_SPACE:
+        return " "
+    if character != "'" and unicodedata.category(character).startswith("P") and character not in "%&@#*":
+        return ""
+    return character
+
+
+def digits(text: str) -> str:
+    """The text with numbers in words.
+
+    Raises:
+        UserError: if the library for that is not installed.
+    """
+    return _NUMBER.sub(_spelt, text)
+
+
+def _spelt(found: re.Match[str]) -> str:
+    try:
+        from num2words import num2words
+    except ImportError as error:
+        raise UserError("--normalize digits needs num2words: pip install 'fairseq_skd[digits]'") from error
+    whole, fraction, ordinal = found.groups()
+    number = whole.replace(",", "")
+    if len(number) + len(fraction or "") > _MOST_DIGITS or (fraction and ordinal):
+        return found.group()
+    words = num2words(number + fraction if fraction else int(number), ordinal=bool(ordinal), lang="en")
+    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+    left, right = (" " if neighbour and not neighbour.isspace() else "" for neighbour in (before, after))
+    return left + words.replace(",", "").replace("-", " ") + right
+
+
+STEPS: dict[str, Callable[[str], str]] = {"digits": digits, "punctuation": punctuation, "upper": upper}
+
+
+def normalize(records: Sequence[Record], steps: Sequence[str]) -> tuple[list[Record], list[str]]:
+    """Apply steps to all transcripts.
+
+    Args:
+        records: as they were read.
+        steps: names in ``STEPS``; they are applied in the order of that.
+
+    Returns:
+        the records with their new texts, and for each step a note that counts what it changed, with an example.
+    """
+    changed = list(records)
+    notes = []
+    for name, step in STEPS.items():
+        if name not in steps:
+            continue
+        count, example = 0, ""
+        for index, record in enumerate(changed):
+            text = step(record.text)
+            if text != record.text:
+                count += 1
+                example = example or f", first {record.source}:{record.line}: {record.text!r} -> {text!r}"
+                changed[index] = record._replace(text=text)
+        notes.append(f"--normalize {name} changed {count} of {len(changed)} transcripts{example}")
+    return changed, notes

@@ -1,0 +1,27 @@
+"""Reading text files of a corpus line by line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fairseq_skd.errors import UserError
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers from 1, line ends left out; empty lines are passed over.
+
+    Raises:
+        UserError: if the file cannot be read, or a line is not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {number} is not UTF-8; convert the file to UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        stripped = line.strip()
+        if stripped:
+            yield number, stripped
