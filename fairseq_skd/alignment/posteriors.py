@@ -14,6 +14,7 @@ from fairseq_skd.decoding.decode import Plan
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.trained import build_model
 
 
 class Batch(NamedTuple):
@@ -43,7 +44,7 @@ def exit_posteriors(plan: Plan, layers: Sequence[int]) -> Iterator[Batch]:
     torch.manual_seed(plan.settings.common.seed)
     task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
     top = layers[0] if len(set(layers)) == 1 else plan.trained.depth
-    model = checkpoint.build_model(plan.trained, task, top).to(device=plan.device, dtype=plan.dtype)
+    model = build_model(plan.trained, task, top).to(device=plan.device, dtype=plan.dtype)
     dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
     task.load_dataset(name)
     utterances = task.dataset(name)

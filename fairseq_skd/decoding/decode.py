@@ -22,6 +22,7 @@ from fairseq_skd.decoding.searchers import SearchPlan, absolute, plan_search
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.trained import TrainedModel, build_model, open_trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Plan:
     """All that was checked before any time is spent."""
 
     settings: Settings
-    trained: checkpoint.TrainedModel
+    trained: TrainedModel
     exit_layer: int
     task_config: dict[str, Any]
     subset: subset.Subset
@@ -55,7 +56,7 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
     plan = prepare(settings)
     torch.manual_seed(settings.common.seed)
     task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
-    model = checkpoint.build_model(plan.trained, task, plan.exit_layer).to(device=plan.device, dtype=plan.dtype)
+    model = build_model(plan.trained, task, plan.exit_layer).to(device=plan.device, dtype=plan.dtype)
     found = _run(plan, task, model)
     hypothesis = results.transcribe_hypotheses(found.hypotheses, plan.dictionary, plan.post_process)
     if not settings.common_eval.quiet:
@@ -75,7 +76,7 @@ def prepare(settings: Settings) -> Plan:
     _check_user_dir(settings.common.user_dir)
     device, dtype = _choose_device(settings)
     override = read_overrides(settings.common_eval.model_overrides)
-    trained = checkpoint.open_trained(absolute(settings.common_eval.path))
+    trained = open_trained(absolute(settings.common_eval.path))
     exit_layer = choose_exit(settings.decoding.layer, override, trained.depth, trained.students)
     task = settings.task
     label_dir = str(absolute(task.label_dir)) if task.label_dir is not None else None

@@ -81,3 +81,11 @@ def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
     for _, kernel, stride in layers:
         samples = (samples - kernel).div(stride, rounding_mode="floor") + 1
     return samples.clamp(min=1)
+
+
+def receptive_field(layers: Sequence[ConvLayer]) -> int:
+    """Samples behind one frame of a stack of convolutions."""
+    samples = 1
+    for _, kernel, stride in reversed(layers):
+        samples = (samples - 1) * stride + kernel
+    return samples

@@ -5,17 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from fairseq_skd.decoding.checkpoint import (
-    build_model,
-    build_task,
-    count_parameters,
-    open_trained,
-    receptive_field,
-    task_config,
-)
+from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
 from fairseq_skd.decoding.settings import TaskSettings
-from fairseq_skd.encoders.convolutions import parse_conv_layers
+from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.trained import build_model, open_trained
 from tests.builders import letter_dictionary, write_pretrained
 from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint, write_fine_tuned
 
@@ -121,9 +115,9 @@ def test_what_was_trained_may_be_said_again(hubert: Path) -> None:
 
 
 def test_foreign_checkpoints(hubert: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a checkpoint of model hubert, this command decodes skd_ctc"):
+    with pytest.raises(UserError, match=r"is a checkpoint of model hubert, one of skd_ctc is needed"):
         open_trained(write_pretrained(tmp_path / "new.pt"))
-    with pytest.raises(UserError, match=r"is a checkpoint of model wav2vec2, this command decodes skd_ctc"):
+    with pytest.raises(UserError, match=r"is a checkpoint of model wav2vec2, one of skd_ctc is needed"):
         open_trained(write_pretrained(tmp_path / "old.pt", "wav2vec2", style="args"))
     with pytest.raises(UserError, match=r"nowhere\.pt does not exist"):
         open_trained(tmp_path / "nowhere.pt")

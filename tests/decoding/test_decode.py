@@ -14,10 +14,11 @@ import yaml
 
 import fairseq_skd
 import fairseq_skd.decoding.decode
-from fairseq_skd.decoding.checkpoint import build_model, build_task, open_trained, task_config
+from fairseq_skd.decoding.checkpoint import build_task, task_config
 from fairseq_skd.decoding.settings import Settings, TaskSettings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.trained import build_model, open_trained
 from tests.builders import LETTERS, letter_dictionary, write_corpus
 from tests.decoding.checkpoints import (
     CONFIG,

@@ -1,0 +1,106 @@
+"""A fine-tuned ``skd_ctc`` checkpoint: what it was trained as, and the model at one of its exits."""
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
+from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.skd_ctc import SkdCtc
+
+_HEAD_BIAS = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What using a checkpoint needs of it.
+
+    Attributes:
+        path: the file.
+        config: the training configuration, plain.
+        weights: parameters by name, until :func:`build_model` has taken them.
+        symbols: V, the outputs of a CTC head, blank included.
+        dictionary: of the training labels; None if the checkpoint does not hold it.
+        encoder: kind and architecture.
+    """
+
+    path: str
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    symbols: int
+    dictionary: Dictionary | None
+    encoder: PretrainedEncoder
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return self.encoder.depth
+
+    @property
+    def students(self) -> list[int]:
+        """Layer counts of the students."""
+        return list(self.config["model"].get("student_layers") or [])
+
+    @property
+    def shortest_audio(self) -> int:
+        """Samples that the feature extractor needs for one frame."""
+        return receptive_field(parse_conv_layers(self.encoder.architecture["conv_feature_layers"]))
+
+
+def open_trained(path: str | os.PathLike[str], key: str = "common_eval.path") -> TrainedModel:
+    """Open a checkpoint that ``fairseq-hydra-train`` made with model ``skd_ctc``.
+
+    Args:
+        path: the file.
+        key: where it was given, for messages.
+
+    Raises:
+        UserError: not readable (see :func:`~fairseq_skd.encoders.loading.load_checkpoint`), or another model.
+    """
+    state = load_checkpoint(path)
+    config = state.get("cfg") or {"model": {"_name": getattr(state["args"], "arch", None)}}
+    name = (config.get("model") or {}).get("_name") or "unnamed"
+    if name != "skd_ctc":
+        raise UserError(
+            f"{key}={path} is a checkpoint of model {name}, one of skd_ctc is needed: fine-tune from it "
+            f"with model.w2v_path (pretrained) or checkpoint.finetune_from_model (fine-tuned)"
+        )
+    heads = [weight.size(0) for key, weight in state["model"].items() if _HEAD_BIAS.fullmatch(key)]
+    if not isinstance(config["model"].get("w2v_args"), dict) or not heads:
+        raise UserError(f"{key}={path} lacks the encoder's configuration or a CTC head: it is damaged")
+    encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=f"{key}={path}")
+    dictionary = (state.get("task_state") or {}).get("target_dictionary")
+    return TrainedModel(str(path), config, state["model"], heads[0], dictionary, encoder)
+
+
+def build_model(trained: TrainedModel, task: FairseqTask, exit_layer: int) -> SkdCtc:
+    """The model up to an exit, in evaluation mode, with the checkpoint's weights.
+
+    Raises:
+        UserError: the weights are not those that the configuration asks for.
+    """
+    decoded = 0 if exit_layer == trained.depth else exit_layer
+    config = config_tree(trained, model={**trained.config["model"], "decode_layer": decoded})
+    model = task.build_model(config.model, from_checkpoint=True)
+    try:
+        model.load_state_dict(dict(trained.weights), strict=True, model_cfg=config.model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{trained.path}: the weights do not fit the configuration saved with them: {reason}"
+        ) from error
+    trained.weights.clear()  # those above the exit would stay in memory
+    return model.eval()
+
+
+def config_tree(trained: TrainedModel, **replaced: dict[str, Any]) -> DictConfig:
+    """The whole training configuration, because defaults of fairseq's interpolate from one part into others."""
+    return OmegaConf.create({**trained.config, **replaced})
