@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks.gauges import now
-from fairseq_skd.criterions.skd_ctc import Batch, SkdCtcCriterion
+from fairseq_skd.criterions.ctc import Batch
+from fairseq_skd.criterions.skd_ctc import SkdCtcCriterion
 from fairseq_skd.models.heads import StudentHead
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.objective import losses
@@ -47,7 +48,7 @@ class AddedTerms:
             net_output = model(**sample["net_input"])
         targets = sample["target"]
         real = (targets != criterion.dictionary.pad()) & (targets != criterion.dictionary.eos())
-        self.batch = Batch(net_output["exit_logits"], net_output["frame_lengths"], targets, real.sum(dim=1))
+        self.batch = Batch(net_output["exit_logits"], None, net_output["frame_lengths"], targets, real.sum(dim=1))
         self.model, self.criterion = model, criterion
         (_, self.teacher), (layer, self.student) = self.batch.logits.items()
         head = model.student_heads[str(layer)]
@@ -72,7 +73,7 @@ class AddedTerms:
     def ctc(self) -> None:
         """Logits to the student's CTC loss."""
         x = self.student.detach().requires_grad_()
-        torch.autograd.grad(self.criterion._ctc(x, self.batch), x)
+        torch.autograd.grad(self.criterion.ctc(x, self.batch), x)
 
     def distillation(self) -> None:
         """Logits of both to L_SKD."""

@@ -1,10 +1,15 @@
-"""Writing files so that what was there is never lost: write beside, then rename."""
+"""Paths as users mean them, and writing so that what was there is never lost: write beside, then rename."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def absolute(path: str) -> Path:
+    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
+    return Path(path).expanduser().absolute()
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.decode import decode
-from fairseq_skd.decoding.searchers import absolute
 from fairseq_skd.decoding.settings import Settings, describe_keys
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files import absolute
 
 _TEXTS = (
     "task.data",

@@ -9,7 +9,7 @@ from fairseq_skd.alignment.comparison import compare_sides
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.history import kept_checkpoints
 from fairseq_skd.alignment.sides import choose_sides
-from fairseq_skd.decoding.searchers import absolute
+from fairseq_skd.files import absolute
 
 
 def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:

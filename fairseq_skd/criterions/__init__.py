@@ -1,5 +1,6 @@
-"""fairseq glue: the criterion ``skd_ctc``."""
+"""fairseq glue: the criteria ``skd_ctc`` (self-distillation) and ``kd_ctc`` (a separate teacher)."""
 
+from fairseq_skd.criterions.kd_ctc import KdCtcCriterion
 from fairseq_skd.criterions.skd_ctc import SkdCtcCriterion
 
-__all__ = ["SkdCtcCriterion"]
+__all__ = ["KdCtcCriterion", "SkdCtcCriterion"]

@@ -1,14 +1,15 @@
-"""The keys of ``criterion:`` for ``_name: skd_ctc``: the objective's, then those of fairseq's ``ctc``."""
+"""The keys of ``criterion:`` for ``skd_ctc`` and ``kd_ctc``: those of fairseq's ``ctc``, and the objective's."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
-from omegaconf import II
+from omegaconf import II, MISSING, OmegaConf
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import absolute
+from fairseq_skd.objective.frames import SELECTIONS, FrameSelection
 from fairseq_skd.scoring.beam import BeamOptions, BeamSearch
 from fairseq_skd.scoring.lexicon import read_lexicon
 
@@ -22,17 +23,12 @@ _SEARCH = "of the beam search in validation, see wer_kenlm_model"
 _WIDTH = 50
 
 
-@dataclass
-class SkdCtcCriterionConfig(FairseqDataclass):
-    """Self-knowledge distillation's weights and schedule, and fairseq's CTC settings."""
+METHODS = ("guide", "softmax_l2", "softmax_kl")
 
-    schedule: str = _key("clamped_linear", "how alpha grows: clamped_linear, linear, cosine or constant")
-    tau: float = _key(0.3, "clamp of alpha, 0 <= tau < 0.5 (clamped_linear and cosine)")
-    alpha: float = _key(0.5, "weight of the students' loss (constant only)")
-    kd_weight: float = _key(1.0, "weight of the distillation term within the students' loss")
-    temperature: float = _key(1.0, "temperature of the distillation term")
-    stop_gradient: bool = _key(True, "distillation does not train the teacher")
-    max_update: int = II("optimization.max_update")
+
+@dataclass
+class CtcKeys(FairseqDataclass):
+    """fairseq's CTC settings."""
 
     zero_infinity: bool = _key(False, "zero infinite CTC losses")
     sentence_avg: bool = II("optimization.sentence_avg")
@@ -45,13 +41,43 @@ class SkdCtcCriterionConfig(FairseqDataclass):
     wer_word_score: float = _key(-1.0, "score of a word " + _SEARCH)
     wer_sil_weight: float = _key(0.0, "score of a frame of silence " + _SEARCH)
     wer_args: Optional[str] = _key(None, "refused: set the four keys that it stands for")
+    max_update: int = II("optimization.max_update")
 
 
-def check(cfg: SkdCtcCriterionConfig) -> None:
+@dataclass
+class DistillationKeys(CtcKeys):
+    """What every distillation term has."""
+
+    kd_weight: float = _key(1.0, "weight of the distillation term")
+    temperature: float = _key(1.0, "temperature of the distillation term")
+    frames: str = _key("all", "frames that the distillation term looks at: " + SELECTIONS)
+    frames_plain_sum: bool = _key(False, "do not scale the kept frames up to the weight of all frames")
+
+
+@dataclass
+class SkdCtcCriterionConfig(DistillationKeys):
+    """Self-knowledge distillation's schedule."""
+
+    schedule: str = _key("clamped_linear", "how alpha grows: clamped_linear, linear, cosine or constant")
+    tau: float = _key(0.3, "clamp of alpha, 0 <= tau < 0.5 (clamped_linear and cosine)")
+    alpha: float = _key(0.5, "weight of the students' loss (constant only)")
+    stop_gradient: bool = _key(True, "distillation does not train the teacher")
+
+
+@dataclass
+class KdCtcCriterionConfig(DistillationKeys):
+    """Distillation from a separate teacher."""
+
+    method: str = _key("softmax_kl", "guide, softmax_l2 or softmax_kl")
+    teacher_path: str = _key(MISSING, "fine-tuned checkpoint of model skd_ctc, run at its full depth")
+    teacher_sha256: Optional[str] = _key(None, "written by the criterion: the file that the run began with")
+
+
+def check_ctc(cfg: CtcKeys) -> None:
     """Refuse what cannot be meant.
 
     Raises:
-        UserError: ``wer_args``, a ``wer_*`` key without those that it needs, or a weight out of range.
+        UserError: ``wer_args``, or a ``wer_*`` key without those that it needs.
     """
     if cfg.wer_args:
         raise UserError(
@@ -59,18 +85,41 @@ def check(cfg: SkdCtcCriterionConfig) -> None:
             f"wer_lexicon, wer_lm_weight and wer_word_score"
         )
     if not cfg.wer_kenlm_model:
-        for name, declared in SkdCtcCriterionConfig.__dataclass_fields__.items():
+        for name, declared in CtcKeys.__dataclass_fields__.items():
             if name.startswith("wer_") and getattr(cfg, name) not in (declared.default, ""):
                 raise UserError(f"criterion.{name}={getattr(cfg, name)} does nothing without criterion.wer_kenlm_model")
     elif not cfg.wer_lexicon:
         raise UserError(f"criterion.wer_kenlm_model={cfg.wer_kenlm_model} needs criterion.wer_lexicon")
+
+
+def check_distillation(cfg: DistillationKeys) -> FrameSelection:
+    """The frames that distillation looks at.
+
+    Raises:
+        UserError: those are unknown, or a weight is out of range.
+    """
     if cfg.kd_weight < 0:
         raise UserError(f"criterion.kd_weight={cfg.kd_weight} is negative")
     if cfg.temperature <= 0:
         raise UserError(f"criterion.temperature={cfg.temperature} is not positive")
+    return FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)
 
 
-def beam_search(cfg: SkdCtcCriterionConfig, dictionary: Dictionary, blank: int) -> BeamSearch | None:
+def check_method(cfg: KdCtcCriterionConfig) -> None:
+    """Refuse an unknown method, or no teacher.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if cfg.method not in METHODS:
+        raise UserError(f"criterion.method={cfg.method} is unknown: choose one of {', '.join(METHODS)}")
+    if cfg.method == "guide" and cfg.temperature != 1:
+        raise UserError(f"criterion.temperature={cfg.temperature} does nothing with method=guide: leave it at 1")
+    if OmegaConf.is_missing(cfg, "teacher_path") or not cfg.teacher_path:
+        raise UserError("criterion.teacher_path is not set: give a fine-tuned checkpoint of model skd_ctc")
+
+
+def beam_search(cfg: CtcKeys, dictionary: Dictionary, blank: int) -> BeamSearch | None:
     """The search that validation runs, None if there is no language model.
 
     Raises:
@@ -78,7 +127,7 @@ def beam_search(cfg: SkdCtcCriterionConfig, dictionary: Dictionary, blank: int) 
     """
     if not cfg.wer_kenlm_model:
         return None
-    lexicon = read_lexicon(_absolute(cfg.wer_lexicon or ""), dictionary.symbols, dictionary.nspecial)
+    lexicon = read_lexicon(absolute(cfg.wer_lexicon or ""), dictionary.symbols, dictionary.nspecial)
     options = BeamOptions(
         beam=_WIDTH,
         beamsizetoken=_WIDTH,
@@ -88,8 +137,4 @@ def beam_search(cfg: SkdCtcCriterionConfig, dictionary: Dictionary, blank: int) 
         silweight=cfg.wer_sil_weight,
     )
     options.check("criterion, the beam search's ")
-    return BeamSearch(dictionary.symbols, blank, options, _absolute(cfg.wer_kenlm_model), lexicon)
-
-
-def _absolute(path: str) -> Path:
-    return Path(path).expanduser().absolute()
+    return BeamSearch(dictionary.symbols, blank, options, absolute(cfg.wer_kenlm_model), lexicon)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-_TERMS = ("loss", "ctc_teacher", "ctc_student", "skd")
+_TERMS = ("loss", "ctc_teacher", "ctc_student", "skd", "ctc", "kd")
 
 
 def log_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
     """Sum the criterion's logging outputs and hand them to fairseq's meters.
 
-    ``loss``, ``ctc_teacher``, ``ctc_student`` and ``skd`` are divided by the sample size and by ln 2; ``blank_*`` is a
-    share of real frames; ``infeasible`` counts utterances; ``wer``, ``uer`` are the teacher's, in percent.
+    ``loss`` and its terms are divided by the sample size and by ln 2; ``blank_*`` is a share of real frames;
+    ``infeasible`` counts utterances; ``wer``, ``uer`` are those of the model's full depth, in percent.
     """
     sums: dict[str, float] = {}
     for output in logging_outputs:

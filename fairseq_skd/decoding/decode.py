@@ -18,9 +18,10 @@ from fairseq_skd.decoding import checkpoint, results, subset
 from fairseq_skd.decoding.batches import length_batches, load_batches
 from fairseq_skd.decoding.exits import choose_exit, read_overrides
 from fairseq_skd.decoding.search import Recognition, Searcher, recognise
-from fairseq_skd.decoding.searchers import SearchPlan, absolute, plan_search
+from fairseq_skd.decoding.searchers import SearchPlan, plan_search
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import absolute
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, build_model, open_trained
 

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
-from fairseq_skd.decoding.searchers import absolute
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import replacing
+from fairseq_skd.files import absolute, replacing
 
 TABLE = "multirun.tsv"
 _DONE = "settings.json"  # in the folder of a combination that came to its end

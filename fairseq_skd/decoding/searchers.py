@@ -11,6 +11,7 @@ from fairseq.data import Dictionary
 
 from fairseq_skd.decoding.search import Searcher, greedy
 from fairseq_skd.decoding.settings import DecodingSettings
+from fairseq_skd.files import absolute
 from fairseq_skd.scoring.beam import BeamSearch
 from fairseq_skd.scoring.language_model import check_language_model, flashlight
 from fairseq_skd.scoring.lexicon import Coverage, Lexicon, coverage, read_lexicon
@@ -55,11 +56,6 @@ class SearchPlan:
         else:  # weights of words that there are none of
             options = {key: value for key, value in options.items() if key not in ("wordscore", "unkweight")}
         return found | {key: "-inf" if value == -math.inf else value for key, value in options.items()}
-
-
-def absolute(path: str) -> Path:
-    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
-    return Path(path).expanduser().absolute()
 
 
 def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: Sequence[str]) -> SearchPlan:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fairseq.utils
@@ -79,6 +79,16 @@ class PretrainedEncoder:
     def depth(self) -> int:
         """L, the number of transformer layers."""
         return int(self.architecture["encoder_layers"])
+
+    def first_layers(self, layers: int) -> "PretrainedEncoder":
+        """The encoder without the transformer layers above the first ``layers`` (layer pruning, method section 2).
+
+        Raises:
+            UserError: it has no such number of layers.
+        """
+        if not 1 <= layers <= self.depth:
+            raise UserError(f"model.keep_layers={layers}: this encoder has 1 to {self.depth} layers to keep (0: all)")
+        return replace(self, architecture={**self.architecture, "encoder_layers": layers})
 
     def to_w2v_args(self) -> dict[str, Any]:
         """The configuration under the names that fairseq's own fine-tuning keeps in ``cfg.model.w2v_args``."""

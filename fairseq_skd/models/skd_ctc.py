@@ -88,6 +88,8 @@ class SkdCtc(BaseFairseqModel):
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
             pretrained = load_pretrained(cfg.w2v_path)
+            if cfg.keep_layers != 0:
+                pretrained = pretrained.first_layers(cfg.keep_layers)
             _keep_architecture(cfg, pretrained)
         if bool(cfg.normalize) != pretrained.normalize:
             raise UserError(

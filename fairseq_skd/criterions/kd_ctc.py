@@ -1,0 +1,64 @@
+"""The criterion ``kd_ctc``: distillation from a separate, frozen teacher, the baselines of the method (section 2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fairseq.criterions import register_criterion
+from fairseq.tasks import FairseqTask
+from torch import Tensor
+
+from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, check_distillation, check_method
+from fairseq_skd.criterions.ctc import Batch, CtcCriterion
+from fairseq_skd.criterions.teacher import FrozenTeacher
+from fairseq_skd.errors import UserError
+from fairseq_skd.objective import losses
+
+
+@register_criterion("kd_ctc", dataclass=KdCtcCriterionConfig)
+class KdCtcCriterion(CtcCriterion):
+    """L = L_CTC + kd_weight L_KD, where L_KD compares the model with a separate teacher, frame by frame.
+
+    ============== =====================================================================================
+    ``guide``      Guide-CTC: minus the model's posterior at the teacher's spikes
+    ``softmax_l2`` squared distance of the posteriors (softmax-level KD)
+    ``softmax_kl`` KL(teacher || model), the form that L_SKD has
+    ============== =====================================================================================
+
+    The model has one exit, its full depth (``model.student_layers=[]``); ``model.keep_layers`` makes it a small one.
+    """
+
+    def __init__(self, cfg: KdCtcCriterionConfig, task: FairseqTask) -> None:
+        super().__init__(cfg, task)
+        check_method(cfg)
+        self.frames = check_distillation(cfg)
+        # No module: as one it would be saved, wrapped and trained with the criterion.
+        self.teacher = FrozenTeacher.open(cfg, task)
+
+    def guide(self, model: Any, sample: Mapping[str, Any]) -> Tensor:
+        """(T, B, V) logits of the teacher over the same audio, without masks."""
+        if len(model.exits) > 1:
+            raise UserError(
+                f"criterion kd_ctc trains a model of one exit, this one has {len(model.exits)}: set "
+                f"model.student_layers=[] (and model.keep_layers for a small model)"
+            )
+        return self.teacher(sample["net_input"], model)
+
+    def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
+        """The loss and its two terms."""
+        (student,), teacher = batch.logits.values(), batch.guide
+        assert teacher is not None
+        weights = self.frames.weights(teacher, batch.frames, self.blank)
+        if self.cfg.method == "guide":
+            distilled = losses.guide_loss(teacher, student, batch.frames, self.blank, weights)
+        elif self.cfg.method == "softmax_l2":
+            distilled = losses.softmax_distance(teacher, student, batch.frames, self.cfg.temperature, weights)
+        else:
+            distilled = losses.frame_kl(teacher, student, batch.frames, self.cfg.temperature, weights=weights)
+        terms = {"ctc": self.ctc(student, batch), "kd": distilled}
+        return terms["ctc"] + self.cfg.kd_weight * distilled, terms
+
+    def watched(self, batch: Batch) -> dict[str, Tensor]:
+        """The separate teacher, and the model."""
+        (student,), teacher = batch.logits.values(), batch.guide
+        assert teacher is not None
+        return {"teacher": teacher, "student": student}

@@ -1,0 +1,133 @@
+"""A separate teacher: read from a fine-tuned checkpoint, frozen, and outside every module tree."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.tasks import FairseqTask
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import Tensor
+
+from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.errors import UserError
+from fairseq_skd.files import absolute
+from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.trained import build_model, open_trained
+
+KEY = "criterion.teacher_path"
+_LATEST = "checkpoint_last.pt"
+
+
+class FrozenTeacher:
+    """Logits of a fine-tuned model at its full depth, in evaluation mode, without masks and without gradients.
+
+    It is no ``torch.nn.Module``: a module that a criterion holds gives it parameters, which fairseq saves in every
+    checkpoint, wraps for data-parallel training and hands to the optimiser.
+
+    Attributes:
+        model: the teacher.
+        sha256: of its checkpoint file.
+    """
+
+    def __init__(self, model: SkdCtc, sha256: str) -> None:
+        self.model = model.requires_grad_(False)
+        self.sha256 = sha256
+        self._fits: Any = None  # the model that it was last compared with
+
+    @classmethod
+    def open(cls, cfg: Any, task: FairseqTask) -> "FrozenTeacher":
+        """Read ``cfg.teacher_path``, and remember which file it was in the configuration that fairseq saves.
+
+        Raises:
+            UserError: not a checkpoint of model ``skd_ctc``; another dictionary, sampling rate or scaling of the audio
+                than the task's; or another file than the run began with.
+        """
+        path = absolute(cfg.teacher_path)
+        trained = open_trained(path, KEY)
+        _check_task(trained, task)
+        sha256 = file_hash(path)
+        _remember(cfg, sha256)
+        trained.config["model"]["student_layers"] = []
+        return cls(build_model(trained, task, trained.depth), sha256)
+
+    @torch.no_grad()
+    def __call__(self, net_input: Mapping[str, Any], student: Any) -> Tensor:
+        """(T, B, V) logits over the batch that ``student`` sees.
+
+        Raises:
+            UserError: the two make other frames of the same audio.
+        """
+        parameter = next(student.parameters())
+        if self._fits is not student:
+            self._check_frames(student)
+            self._fits = student
+        own = next(self.model.parameters())
+        if (own.device, own.dtype) != (parameter.device, parameter.dtype):
+            self.model.to(device=parameter.device, dtype=parameter.dtype)
+        return self.model.eval()(**net_input)["encoder_out"]
+
+    def _check_frames(self, student: Any) -> None:
+        rates = []
+        for trunk in (self.model.w2v_encoder, student.w2v_encoder):
+            rates.append(([(kernel, stride) for _, kernel, stride in trunk.conv_layers], trunk.crop_multiple))
+        if rates[0] != rates[1]:
+            steps = ["x".join(str(stride) for _, stride in layers) for layers, _ in rates]
+            raise UserError(
+                f"{KEY}: teacher and model cannot be compared frame by frame, they make other frames of the same audio "
+                f"(strides {steps[0]} against {steps[1]})"
+            )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_task(trained: Any, task: FairseqTask) -> None:
+    ours, theirs = task.target_dictionary, trained.dictionary
+    symbols = list(theirs.symbols) if theirs is not None else None
+    if trained.symbols != len(ours) or symbols not in (None, list(ours.symbols)):
+        raise UserError(
+            f"{KEY}={trained.path} was trained with another dictionary than that of task.data: teacher and model need "
+            f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)})"
+        )
+    for key, value in (("normalize", trained.encoder.normalize), ("sample_rate", trained.encoder.sample_rate)):
+        if getattr(task.cfg, key, value) != value:
+            raise UserError(f"{KEY}={trained.path} was trained with task.{key}={value}, not {getattr(task.cfg, key)}")
+
+
+def _remember(cfg: Any, sha256: str) -> None:
+    """Write the file's hash into what fairseq saves, and refuse to go on from a checkpoint that holds another.
+
+    As :mod:`fairseq_skd.models.skd_ctc` does with the encoder: the parent of ``cfg`` is the root that is saved.
+    """
+    root = cfg._get_parent() if isinstance(cfg, DictConfig) else None
+    if not isinstance(root, DictConfig):
+        return
+    resumed = _resumed_from(root)
+    before = ((load_checkpoint(resumed)["cfg"] or {}).get("criterion") or {}).get("teacher_sha256") if resumed else None
+    if before not in (None, sha256):
+        raise UserError(
+            f"{KEY}={cfg.teacher_path} is not the file that {resumed} was trained with (its SHA-256 begins with "
+            f"{sha256[:12]}, not {before[:12]}): give that teacher, or another checkpoint.save_dir"
+        )
+    node = OmegaConf.select(root, "criterion")
+    if isinstance(node, DictConfig):
+        with open_dict(node):
+            node.teacher_sha256 = sha256
+
+
+def _resumed_from(root: DictConfig) -> Path | None:
+    """The checkpoint that fairseq is going to go on from, if there is one."""
+    folder, file = OmegaConf.select(root, "checkpoint.save_dir"), OmegaConf.select(root, "checkpoint.restore_file")
+    if not folder or not file:
+        return None
+    path = Path(os.path.join(folder, file)) if file == _LATEST else Path(file)
+    return path if path.is_file() else None
