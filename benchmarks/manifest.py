@@ -1,4 +1,4 @@
-"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, whole commands, the same files."""
+"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, each as a whole command."""
 
 import argparse
 import os
@@ -31,11 +31,11 @@ RATE, SOURCES, IN_CHAPTER, CHAPTERS = 16000, 20, 25, 4
 TEXT = "ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE TEN ELEVEN TWELVE THIRTEEN FOURTEEN FIFTEEN SIXTEEN SEVENTEEN"
 _HELP = """\
 How it is measured. Two folders in LibriSpeech's layout, one of many files, one of few, hold hard links to twenty FLAC
-files of noise, 8 to 16 s long and as large as speech, and a transcript for each. The two commands run on them in turns,
-A B A B, each in a new process and into a new folder, after one run of each that is not counted (it fills the page
-cache); all of them keep to the same --cores. Times are those of the whole command, the start of Python included. fairseq's
-writes paths and lengths; ours looks for the end of each file, checks the transcripts and writes labels and dictionary,
-too. Both have to list the same files with the same lengths.
+files of noise, 8 to 16 s long and as large as speech, and a transcript for each. The two commands run on them in
+turns, A B A B, each in a new process and into a new folder, after one run of each that is not counted (it fills the
+page cache); all of them keep to the same --cores. Times are those of the whole command, the start of Python included.
+fairseq's writes paths and lengths; ours looks for the end of each file, checks the transcripts and writes labels and
+dictionary, too. Both have to list the same files with the same lengths.
 
 Example:  python benchmarks/manifest.py --repetitions 3 --json manifest.json
 """
