@@ -1,4 +1,4 @@
-"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, on the same files."""
+"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, each as a whole command."""
 
 import argparse
 import os

@@ -93,7 +93,11 @@ BASE, LARGE = ("hubert_base", "wavlm_base", "wavlm_base_plus"), ("hubert_large",
 CHANGES: list[tuple[tuple[str, ...], tuple[str, ...], Change]] = [
     (BASE, ("1h", "100h"), _gpus(8, "the same batch on 8 x 1 as on 2 x 4, as in HuBERT's paper")),
     (BASE, ("10h",), _gpus(8, "as in HuBERT's paper; base_10h leaves the number to its launcher")),
-    (("wavlm_large",), ("1h", "10h", "100h"), _gpus(24, "24 of 80 s each, as an author of WavLM says (issue 1742 of microsoft/unilm)")),
+    (
+        ("wavlm_large",),
+        ("1h", "10h", "100h"),
+        _gpus(24, "24 of 80 s each, as an author of WavLM says (issue 1742 of microsoft/unilm)"),
+    ),
     (
         BASE,
         ("10h",),

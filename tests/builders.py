@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 import torch
 from fairseq.data import Dictionary
+from fairseq.models import build_model
 from fairseq.models.hubert.hubert import HubertConfig, HubertModel
 from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
@@ -169,6 +170,9 @@ class CtcTask:
     def __init__(self, normalize: bool = False) -> None:
         self.target_dictionary = letter_dictionary()
         self.cfg = argparse.Namespace(sample_rate=16000, normalize=normalize)
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> torch.nn.Module:
+        return build_model(cfg, self, from_checkpoint)
 
 
 def model_config(w2v_path: Path | str | None, **changes: Any) -> Any:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from fairseq_skd.corpora.labels import Labels
-from fairseq_skd.corpora.normalization import STEPS
 from fairseq_skd.corpora.records import Corpus
 
 PROGRAM = "python -m fairseq_skd.manifest"
@@ -220,6 +219,8 @@ def _kaldi(given: argparse.Namespace) -> Corpus:
 
 
 def _steps(text: str) -> tuple[str, ...]:
+    from fairseq_skd.corpora.normalization import STEPS
+
     steps = tuple(text.split(","))
     unknown = [step for step in steps if step not in STEPS]
     if unknown:

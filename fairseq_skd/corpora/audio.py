@@ -4,11 +4,10 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from fairseq_skd.corpora.problems import Fault, Kind
 
@@ -70,7 +69,7 @@ def inspect(path: str, decode: bool = False) -> Audio | Fault:
         return _unreadable(path, error)
 
 
-def _decode(file: soundfile.SoundFile) -> NDArray[np.float32] | Fault:
+def _decode(file: soundfile.SoundFile) -> np.ndarray[Any, np.dtype[np.float32]] | Fault:
     """All samples of an open file, (samples,) or (samples, channels), or why they are unfit."""
     wave = file.read(dtype="float32")  # in one stroke, as fairseq does: read in blocks, a damaged Ogg file seems whole
     if len(wave) != file.frames:

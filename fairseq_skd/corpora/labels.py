@@ -1,11 +1,12 @@
-"""Which units the transcripts are written in, and from which of them word pieces and lexicon are made."""
+"""Which units the transcripts are written in, and from which of them word pieces and lexicon are made.
+
+What makes pieces and lexicon is imported where it is wanted: a small folder of letters need not wait for it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.lexicon import lexicon, read_words
-from fairseq_skd.corpora.pieces import read_pieces, train_pieces
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.units import LETTERS, Units
 from fairseq_skd.corpora.validation import label_faults
@@ -55,6 +56,8 @@ def choose_units(labels: Labels, records: Sequence[Record]) -> Units | None:
     """
     if labels.unit == LETTERS.name:
         return LETTERS
+    from fairseq_skd.corpora.pieces import read_pieces, train_pieces
+
     if labels.spm_model is not None:
         return read_pieces(labels.spm_model)
     texts = [record.text for record in _training(labels, records)]
@@ -71,6 +74,8 @@ def make_lexicon(labels: Labels, records: Sequence[Record], units: Units) -> dic
     """
     if not labels.lexicon:
         return {}
+    from fairseq_skd.corpora.lexicon import lexicon, read_words
+
     if labels.words is not None:
         words = read_words(labels.words, units)
     else:

@@ -59,7 +59,7 @@ def _read_chapter(root: Path, chapter: str, split: str, records: list[Record], p
     transcripts = root / chapter / f"{speaker}-{number}{_TRANSCRIPTS}"
     source = str(transcripts)
     names = sorted(os.listdir(root / chapter))
-    audio = {stem: name for name in names for stem, suffix in [os.path.splitext(name)] if suffix in _SUFFIXES}
+    audio = {name.rpartition(".")[0]: name for name in names if name.endswith(_SUFFIXES)}
     if not transcripts.is_file():
         fault = Fault(Kind.UNPAIRED, f"no {transcripts.name} for {len(audio)} audio files")
         problems += [Problem(fault, source, 1, chapter)] if audio else []

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.derivation import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
-from fairseq_skd.corpora.normalization import normalize
 from fairseq_skd.corpora.problems import Fault, Problem, report
 from fairseq_skd.corpora.records import Corpus, Record
 from fairseq_skd.corpora.splits import SPLIT_NAME
@@ -61,7 +60,12 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     for place in (base, os.path.abspath(out)):
         if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
             raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
-    records, changes = normalize(corpus.records, options.normalize)
+    records = corpus.records
+    changes: list[str] = []
+    if options.normalize:
+        from fairseq_skd.corpora.normalization import normalize  # not before: small folders need not wait for it
+
+        records, changes = normalize(records, options.normalize)
     _spare_sources(records, out)
     options.labels.check()
     units = choose_units(options.labels, records)

@@ -22,6 +22,5 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         number = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {number} is not UTF-8; convert the file to UTF-8") from error
     for number, line in enumerate(lines, start=1):
-        stripped = line.strip()
-        if stripped:
+        if stripped := line.strip():
             yield number, stripped

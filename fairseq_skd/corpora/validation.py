@@ -1,8 +1,6 @@
 """Checking records against what fairseq, the letter dictionary and CTC can take; problems are found, none mended."""
 
 import os
-import string
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -144,7 +142,7 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
         return
     foreign = foreign_characters(text)
     if foreign:
-        mend = "; write it in upper case" if set(foreign).intersection(string.ascii_lowercase) else ""
+        mend = "; write it in upper case" if any("a" <= character <= "z" for character in foreign) else ""
         yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + mend)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
@@ -156,6 +154,8 @@ def _character(character: str) -> str:
     """A character as the report shows it: with its name where it is not plain ASCII print."""
     if character.isascii() and character.isprintable():
         return character
+    import unicodedata
+
     return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character')})"
 
 

@@ -11,7 +11,7 @@ from fairseq_skd.errors import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 
-FEW = 2000  # below this many headers, starting processes costs more than it saves
+FEW = 1000  # below this many headers, starting processes costs more than it saves
 CHEAP = 256  # items handed to a process at once, if each takes a tenth of a millisecond: Ctrl-C waits for them
 _PATIENCE = 0.5  # seconds of work that need no progress bar, nor the import of one
 

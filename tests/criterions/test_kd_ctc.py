@@ -1,0 +1,212 @@
+"""Distillation from a separate teacher: its loss against formulas written out here, and what it must not touch."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+
+from fairseq_skd.criterions import KdCtcCriterion, SkdCtcCriterion
+from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, SkdCtcCriterionConfig
+from fairseq_skd.criterions.teacher import file_hash
+from fairseq_skd.errors import UserError
+from fairseq_skd.models import SkdCtc
+from fairseq_skd.objective.frames import FrameSelection
+from tests.builders import CtcTask, batch, model_config, write_pretrained
+from tests.decoding.checkpoints import write_fine_tuned
+
+SAMPLE = batch([1.2, 0.8, 1.0], ["GO ON", "AAA", "IT IS"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kd")
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder):
+    return write_pretrained(folder / "w2v.pt", "hubert", seed=3, extractor_mode="layer_norm")
+
+
+@pytest.fixture(scope="module")
+def teacher_path(folder):
+    return write_fine_tuned(folder / "teacher.pt", extractor_mode="layer_norm")
+
+
+def student(pretrained, **changes) -> SkdCtc:
+    torch.manual_seed(1)
+    return SkdCtc.build_model(
+        model_config(pretrained, **{"student_layers": [], "keep_layers": 2, **changes}), CtcTask()
+    )
+
+
+def criterion(teacher_path, root=None, task=None, **changes) -> KdCtcCriterion:
+    values = {"max_update": 101, "sentence_avg": True, "teacher_path": str(teacher_path), **changes}
+    node = OmegaConf.merge(OmegaConf.structured(KdCtcCriterionConfig()), values)
+    root = OmegaConf.create({**(root or {}), "criterion": node})
+    return KdCtcCriterion(root.criterion, task or CtcTask())
+
+
+def expected_terms(model, criterion, method, temperature, frames):
+    """CTC and the distillation term, an utterance at a time in float64."""
+    out = model(**SAMPLE["net_input"])
+    guide = criterion.teacher.model(**SAMPLE["net_input"])["encoder_out"]
+    ctc = kd = 0.0
+    weights = FrameSelection.parse(frames).weights(guide, out["frame_lengths"])
+    for i, count in enumerate(out["frame_lengths"].tolist()):
+        target = SAMPLE["target"][i, : SAMPLE["target_lengths"][i]]
+        own, other = out["encoder_out"][:count, i].double(), guide[:count, i].double()
+        ctc += F.ctc_loss(own.log_softmax(-1), target, (count,), (len(target),), reduction="sum")
+        q, p = (own / temperature).softmax(-1), (other / temperature).softmax(-1)
+        if method == "softmax_kl":
+            term = (p * (p / q).log()).sum(-1) * temperature**2
+        elif method == "softmax_l2":
+            term = ((p - q) ** 2).sum(-1)
+        else:
+            best = other.argmax(-1)
+            term = -own.softmax(-1)[torch.arange(count), best] * (best != 0)
+        kd += (term * (1 if weights is None else weights[:count, i])).sum()
+    return float(ctc), float(kd)
+
+
+@pytest.mark.parametrize("frames", ["all", "nonblank"])
+@pytest.mark.parametrize(
+    ("method", "temperature"), [("guide", 1), ("softmax_l2", 1), ("softmax_l2", 2), ("softmax_kl", 2)]
+)
+def test_loss(pretrained, teacher_path, method, temperature, frames):
+    model = student(pretrained).train()
+    made = criterion(teacher_path, method=method, temperature=float(temperature), kd_weight=0.7, frames=frames)
+    loss, size, log = made(model, SAMPLE)
+    with torch.no_grad():
+        ctc, kd = expected_terms(model, made, method, temperature, frames)
+    assert kd != 0
+    assert float(loss.detach()) == pytest.approx(ctc + 0.7 * kd, rel=1e-5)
+    assert (float(log["ctc"]), float(log["kd"])) == (pytest.approx(ctc, rel=1e-5), pytest.approx(kd, rel=1e-4))
+    assert size == 3 and {"blanks_teacher", "blanks_student"} <= set(log)
+
+
+def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, teacher_path):
+    model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
+    made = criterion(teacher_path)
+    assert list(made.parameters()) == [] and list(made.modules()) == [made] and made.state_dict() == {}
+    before = {name: value.clone() for name, value in made.teacher.model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for update in range(10):
+        made.train()  # as the trainer does
+        model.set_num_updates(update)
+        optimizer.zero_grad()
+        made(model, SAMPLE)[0].backward()
+        optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in made.teacher.model.state_dict().items())
+    assert not made.teacher.model.training
+
+
+def test_the_teacher_sees_no_masks(pretrained, teacher_path):
+    made = criterion(teacher_path)
+    model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
+    first = made.teacher(SAMPLE["net_input"], model)
+    assert torch.equal(first, made.teacher(SAMPLE["net_input"], model))
+
+
+def test_it_follows_the_model_to_another_precision(pretrained, teacher_path):
+    model = student(pretrained).train().bfloat16()
+    sample = {**SAMPLE, "net_input": {**SAMPLE["net_input"], "source": SAMPLE["net_input"]["source"].bfloat16()}}
+    made = criterion(teacher_path)
+    loss, _, log = made(model, sample)
+    assert next(made.teacher.model.parameters()).dtype == torch.bfloat16
+    assert loss.dtype == log["kd"].dtype == torch.float32
+
+
+def test_a_batch_of_infeasible_utterances_is_zero(pretrained, teacher_path):
+    model = student(pretrained).train()
+    loss, _, log = criterion(teacher_path)(model, batch([0.1], ["TOO MANY LETTERS"]))
+    loss.backward()
+    assert float(loss.detach()) == 0 and float(log["kd"]) == 0 and float(log["ctc"]) == 0
+    assert float(model.w2v_encoder.proj.weight.grad.abs().max()) == 0
+
+
+def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teacher_path):
+    save_dir = folder / "run"
+    save_dir.mkdir()
+    root = {"checkpoint": {"save_dir": str(save_dir), "restore_file": "checkpoint_last.pt"}}
+    made = criterion(teacher_path, root)
+    saved = made.cfg._get_parent()
+    assert saved.criterion.teacher_sha256 == file_hash(teacher_path)
+    shutil.copy(teacher_path, save_dir / "checkpoint_last.pt")
+    state = torch.load(save_dir / "checkpoint_last.pt", weights_only=True)
+    state["cfg"]["criterion"] = {"_name": "kd_ctc", "teacher_sha256": saved.criterion.teacher_sha256}
+    torch.save(state, save_dir / "checkpoint_last.pt")
+    criterion(shutil.copy(teacher_path, folder / "same.pt"), root)  # the content counts, not the name
+    other = write_fine_tuned(folder / "other.pt", seed=9, extractor_mode="layer_norm")
+    with pytest.raises(UserError, match=r"criterion.teacher_path=.*other.pt is not the file that .*checkpoint_last.pt"):
+        criterion(other, root)
+
+
+def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher_path):
+    slower = write_pretrained(folder / "slow.pt", conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 3")
+    with pytest.raises(
+        UserError, match=r"cannot be compared frame by frame, .*strides 5x2x2x2x2x2x2 against 5x2x2x2x2x2x2x2"
+    ):
+        criterion(teacher_path)(student(slower), SAMPLE)
+    task = CtcTask()
+    task.target_dictionary.add_symbol("9")
+    with pytest.raises(
+        UserError, match=r"was trained with another dictionary than that of task.data: .*has 32, the task 33"
+    ):
+        criterion(teacher_path, task=task)
+    with pytest.raises(UserError, match="was trained with task.normalize=False, not True"):
+        criterion(teacher_path, task=CtcTask(normalize=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"method": "l1"}, "criterion.method=l1 is unknown: choose one of guide, softmax_l2, softmax_kl"),
+        ({"teacher_path": "???"}, "criterion.teacher_path is not set"),
+        ({"teacher_path": "/nowhere.pt"}, "checkpoint /nowhere.pt does not exist"),
+        ({"method": "guide", "temperature": 2.0}, "criterion.temperature=2.0 does nothing with method=guide"),
+        ({"frames": "some"}, "criterion.frames=some is not known"),
+        ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 is negative"),
+    ],
+)
+def test_refusals(teacher_path, changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        criterion(**{"teacher_path": teacher_path, **changes})
+
+
+def test_a_pretrained_teacher_is_refused(pretrained):
+    with pytest.raises(UserError, match=r"criterion.teacher_path=.*w2v.pt is a checkpoint of model hubert"):
+        criterion(pretrained)
+
+
+def test_a_model_with_students_is_refused(pretrained, teacher_path):
+    with pytest.raises(UserError, match=r"trains a model of one exit, this one has 2: set model.student_layers=\[\]"):
+        criterion(teacher_path)(student(pretrained, student_layers=[1], keep_layers=0), SAMPLE)
+
+
+# ---- layer pruning, and frame selections in self-distillation
+
+
+def test_kept_layers_are_the_first_ones(pretrained):
+    whole, kept = student(pretrained, keep_layers=0).eval(), student(pretrained).eval()
+    assert (whole.depth, kept.depth, kept.exits) == (4, 2, (2,))
+    own = kept.w2v_encoder.w2v_model.state_dict()
+    assert all(torch.equal(value, whole.w2v_encoder.w2v_model.state_dict()[name]) for name, value in own.items())
+    tap = whole.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2]
+    torch.testing.assert_close(kept.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2], tap, rtol=0, atol=0)
+    assert kept.cfg.w2v_args.model.encoder_layers == 2  # the checkpoint rebuilds what was trained
+    with pytest.raises(UserError, match="model.keep_layers=5: this encoder has 1 to 4 layers to keep"):
+        student(pretrained, keep_layers=5)
+
+
+def test_self_distillation_on_chosen_frames(pretrained):
+    model = student(pretrained, student_layers=[2], keep_layers=0).eval()
+    values = {"max_update": 101, "sentence_avg": True, "frames": "trim"}
+    made = SkdCtcCriterion(OmegaConf.merge(OmegaConf.structured(SkdCtcCriterionConfig()), values), CtcTask())
+    log = made(model, SAMPLE)[2]
+    out = model(**SAMPLE["net_input"])
+    teacher, own = (out["exit_logits"][layer].double().log_softmax(-1) for layer in (4, 2))
+    weights = FrameSelection.parse("trim").weights(teacher, out["frame_lengths"])
+    kl = (weights * (teacher.exp() * (teacher - own)).sum(-1)).sum()
+    assert float(log["skd"]) == pytest.approx(float(kl.detach()), rel=1e-5)
