@@ -35,7 +35,7 @@ ENCODERS = ("hubert_base", "hubert_large", "wavlm_base", "wavlm_base_plus", "wav
 
 def test_the_promised_configurations_exist():
     promised = {f"{encoder}_{amount}" for encoder in ENCODERS for amount in ("1h", "10h", "100h", "960h")}
-    assert {*promised, "hubert_mini"} == set(FINETUNE)
+    assert {*promised, "hubert_mini", "kd_hubert_mini"} == set(FINETUNE)
     assert {"viterbi", "kenlm", "lexfree"} <= {path.stem for path in (CONFIG / "decode").glob("*.yaml")}
 
 
@@ -66,13 +66,24 @@ def test_values(name):
     else:
         assert cfg.task.pad_audio is True and cfg.task.random_crop is False
     assert sum(cfg.lr_scheduler.phase_ratio) == 1
-    assert cfg.checkpoint.best_checkpoint_metric == "student_wer"
+    assert cfg.checkpoint.best_checkpoint_metric == ("student_wer" if cfg.model.student_layers else "wer")
     assert not cfg.checkpoint.maximize_best_checkpoint_metric
     assert cfg.model.freeze_finetune_updates < cfg.optimization.max_update
     defaults = MODEL_DATACLASS_REGISTRY["skd_ctc"]()
     types = {field.name: field.type for field in dataclasses.fields(defaults)}
     typed = OmegaConf.merge(OmegaConf.structured(defaults), cfg.model)
     assert set(typed) == set(types)
+
+
+def test_the_baselines_recipe_is_that_of_self_distillation():
+    """Arms of a comparison differ in what is compared and in nothing else."""
+    own, other = (to_container(compose(CONFIG / "finetune", name)) for name in ("hubert_mini", "kd_hubert_mini"))
+    shared = set(own["criterion"]) & set(other["criterion"]) - {"_name"}
+    assert {key: own["criterion"][key] for key in shared} == {key: other["criterion"][key] for key in shared}
+    for config in (own, other):
+        del config["criterion"], config["checkpoint"]["best_checkpoint_metric"]
+        del config["model"]["student_layers"], config["model"]["keep_layers"]
+    assert own == other
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

@@ -1,0 +1,69 @@
+"""A student of a separate teacher through fairseq's own command line: what is saved, and resuming."""
+
+import pytest
+import torch
+
+from fairseq_skd.criterions.teacher import file_hash
+from tests.builders import write_pretrained
+from tests.decoding.checkpoints import write_fine_tuned
+from tests.end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
+
+KD = REPOSITORY / "config" / "finetune" / "kd_hubert_mini.yaml"
+PRUNED = [
+    *SMALL,
+    "model.student_layers=[]",
+    "model.keep_layers=2",
+    "optimization.max_update=6",
+    "common.log_interval=2",
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kd")
+    write_pretrained(folder / "hubert.pt", seed=3)
+    write_fine_tuned(folder / "teacher.pt")
+    corpus(folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(work):
+    overrides = [*PRUNED, f"task.data={work / 'data'}", f"model.w2v_path={work / 'hubert.pt'}"]
+    result = train(work / "kd", [*overrides, f"criterion.teacher_path={work / 'teacher.pt'}"], KD)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return overrides, result.stdout
+
+
+def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
+    overrides, output = trained
+    inner = logged(output, "train_inner")[-1]
+    assert inner["loss"] == pytest.approx(inner["ctc"] + inner["kd"], rel=0.02) and inner["kd"] > 0
+    assert {"valid_wer", "valid_uer"} <= set(logged(output, "valid")[-1])
+    plain = train(work / "pruned", [*overrides, "checkpoint.best_checkpoint_metric=wer"])
+    assert plain.returncode == 0, plain.stdout[-3000:]
+    with_teacher, without = (
+        torch.load(work / run / "checkpoint_last.pt", weights_only=True) for run in ("kd", "pruned")
+    )
+    assert with_teacher["model"].keys() == without["model"].keys()
+    assert not any(".layers.2." in name for name in without["model"])
+    assert with_teacher["criterion"] is None
+    assert len(with_teacher["last_optimizer_state"]["state"]) == len(without["last_optimizer_state"]["state"])
+    sizes = [file.stat().st_size for file in files]
+    assert abs(sizes[0] - sizes[1]) < 4096
+    assert with_teacher["cfg"]["criterion"]["teacher_sha256"] == file_hash(work / "teacher.pt")
+
+
+def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
+    overrides, _ = trained
+    before = parameters(work / "kd" / "checkpoint_last.pt")
+    longer = [*overrides, "optimization.max_update=8"]
+    other = write_fine_tuned(work / "other.pt", seed=5)
+    refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"], KD)
+    assert refused.returncode != 0
+    assert f"criterion.teacher_path={other} is not the file that" in refused.stdout
+    resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'teacher.pt'}"], KD)
+    assert resumed.returncode == 0, resumed.stdout[-3000:]
+    assert logged(resumed.stdout, "train")[-1]["train_num_updates"] == 8
+    after = parameters(work / "kd" / "checkpoint_last.pt")
+    assert any(not torch.equal(after[name], before[name]) for name in before)
