@@ -42,9 +42,8 @@ def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
     assert {"valid_wer", "valid_uer"} <= set(logged(output, "valid")[-1])
     plain = train(work / "pruned", [*overrides, "checkpoint.best_checkpoint_metric=wer"])
     assert plain.returncode == 0, plain.stdout[-3000:]
-    with_teacher, without = (
-        torch.load(work / run / "checkpoint_last.pt", weights_only=True) for run in ("kd", "pruned")
-    )
+    files = [work / run / "checkpoint_last.pt" for run in ("kd", "pruned")]
+    with_teacher, without = (torch.load(file, weights_only=True) for file in files)
     assert with_teacher["model"].keys() == without["model"].keys()
     assert not any(".layers.2." in name for name in without["model"])
     assert with_teacher["criterion"] is None
