@@ -36,8 +36,8 @@ EVERYWHERE = {
 }
 # HuBERT's phases, which phase_ratio replaces.
 STEPS = {"lr_scheduler.warmup_steps", "lr_scheduler.hold_steps", "lr_scheduler.decay_steps"}
-# The pretrained encoder of a family. HuBERT stands in for WavLM: write "wavlm" here once tests/builders.py makes one.
-KINDS = {"hubert": "hubert", "wavlm": "hubert", "wav2vec": "wav2vec2"}
+# The pretrained encoder of a family.
+KINDS = {"hubert": "hubert", "wavlm": "wavlm", "wav2vec": "wav2vec2"}
 LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
 DEPTHS = {"base": 12, "large": 24}
 
