@@ -15,7 +15,7 @@ from fairseq_skd.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
 _KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "arms"}
-_ARM_KEYS = {"exits", "set", "needs"}
+_ARM_KEYS = {"exits", "set", "needs", "config"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def read_grid(path: Path) -> dict[str, Any]:
     for name, arm in grid["arms"].items():
         foreign = set(arm) - _ARM_KEYS
         if foreign:
-            raise UserError(f"grid {path}: arm {name} has the unknown key {min(foreign)}, it can have {_ARM_KEYS}")
+            raise UserError(
+                f"grid {path}: arm {name} has the unknown key {min(foreign)}, it can have {', '.join(sorted(_ARM_KEYS))}"
+            )
         needs = arm.get("needs")
         if needs is not None and needs not in known:
             raise UserError(f"grid {path}: arm {name} needs {needs}, which is not among the arms above it")
@@ -126,7 +128,7 @@ def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str
     }
     train = (
         *(sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(REPOSITORY / "config" / "finetune")),
-        *("--config-name", grid["config"], *hydra_overrides(settings), *overrides),
+        *("--config-name", arm.get("config", grid["config"]), *hydra_overrides(settings), *overrides),
     )
     data = [override for override in overrides if override.partition("=")[0] == "task.data"]
     decode = {}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments import run_grid
-from experiments.grid import Run, read_grid, runs_of
+from experiments.grid import REPOSITORY, Run, read_grid, runs_of
+from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
 
 GRID = """
@@ -108,6 +109,18 @@ def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
     (tmp_path / "grid.yaml").write_text(GRID.replace(old, new, 1))
     with pytest.raises(UserError, match=sentence):
         read_grid(tmp_path / "grid.yaml")
+
+
+def test_the_shipped_grid_composes(tmp_path):
+    """Every arm sets keys that its configuration has."""
+    grid = read_grid(REPOSITORY / "experiments" / "an4.yaml")
+    for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1]):
+        name = run.train[run.train.index("--config-name") + 1]
+        overrides = list(run.train[run.train.index(name) + 1 :])
+        assert not [override for override in overrides if override.startswith("+")]
+        compose(REPOSITORY / "config" / "finetune", name, [o for o in overrides if not o.startswith("hydra.")])
+        for command in run.decode.values():
+            compose(REPOSITORY / "config" / "decode", "viterbi", list(command[command.index("viterbi") + 1 :]))
 
 
 def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
