@@ -70,9 +70,8 @@ def read_grid(path: Path) -> dict[str, Any]:
     for name, arm in grid["arms"].items():
         foreign = set(arm) - _ARM_KEYS
         if foreign:
-            raise UserError(
-                f"grid {path}: arm {name} has the unknown key {min(foreign)}, it can have {', '.join(sorted(_ARM_KEYS))}"
-            )
+            known_keys = ", ".join(sorted(_ARM_KEYS))
+            raise UserError(f"grid {path}: arm {name} has the unknown key {min(foreign)}, it can have {known_keys}")
         needs = arm.get("needs")
         if needs is not None and needs not in known:
             raise UserError(f"grid {path}: arm {name} needs {needs}, which is not among the arms above it")
