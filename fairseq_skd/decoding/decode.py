@@ -64,7 +64,7 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
         for text, wanted in zip(hypothesis.words, plan.reference.words, strict=True):
             print(f"HYPO: {text}\nREF: {wanted}")
     if not any(one.units for one in found.hypotheses):
-        print("every hypothesis is empty: the model outputs only blanks, it is not trained far enough", file=sys.stderr)
+        print(plan.search.empty, file=sys.stderr)
     parameters = checkpoint.count_parameters(model, plan.exit_layer, plan.trained.depth)
     summary = _summary(plan, results.score(hypothesis, plan.reference), found, parameters)
     results.write_transcripts(plan.folder, hypothesis, plan.reference)

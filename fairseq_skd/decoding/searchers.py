@@ -43,6 +43,16 @@ class SearchPlan:
             return greedy
         return BeamSearch(dictionary.symbols, dictionary.bos(), self.settings.options, self.lmpath, self.lexicon)
 
+    @property
+    def empty(self) -> str:
+        """What to say where nothing at all was recognised."""
+        if self.settings.type == "viterbi":
+            return "every hypothesis is empty: the model outputs only blanks, it is not trained far enough"
+        return (
+            "every hypothesis is empty: the model is not trained far enough, or decoding.lmweight is too high or "
+            "decoding.wordscore too low for it"
+        )
+
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` says of the search."""
         found: dict[str, Any] = {"search": self.settings.type}

@@ -6,7 +6,7 @@ p_ctc is the probability of its best alignment, or of all of them with ``logadd`
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,19 +85,21 @@ class BeamSearch:
         self.lexicon = lexicon
         boundary = boundary_of(symbols)
         self.units = len(symbols)
-        # Two columns beyond the units: a silence that no frame takes, for dictionaries that have no boundary, and a
-        # second name of the blank, see _ended.
+        # Columns beyond the units: a silence that no frame takes, for dictionaries without a boundary; and, where
+        # such a dictionary spells words, second names of the blank and of each unit, see _spellings.
         self.silence = symbols.index(boundary) if boundary is not None else self.units
-        # Without a lexicon units are looked up by index, the two columns included.
-        entries = [*symbols, UNKNOWN, "<silence>", "<ended>"] if lexicon is None else [*lexicon.words, UNKNOWN]
+        self.renamed = lexicon is not None and boundary is None
+        self.columns = 2 * self.units + 2 if self.renamed else self.units + 1
+        if self.renamed and options.logadd:
+            raise UserError("logadd=true with a lexicon takes a dictionary with |: alignments would be counted twice")
+        # Without a lexicon units are looked up by index, the silence included.
+        entries = [*symbols, UNKNOWN, "<silence>"] if lexicon is None else [*lexicon.words, UNKNOWN]
         self.vocabulary = list(dict.fromkeys(entries))
         model = load_language_model(lmpath, self.vocabulary) if lmpath is not None else flashlight().ZeroLM()
         if lexicon is None:
-            self._decoders = [self._free_decoder(model, lmpath)]
-        elif boundary is not None:
-            self._decoders = [self._lexicon_decoder(model, lmpath, lexicon, _as_written)]
+            self._decoder = self._free_decoder(model, lmpath)
         else:
-            self._decoders = [self._lexicon_decoder(model, lmpath, lexicon, spell) for spell in (_held, self._ended)]
+            self._decoder = self._lexicon_decoder(model, lmpath, lexicon)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
@@ -114,33 +116,58 @@ class BeamSearch:
 
     def search(self, log_probs: Tensor) -> Hypothesis:
         """The best hypothesis of one utterance, (T, V) log posteriors."""
-        frames = log_probs.size(0)
-        emissions = torch.full((frames + 2, self.units + 2), -math.inf)  # the search reads the memory, not the tensor
-        # A frame of blank before and after changes no text and no score. The first makes a boundary that the audio
-        # begins with a unit like others (the search begins in silence), the last ends words, see _ended.
-        emissions[[0, -1], self.blank] = 0.0
-        emissions[1:-1, : self.units] = log_probs
-        if self.lexicon is not None:
-            emissions[:, -1] = emissions[:, self.blank]
-        *superset, last = self._decoders
-        for decoder in superset:
-            best = self._hypothesis(decoder.decode(emissions.data_ptr(), *emissions.shape)[0])
-            if self._spelt(best):
-                return best
-        found = map(self._hypothesis, last.decode(emissions.data_ptr(), *emissions.shape))
+        emissions = self._emissions(log_probs)
+        found = map(self._hypothesis, self._decoder.decode(emissions.data_ptr(), *emissions.shape))
         best = next(found)
         return best if self._spelt(best) else next(filter(self._spelt, found), best)
 
+    def _emissions(self, log_probs: Tensor) -> Tensor:
+        """What the search reads: (T, V) log posteriors -> (T + 2, columns).
+
+        A frame of blank before and after changes no text and no score. With the first, a boundary at the beginning of
+        the audio is a unit like others (the search begins in silence); with the second, a last word can end in a blank.
+        """
+        emissions = torch.full((log_probs.size(0) + 2, self.columns), -math.inf)
+        emissions[[0, -1], self.blank] = 0.0
+        emissions[1:-1, : self.units] = log_probs
+        if self.renamed:
+            emissions[:, self.units + 1] = emissions[:, self.blank]
+            held = torch.zeros(len(emissions), dtype=torch.bool)
+            held[2:-1] = log_probs[:-1].argmax(dim=1) != self.blank
+            emissions[held, self.units + 2 :] = emissions[held, : self.units]
+        return emissions
+
     def _hypothesis(self, result: Any) -> Hypothesis:
-        path = result.tokens[1:-1]  # the search begins and ends in silence
-        blanks = (self.blank, self.units + 1)
-        units = [unit for unit, _ in itertools.groupby(path) if unit not in blanks]
+        path = [self._unit(column) for column in result.tokens[1:-1]]  # the search begins and ends in silence
+        units = [unit for unit, _ in itertools.groupby(path) if unit != self.blank]
         if self.lexicon is None:
             return Hypothesis(units, None)
         return Hypothesis(units, [self.vocabulary[label] for label in result.words if label >= 0])
 
+    def _unit(self, column: int) -> int:
+        if column <= self.units:
+            return column
+        return self.blank if column == self.units + 1 else column - self.units - 2
+
+    def _spellings(self, units: Spelling) -> list[Spelling]:
+        """How the search has to be told a spelling.
+
+        After a word the search takes silence, a blank or the next word, but not the word's last unit again. Of letters
+        the last is silence itself. But where a word piece or phone lasts, the word would be lost, so there are two more
+        spellings: the blank that follows belongs to the word; or the unit's last frame does, by its second name. A
+        second name is heard where the frame before is no blank, because a unit that comes again after a blank is
+        another unit.
+        """
+        if not self.renamed:
+            return [units]
+        return [units, (*units, self.units + 1), (*units, self.units + 2 + units[-1])]
+
     def _spelt(self, found: Hypothesis) -> bool:
-        """Whether the units spell the words: at a word's end the search takes what CTC does not, see :func:`_held`."""
+        """Whether the units spell the words.
+
+        At the end of a word the search forgets that CTC wants a blank between two of a kind, so that now and then a
+        path wins that says something else.
+        """
         if self.lexicon is None or found.words is None or UNKNOWN in found.words:
             return True
         ends = {0}
@@ -160,27 +187,18 @@ class BeamSearch:
             begin += 1
             yield begin
 
-    def _ended(self, units: Spelling) -> list[Spelling]:
-        """Either the last unit takes one frame, or a blank follows it, which is then part of the word.
-
-        That leaves out the alignments where the last unit lasts and the next word follows without a blank.
-        """
-        return [units, (*units, self.units + 1)]
-
-    def _lexicon_decoder(
-        self, model: Any, lmpath: Path | None, lexicon: Lexicon, spell: Callable[[Spelling], list[Spelling]]
-    ) -> Any:
+    def _lexicon_decoder(self, model: Any, lmpath: Path | None, lexicon: Lexicon) -> Any:
         words = list(lexicon.words)
         if lmpath is not None and len(unknown_entries(model, self.vocabulary, words)) == len(words):
             raise UserError(f"language model {lmpath} knows no word of lexicon {lexicon.path}: do they differ in case?")
         module = flashlight()
-        trie = module.Trie(self.units + 2, self.silence)
+        trie = module.Trie(self.columns, self.silence)
         start = model.start(False)
         labels = {word: label for label, word in enumerate(self.vocabulary)}
         for word, spellings in lexicon.words.items():
             score = model.score(start, labels[word])[1]  # of the word alone: what the search hopes for within it
             for units in spellings:
-                for spelling in spell(units):
+                for spelling in self._spellings(units):
                     trie.insert(list(spelling), labels[word], score)
         trie.smear(module.SmearingMode.MAX)
         options = module.LexiconDecoderOptions(
@@ -201,28 +219,13 @@ class BeamSearch:
         return module.LexiconFreeDecoder(options, model, self.silence, self.blank, [])
 
     def _shared_options(self) -> dict[str, Any]:
-        columns = self.units + 2
+        tried = (self.options.beamsizetoken or self.columns) * (2 if self.renamed else 1)
         return {
             "beam_size": self.options.beam,
-            "beam_size_token": min(self.options.beamsizetoken or columns, columns),
+            "beam_size_token": min(tried, self.columns),
             "beam_threshold": self.options.beamthreshold,
             "lm_weight": self.options.lmweight,
             "sil_score": self.options.silweight,
             "log_add": self.options.logadd,
             "criterion_type": flashlight().CriterionType.CTC,
         }
-
-
-def _as_written(units: Spelling) -> list[Spelling]:
-    """Letters: the last unit is the boundary, which the search takes for as long as it lasts."""
-    return [units]
-
-
-def _held(units: Spelling) -> list[Spelling]:
-    """The last unit takes one frame, or several.
-
-    After a word the search takes silence, blank or the next word, but not the last unit again, so a word piece or phone
-    that lasts needs a spelling of its own. With it the search also takes what CTC does not: the last unit again after a
-    blank. Where such a path wins, :meth:`BeamSearch._ended` is searched instead.
-    """
-    return [units, (*units, units[-1])]

@@ -98,7 +98,7 @@ def test_letters_with_a_lexicon(tmp_path: Path, lmweight: float, wordscore: floa
 
 
 def test_word_pieces_with_a_lexicon(tmp_path: Path) -> None:
-    """Random posteriors are the hardest case: see :meth:`BeamSearch._ended` for the two that may differ."""
+    """Random posteriors are the hardest case: where a unit ought to last that the ear takes for blank, two differ."""
     searcher = search(tmp_path, PIECES, PIECED)
     equal = 0
     for seed in range(20):
@@ -154,6 +154,26 @@ def test_units_without_a_model() -> None:
         assert summed.search(log_probs).units == expected
         differ += expected != greedy
     assert differ > 2
+
+
+def test_added_alignments_with_a_lexicon(tmp_path: Path) -> None:
+    """A word sequence has all alignments of all ways to put silence between its words."""
+    searcher = search(tmp_path, LETTERS, SPELT, logadd=True)
+    spelt = {word: tuple(LETTERS.index(unit) for unit in units) for word, units in SPELT.items()}
+    differ = 0
+    for seed in range(12):
+        log_probs = posteriors(6, LETTERS, seed, scale=1.5)
+        scores: dict[tuple[str, ...], float] = {}
+        for units, likelihood in likelihoods(log_probs, add=True).items():
+            for words in readings(units, spelt, LETTERS.index("|")):
+                scores[tuple(words)] = np.logaddexp(scores.get(tuple(words), -np.inf), likelihood)
+        totals = {words: score + 2 * log10_probability(words) - len(words) for words, score in scores.items()}
+        expected = list(max(totals, key=totals.__getitem__))
+        assert searcher.search(log_probs).words == expected, seed
+        differ += expected != best_words(log_probs, LETTERS, SPELT, 2.0, -1.0)[1]
+    assert differ
+    with pytest.raises(UserError, match=r"logadd=true with a lexicon takes a dictionary with \|"):
+        search(tmp_path, PIECES, PIECED, logadd=True)
 
 
 def test_the_model_mends_what_greedy_hears_wrong(tmp_path: Path) -> None:
