@@ -17,7 +17,7 @@ from fairseq_skd.alignment.examples import ELSEWHERE, SAME, Example  # noqa: E40
 from fairseq_skd.alignment.spikes import BLANK, Floats  # noqa: E402
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-TEACHER, STUDENT, LOST = "#0072B2", "#D55E00", "#CC79A7"
+TEACHER, STUDENT = "#0072B2", "#D55E00"
 _WINDOW, _HOP = 400, 80  # samples of the spectrogram at 16 kHz: 25 ms every 5 ms
 _FARTHEST_MS = 200
 DPI = 200
@@ -26,6 +26,21 @@ DPI = 200
 def shown(symbol: str) -> str:
     """A symbol as it is drawn: fairseq's word boundary would look like a line."""
     return "␣" if symbol == "|" else symbol
+
+
+def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
+    """On which level each symbol is written so that neighbours do not lie on each other; the lowest is 0.
+
+    Args:
+        places: increasing.
+        room: that one symbol takes, in the unit of ``places``.
+        levels: how many there are; where more symbols crowd, they start again from the lowest.
+    """
+    found: list[int] = []
+    for number, place in enumerate(places):
+        crowded = number > 0 and place - places[number - 1] < room
+        found.append((found[-1] + 1) % levels if crowded else 0)
+    return found
 
 
 def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
@@ -48,7 +63,8 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
         (names[1], example.posteriors.student, example.student, STUDENT),
     )
     for axes, (name, posteriors, spikes, colour) in zip(rows[2:], sides, strict=True):
-        _draw_exit(axes, name, posteriors, spikes, colour, example.frame_seconds)
+        levels = stagger([spike["peak"] * example.frame_seconds for spike in spikes], 0.11 * example.seconds / width)
+        _draw_exit(axes, name, posteriors, [*zip(spikes, levels, strict=True)], colour, example.frame_seconds)
     for axes in rows:
         for spike in example.teacher:
             axes.axvline((spike["peak"] + 0.5) * example.frame_seconds, color=TEACHER, linewidth=0.5, alpha=0.35)
@@ -109,7 +125,7 @@ def _draw_exit(
     axes: Axes,
     name: str,
     posteriors: Floats,
-    spikes: Sequence[Mapping[str, Any]],
+    spikes: Sequence[tuple[Mapping[str, Any], int]],
     colour: str,
     frame_seconds: float,
 ) -> None:
@@ -118,15 +134,15 @@ def _draw_exit(
     highest = np.delete(posteriors, BLANK, axis=1).max(axis=1)
     axes.fill_between(times, highest, color=colour, alpha=0.25, linewidth=0)
     axes.plot(times, highest, color=colour, linewidth=1.0)
-    for spike in spikes:
+    for spike, level in spikes:
         time, height = times[spike["peak"]], spike["posterior"]
         marker, face = ("x", colour) if spike["other"] == ELSEWHERE else ("o", colour)
         if spike["other"] not in (SAME, ELSEWHERE):
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
-        place: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        place: dict[str, Any] = {"xytext": (0, 5 + 8 * level), "textcoords": "offset points", "ha": "center"}
         axes.annotate(shown(spike["symbol"]), (time, height), fontsize=9, parse_math=False, **place)
-    axes.set(ylim=(0, 1.3), yticks=[0, 0.5, 1], ylabel="posterior")
+    axes.set(ylim=(0, 1.65), yticks=[0, 0.5, 1], ylabel="posterior")
     axes.set_title(name, loc="left", fontsize=9, color=colour)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from fairseq_skd.alignment.figures import shown
+from fairseq_skd.alignment.figures import shown, stagger
 from fairseq_skd.errors import UserError
 
 PER_SECOND = 240  # pixels; a frame of 20 ms is 4.8 wide
@@ -18,7 +18,6 @@ WAVE_HEIGHT = 70
 LANE_HEIGHT = 74
 _BAR = 30  # pixels of a posterior of 1
 _LABEL = 10  # pixels that a symbol takes
-_LEVELS = 3
 _TICK = 0.15  # seconds that the words of a tick take
 _STRETCHES_PER_SECOND = 120
 _OTHER = {
@@ -130,13 +129,12 @@ def wave_path(waveform: npt.NDArray[np.float32], seconds: float) -> str:
 def _spikes(records: Sequence[dict[str, Any]], frame_seconds: float, other: str) -> list[Spike]:
     """Symbols that would lie on each other are drawn on different levels."""
     spikes: list[Spike] = []
-    last_x, level = -np.inf, 0
-    for record in records:
+    pixels = frame_seconds * PER_SECOND
+    levels = stagger([pixels * int(record["peak"]) for record in records], _LABEL)
+    for record, level in zip(records, levels, strict=True):
         start, end, peak = (int(record[key]) for key in ("start", "end", "peak"))
         seconds = (peak + 0.5) * frame_seconds
         x = seconds * PER_SECOND
-        level = (level + 1) % _LEVELS if x - last_x < _LABEL else 0
-        last_x = x
         kind = record["other"] if record["other"] in _OTHER else "elsewhere"
         symbol = shown(str(record["symbol"]))
         said = "word boundary" if symbol == "␣" else symbol
@@ -146,8 +144,8 @@ def _spikes(records: Sequence[dict[str, Any]], frame_seconds: float, other: str)
             Spike(
                 symbol=symbol,
                 x=round(x, 1),
-                left=round(start * frame_seconds * PER_SECOND, 1),
-                width=round((end - start) * frame_seconds * PER_SECOND, 1),
+                left=round(start * pixels, 1),
+                width=round((end - start) * pixels, 1),
                 height=round(_BAR * min(max(posterior, 0.0), 1.0), 1),
                 level=level,
                 seconds=round(start * frame_seconds, 4),
