@@ -107,7 +107,7 @@ def _call(command: Sequence[str], log: Path, run: Run, seconds: Path | None = No
         if seconds is not None:
             before = float(seconds.read_text()) if seconds.is_file() else 0.0
             with replacing(seconds) as beside:
-                beside.write_text(f"{before + time.monotonic() - started:.1f}\n")
+                beside.write_text(f"{before + time.monotonic() - started:.3f}\n")
     if status != 0:
         raise UserError(f"{run.name}: a command failed (status {status}); what it said is in {log}")
 
