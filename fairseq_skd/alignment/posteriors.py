@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from fairseq_skd.alignment.spikes import Frames
-from fairseq_skd.decoding import checkpoint
-from fairseq_skd.decoding.batches import length_batches, load_batches
-from fairseq_skd.decoding.decode import Plan
+from fairseq_skd.decoding.decode import Plan, load
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.models.trained import build_model
 
 
 class Batch(NamedTuple):
@@ -41,17 +38,9 @@ def exit_posteriors(plan: Plan, layers: Sequence[int]) -> Iterator[Batch]:
     Raises:
         UserError: audio that cannot be read, outputs that are not finite, memory that does not suffice.
     """
-    torch.manual_seed(plan.settings.common.seed)
-    task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
     top = layers[0] if len(set(layers)) == 1 else plan.trained.depth
-    model = build_model(plan.trained, task, top).to(device=plan.device, dtype=plan.dtype)
-    dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
-    task.load_dataset(name)
-    utterances = task.dataset(name)
-    if len(utterances) != len(plan.subset.names):
-        raise UserError(f"fairseq reads {len(utterances)} of the {len(plan.subset.names)} in {plan.subset.manifest}")
-    batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
-    for sample in load_batches(utterances, batches, dataset.num_workers, plan.subset.where):
+    model, samples = load(plan, top)
+    for sample in samples:
         yield _run(model, sample, layers, plan)
 
 

@@ -6,12 +6,12 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fairseq
 import torch
-from fairseq.tasks import FairseqTask
 
 import fairseq_skd
 from fairseq_skd.decoding import checkpoint, results, subset
@@ -55,10 +55,10 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
         UserError: anything that cannot be used, see the modules of this package.
     """
     plan = prepare(settings)
-    torch.manual_seed(settings.common.seed)
-    task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
-    model = build_model(plan.trained, task, plan.exit_layer).to(device=plan.device, dtype=plan.dtype)
-    found = _run(plan, task, model)
+    model, batches = load(plan, plan.exit_layer)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # two runs give the same bytes
+        count, where = len(plan.subset.names), plan.subset.where
+        found = recognise(model, batches, count, plan.device, plan.dtype, where, plan.searcher)
     hypothesis = results.transcribe_hypotheses(found.hypotheses, plan.dictionary, plan.post_process)
     if not settings.common_eval.quiet:
         for text, wanted in zip(hypothesis.words, plan.reference.words, strict=True):
@@ -113,6 +113,26 @@ def prepare(settings: Settings) -> Plan:
     )
 
 
+def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]:
+    """The model up to an exit, and the subset's batches in fairseq's form; the checkpoint's weights are used up.
+
+    Raises:
+        UserError: fairseq reads other utterances than the manifest lists, or, from the batches, audio that cannot be
+            read.
+    """
+    torch.manual_seed(plan.settings.common.seed)
+    task = checkpoint.build_task(plan.trained, plan.task_config, plan.dictionary)
+    model = build_model(plan.trained, task, exit_layer).to(device=plan.device, dtype=plan.dtype)
+    dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
+    task.load_dataset(name)
+    utterances = task.dataset(name)
+    if len(utterances) != len(plan.subset.names):
+        listed = f"{plan.subset.manifest}, which lists {len(plan.subset.names)}"
+        raise UserError(f"fairseq reads {len(utterances)} utterances from {listed}")
+    batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
+    return model, load_batches(utterances, batches, dataset.num_workers, plan.subset.where)
+
+
 def _check_user_dir(user_dir: str | None) -> None:
     package = Path(fairseq_skd.__file__).resolve().parent
     if user_dir is not None and absolute(user_dir).resolve() != package:
@@ -144,23 +164,6 @@ def _results_folder(settings: Settings, exit_layer: int) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"the results folder {folder} is not writable")
     return folder
-
-
-def _run(plan: Plan, task: FairseqTask, model: SkdCtc) -> Recognition:
-    dataset, name = plan.settings.dataset, plan.settings.dataset.gen_subset
-    task.load_dataset(name)
-    utterances = task.dataset(name)
-    if len(utterances) != len(plan.subset.names):
-        listed = f"{plan.subset.manifest}, which lists {len(plan.subset.names)}"
-        raise UserError(f"fairseq reads {len(utterances)} utterances from {listed}")
-    batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
-    samples = load_batches(utterances, batches, dataset.num_workers, plan.subset.where)
-    deterministic = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True  # two runs give the same bytes
-    try:
-        return recognise(model, samples, len(utterances), plan.device, plan.dtype, plan.subset.where, plan.searcher)
-    finally:
-        torch.backends.cudnn.deterministic = deterministic
 
 
 def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: int) -> dict[str, Any]:
