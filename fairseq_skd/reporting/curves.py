@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,7 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     for number, (name, curves) in enumerate(runs.items()):
         prefix = f"{name} " if len(runs) > 1 else ""
         colour = f"C{number}"
-        terms = (("ctc_teacher", "-"), ("ctc_student", "--"), ("skd", ":"))
-        if "ctc_teacher" not in curves:  # another criterion, such as that of pretraining
-            terms = (("loss", "-"), ("valid_loss", "--"), ("", ""))
-        for term, style in terms:
+        for term, style in _terms(curves):
             _plot(losses, curves.get(term), f"{prefix}{term}", colour, style)
         for term, style in (("alpha", "-"), ("blank_teacher", "--"), ("blank_student", ":")):
             _plot(shares, curves.get(term), f"{prefix}{term}", colour, style)
@@ -84,9 +81,21 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7)
+        else:  # what this criterion does not log
+            axes.set_axis_off()
+            axes.set_title("")
     if losses.lines:
         losses.set_yscale("log")
     return figure
+
+
+def _terms(curves: Mapping[str, Curve]) -> Sequence[tuple[str, str]]:
+    """What a criterion's loss is made of, and the line style of each term."""
+    if "ctc_teacher" in curves:
+        return (("ctc_teacher", "-"), ("ctc_student", "--"), ("skd", ":"))
+    if "ctc" in curves:
+        return (("ctc", "-"), ("kd", ":"))
+    return (("loss", "-"), ("valid_loss", "--"))  # another criterion, such as that of pretraining
 
 
 def _plot(axes: Axes, curve: Curve | None, label: str, colour: str, style: str) -> None:

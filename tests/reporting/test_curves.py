@@ -37,6 +37,14 @@ def test_several_runs_are_told_by_name(log):
     assert set(lines_of(losses)) == {"A ctc_teacher", "A ctc_student", "A skd", "B loss"}
 
 
+def test_other_criteria():
+    losses, shares, wer = draw_curves(
+        {"kd": {"ctc": [(1, 4)], "kd": [(1, 2)], "loss": [(1, 6)], "valid_wer": [(1, 9)]}}
+    ).axes
+    assert set(lines_of(losses)) == {"ctc", "kd"} and wer.axison
+    assert not shares.axison and shares.get_title() == ""  # nothing to draw, no empty frame
+
+
 @pytest.mark.parametrize(("text", "sentence"), [(None, "does not exist"), ("chatter", "has no JSON lines: train with")])
 def test_logs_that_are_none(tmp_path, text, sentence):
     if text is not None:
