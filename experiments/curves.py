@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
+from fairseq_skd.infer import quieten_libraries
 from fairseq_skd.reporting.curves import draw_curves, read_log
 
 
@@ -30,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    quieten_libraries()
     sys.exit(run_command("curves", main))
