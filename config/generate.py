@@ -1,10 +1,10 @@
-"""Writes config/finetune/<encoder>_<amount>.yaml and the table in config/README.md.
+"""Writes config/finetune/<encoder>_<amount>.yaml, hubert_mini_<baseline>.yaml and the table in config/README.md.
 
 python config/generate.py            write them
 python config/generate.py --check    write nothing; fail if one of them is not as it would be written
 
-A YAML is the template, templates/finetune.yaml.in, with the values of a recipe (recipes.py) and a comment that says
-whose they are and where they depart.
+A recipe's YAML is the template, templates/finetune.yaml.in, with the values of the recipe (recipes.py) and a comment
+that says whose they are and where they depart; a baseline's is hubert_mini.yaml with some lines changed (baselines.py).
 """
 
 import argparse
@@ -14,6 +14,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from baselines import BASELINES, render_baseline
 from recipes import AMOUNTS, ENCODERS, Plan, plan
 
 from fairseq_skd.errors import UserError, run_command
@@ -144,7 +145,10 @@ def files() -> dict[Path, str]:
     _, end, after = rest.partition(_END)
     if not end:
         raise UserError(f"{readme} has no table to replace: it must stand between {_BEGIN.strip()} and {_END.strip()}")
-    texts = {HERE / "finetune" / f"{name}_{hours}.yaml": render(name, hours) for name in ENCODERS for hours in AMOUNTS}
+    folder = HERE / "finetune"
+    texts = {folder / f"{name}_{hours}.yaml": render(name, hours) for name in ENCODERS for hours in AMOUNTS}
+    mini = (folder / "hubert_mini.yaml").read_text(encoding="utf-8")
+    texts |= {folder / f"hubert_mini_{name}.yaml": render_baseline(name, mini) for name in BASELINES}
     return {**texts, readme: f"{before}{begin}{table()}{end}{after}"}
 
 

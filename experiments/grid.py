@@ -1,5 +1,6 @@
 """A grid of experiments read from YAML: which runs it asks for, and the commands of each."""
 
+import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ from fairseq_skd.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
-_KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "arms"}
-_ARM_KEYS = {"exits", "set", "needs", "config"}
+CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
+_KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "tries", "arms"}
+_ARM_KEYS = {"exits", "set", "needs", "config", "seeds", "tries"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Run:
         exits: layer counts that are decoded.
         train: the training command.
         decode: (subset, exit layer) -> command.
+        align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
+            teacher is the full model of the same run, or that of the arm it needs.
         needs: the arm whose run of the same seed has to be done before.
     """
 
@@ -39,6 +43,7 @@ class Run:
     exits: tuple[int, ...]
     train: tuple[str, ...]
     decode: Mapping[tuple[str, int], tuple[str, ...]]
+    align: Mapping[int, tuple[str, ...]]
     needs: str | None = None
 
     @property
@@ -49,7 +54,7 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """What is decoded: the best on the validation set."""
-        return self.folder / "checkpoints" / "checkpoint_best.pt"
+        return self.folder / CHECKPOINT
 
 
 def read_grid(path: Path) -> dict[str, Any]:
@@ -75,8 +80,8 @@ def read_grid(path: Path) -> dict[str, Any]:
         needs = arm.get("needs")
         if needs is not None and needs not in known:
             raise UserError(f"grid {path}: arm {name} needs {needs}, which is not among the arms above it")
-        if (needs is None) == any(TEACHER in str(value) for value in arm["set"].values()):
-            raise UserError(f"grid {path}: arm {name} has to have both needs and {TEACHER}, or neither")
+        if needs is None and TEACHER in arm.get("set", {}).values():
+            raise UserError(f"grid {path}: arm {name} has {TEACHER} and no needs, which says whose checkpoint that is")
         known.add(name)
     return grid
 
@@ -95,7 +100,7 @@ def runs_of(
         out: folder of all runs; absolute.
         overrides: ``key=value`` for every training and, where it is a key of both, for decoding: ``task.data=...``.
         arms: only these.
-        seeds: instead of the grid's.
+        seeds: instead of the grid's and the arms'.
 
     Raises:
         UserError: an arm that the grid lacks.
@@ -106,45 +111,74 @@ def runs_of(
     return [
         _run(grid, out, overrides, name, seed)
         for seed in seeds or grid["seeds"]
-        for name in grid["arms"]
-        if not arms or name in arms
+        for name, arm in grid["arms"].items()
+        if (not arms or name in arms) and (seeds or seed in arm.get("seeds", grid["seeds"]))
     ]
+
+
+def tries_of(grid: Mapping[str, Any]) -> dict[str, Any]:
+    """The grid of the short tries that weights are chosen from: an arm for each value, the first seed and subset.
+
+    The teachers that they need are the grid's own.
+    """
+    arms = {
+        f"{name}-{value}": {
+            **{key: arm[key] for key in arm if key not in ("tries", "seeds")},
+            "set": {**arm.get("set", {}), **grid["tries"], key: value},
+        }
+        for name, arm in grid["arms"].items()
+        for key, values in arm.get("tries", {}).items()
+        for value in values
+    }
+    return {**grid, "seeds": grid["seeds"][:1], "subsets": grid["subsets"][:1], "arms": arms}
 
 
 def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str, seed: int) -> Run:
     arm = grid["arms"][name]
     folder = _folder(out, grid, name, seed)
-    checkpoints = folder / "checkpoints"
-    needs = arm.get("needs")
-    teacher = _folder(out, grid, needs, seed) / "checkpoints" / "checkpoint_best.pt" if needs else None
+    checkpoint, needs = folder / CHECKPOINT, arm.get("needs")
+    teacher = _folder(out, grid, needs, seed) / CHECKPOINT if needs else None
     settings = {
         "common.user_dir": REPOSITORY / "fairseq_skd",
         **grid["common"],
-        **{key: teacher if value == TEACHER else value for key, value in arm["set"].items()},
+        **{key: teacher if value == TEACHER else value for key, value in arm.get("set", {}).items()},
         "common.seed": seed,
-        "checkpoint.save_dir": checkpoints,
+        "checkpoint.save_dir": checkpoint.parent,
         "hydra.run.dir": folder,
     }
     train = (
-        *(sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(REPOSITORY / "config" / "finetune")),
-        *("--config-name", arm.get("config", grid["config"]), *hydra_overrides(settings), *overrides),
+        *(sys.executable, "-m", "fairseq_cli.hydra_train", *_config("finetune", arm.get("config", grid["config"]))),
+        *hydra_overrides(settings),
+        *overrides,
     )
     data = [override for override in overrides if override.partition("=")[0] == "task.data"]
+    given = {**grid["decode"], "common_eval.path": checkpoint}
     decode = {}
-    for subset in grid["subsets"]:
-        for layer in arm["exits"]:
-            chosen = {
-                **grid["decode"],
-                "common_eval.path": checkpoints / "checkpoint_best.pt",
-                "dataset.gen_subset": subset,
-                "decoding.layer": layer,
-                "decoding.results_path": folder / "decode" / f"{subset}-layer{layer}",
-            }
-            decode[subset, layer] = (
-                *(sys.executable, "-m", "fairseq_skd.infer", "--config-dir", str(REPOSITORY / "config" / "decode")),
-                *("--config-name", "viterbi", *hydra_overrides(chosen), *data),
-            )
-    return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), train, decode, needs)
+    for subset, layer in itertools.product(grid["subsets"], arm["exits"]):
+        chosen = {
+            **given,
+            "dataset.gen_subset": subset,
+            "decoding.layer": layer,
+            "decoding.results_path": folder / "decode" / f"{subset}-layer{layer}",
+        }
+        command = (sys.executable, "-m", "fairseq_skd.infer", *_config("decode", "viterbi"))
+        decode[subset, layer] = (*command, *hydra_overrides(chosen), *data)
+    align = {}
+    for layer in arm["exits"] if needs else arm["exits"][1:]:
+        chosen = {
+            **given,
+            "dataset.gen_subset": grid["subsets"][-1],
+            "align.layer": layer,
+            **({"align.teacher_path": teacher} if needs else {}),
+            "common_eval.results_path": folder / "align" / f"layer{layer}",
+        }
+        command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
+        align[layer] = (*command, *hydra_overrides(chosen), *data)
+    return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), train, decode, align, needs)
+
+
+def _config(folder: str, name: str) -> tuple[str, ...]:
+    return "--config-dir", str(REPOSITORY / "config" / folder), "--config-name", name
 
 
 def _folder(out: Path, grid: Mapping[str, Any], arm: str, seed: int) -> Path:

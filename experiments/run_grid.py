@@ -19,13 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from experiments.grid import REPOSITORY, Run, read_grid, runs_of, shown
+from experiments.grid import REPOSITORY, Run, read_grid, runs_of, shown, tries_of
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.curves import read_log
 
 RESULT = "result.json"
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
+_ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
 
 
 def run_all(runs: Sequence[Run], out: Path) -> list[Run]:
@@ -53,7 +54,7 @@ def _teacher_ready(run: Run, runs: Sequence[Run], out: Path) -> bool:
 
 
 def _run_one(run: Run) -> bool:
-    """Train, decode, write the result; False if another job is at it."""
+    """Train, decode, compare the spikes, write the result; False if another job is at it."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with _locked(run.folder) as mine:
         if not mine:
@@ -68,6 +69,8 @@ def _run_one(run: Run) -> bool:
         _call(run.train, run.folder / "train.log", run, run.folder / "seconds")
         for (subset, layer), command in run.decode.items():
             _call(command, run.folder / f"decode-{subset}-layer{layer}.log", run)
+        for layer, command in run.align.items():
+            _call(command, run.folder / f"align-layer{layer}.log", run)
         with replacing(result) as beside:
             beside.write_text(json.dumps(_result(run)) + "\n", encoding="utf-8")
     return True
@@ -117,6 +120,10 @@ def _result(run: Run) -> dict[str, Any]:
     for subset, layer in run.decode:
         summary = json.loads((run.folder / "decode" / f"{subset}-layer{layer}" / "summary.json").read_text())
         scores.append({"subset": subset, "exit": layer, **{key: summary[key] for key in _SCORES}})
+    alignment = []
+    for layer in run.align:
+        found = json.loads((run.folder / "align" / f"layer{layer}" / "align.json").read_text())
+        alignment.append({"exit": layer, "teacher": run.needs or run.arm, **{key: found[key] for key in _ALIGNMENT}})
     curves = read_log(run.folder / "hydra_train.log")
     data = next(part.partition("=")[2] for part in reversed(run.train) if part.startswith("task.data="))
     return {
@@ -129,6 +136,7 @@ def _result(run: Run) -> dict[str, Any]:
         "updates": int(max(update for update, _ in curves["valid_loss"])),
         "seconds": float((run.folder / "seconds").read_text()),
         "scores": scores,
+        "alignment": alignment,
     }
 
 
@@ -165,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; results.jsonl is written there")
     parser.add_argument("--arms", help="only these, separated by commas")
     parser.add_argument("--seeds", help="instead of the grid's, separated by commas")
+    parser.add_argument("--tries", action="store_true", help="instead of the arms, the short tries of their weights")
     parser.add_argument("--list", action="store_true", help="show the commands and what is done, run nothing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every training: task.data=..., ...")
     args = parser.parse_intermixed_args(arguments)
@@ -175,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else None
     arms = args.arms.split(",") if args.arms else None
     out = args.out.absolute()
-    runs = runs_of(read_grid(args.grid), out, args.overrides, arms, seeds)
+    grid = read_grid(args.grid)
+    runs = runs_of(tries_of(grid) if args.tries else grid, out, args.overrides, arms, seeds)
     if args.list:
         for run in runs:
             print(f"{run.name}: {'done' if (run.folder / RESULT).is_file() else 'to do'}\n  {shown(run.train)}")

@@ -30,12 +30,13 @@ NOT_EVERYWHERE = {
     *("multi_corpus_keys", "multi_corpus_sampling_weights", "rebuild_batches", "precompute_mask_config"),
     *("post_save_script", "subsample", "target_dictionary", "precompute_mask_indices", "inferred_w2v_config"),
 }
+BASELINES = ("ctc", "pruning", "interctc", "guide", "softmax_l2", "softmax_kl")
 ENCODERS = ("hubert_base", "hubert_large", "wavlm_base", "wavlm_base_plus", "wavlm_large", "wav2vec_base")
 
 
 def test_the_promised_configurations_exist():
     promised = {f"{encoder}_{amount}" for encoder in ENCODERS for amount in ("1h", "10h", "100h", "960h")}
-    assert {*promised, "hubert_mini", "kd_hubert_mini"} == set(FINETUNE)
+    assert {*promised, "hubert_mini", *(f"hubert_mini_{name}" for name in BASELINES)} == set(FINETUNE)
     assert {"viterbi", "kenlm", "lexfree"} <= {path.stem for path in (CONFIG / "decode").glob("*.yaml")}
 
 
@@ -75,11 +76,19 @@ def test_values(name):
     assert set(typed) == set(types)
 
 
-def test_the_baselines_recipe_is_that_of_self_distillation():
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baselines_recipe_is_that_of_self_distillation(name):
     """Arms of a comparison differ in what is compared and in nothing else."""
-    own, other = (to_container(compose(CONFIG / "finetune", name)) for name in ("hubert_mini", "kd_hubert_mini"))
-    shared = set(own["criterion"]) & set(other["criterion"]) - {"_name"}
+    own, other = (to_container(compose(CONFIG / "finetune", yaml)) for yaml in ("hubert_mini", f"hubert_mini_{name}"))
+    kd, compared = name in ("guide", "softmax_l2", "softmax_kl"), ("_name", "schedule", "alpha", "kd_weight")
+    shared = (set(own["criterion"]) & set(other["criterion"])) - set(compared)
     assert {key: own["criterion"][key] for key in shared} == {key: other["criterion"][key] for key in shared}
+    assert other["criterion"].get("method") == (name if kd else None)
+    if name == "interctc":
+        assert [other["criterion"][key] for key in compared[1:]] == ["constant", 0.3, 0]
+    else:
+        assert other["model"]["student_layers"] == []
+        assert other["model"]["keep_layers"] == (0 if name == "ctc" else 6)
     for config in (own, other):
         del config["criterion"], config["checkpoint"]["best_checkpoint_metric"]
         del config["model"]["student_layers"], config["model"]["keep_layers"]

@@ -59,7 +59,7 @@ def test_the_files_are_what_the_generator_writes():
     written = {path: text.encode() for path, text in generate.files().items()}
     assert {path.name: path.read_bytes() for path in written} == {path.name: text for path, text in written.items()}
     yamls = {path.stem for path in (CONFIG / "finetune").glob("*.yaml")}
-    assert yamls == {path.stem for path in written if path.suffix == ".yaml"} | {"hubert_mini", "kd_hubert_mini"}
+    assert yamls == {path.stem for path in written if path.suffix == ".yaml"} | {"hubert_mini"}
 
 
 def test_the_generator_checks_and_mends(tmp_path, monkeypatch, capsys):

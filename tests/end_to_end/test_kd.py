@@ -8,7 +8,7 @@ from tests.builders import write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
 
-KD = REPOSITORY / "config" / "finetune" / "kd_hubert_mini.yaml"
+KD = REPOSITORY / "config" / "finetune" / "hubert_mini_softmax_kl.yaml"
 PRUNED = [
     *SMALL,
     "model.student_layers=[]",

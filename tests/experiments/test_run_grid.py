@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from experiments import run_grid
-from experiments.grid import REPOSITORY, Run, read_grid, runs_of
-from fairseq_skd.compat import compose
+from experiments.grid import REPOSITORY, Run, read_grid, runs_of, tries_of
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import UserError
 
 GRID = """
@@ -20,14 +21,16 @@ seeds: [1, 2]
 subsets: [valid, test]
 common: {optimization.max_update: 30}
 decode: {dataset.max_tokens: 100000}
+tries: {optimization.max_epoch: 1}
 arms:
   ctc: {exits: [4], set: {"model.student_layers": "[]"}}
-  skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}}
+  skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}, tries: {criterion.kd_weight: [0.1, 1.0]}}
   kd: {exits: [2], needs: ctc, set: {"criterion.teacher_path": "{teacher}"}}
 """
 OVERRIDES = ["task.data=/data", "model.w2v_path=/w2v.pt"]
 
-# What stands for training: fails the first time where it is told to, and goes on where it was.
+# What stands for training, decoding and the analysis. Training fails the first time where it is told to, and then
+# goes on where it was.
 TRAIN = """
 import json, pathlib, sys
 folder, fails = pathlib.Path(sys.argv[1]), sys.argv[2] == "fails"
@@ -46,6 +49,14 @@ folder.mkdir(parents=True, exist_ok=True)
 keys = "wer cer word_errors words character_errors characters sentences parameters"
 (folder / "summary.json").write_text(json.dumps({key: int(sys.argv[2]) for key in keys.split()}))
 """
+ALIGN = """
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(parents=True)
+rate = {"value": 0.25, "low": 0.2, "high": 0.3}
+rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss"), rate)
+(folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "by_utterance": {}}))
+"""
 
 
 @pytest.fixture
@@ -55,7 +66,7 @@ def grid(tmp_path) -> dict:
 
 
 def stub(run: Run, data: Path, fails: str = "") -> Run:
-    """The run with its commands replaced by the two above."""
+    """The run with its commands replaced by those above."""
     train = (sys.executable, "-c", TRAIN, str(run.folder), fails, f"task.data={data}")
     decode = {
         (subset, layer): (
@@ -67,7 +78,8 @@ def stub(run: Run, data: Path, fails: str = "") -> Run:
         )
         for subset, layer in run.decode
     }
-    return replace(run, train=train, decode=decode)
+    align = {layer: (sys.executable, "-c", ALIGN, str(run.folder / "align" / f"layer{layer}")) for layer in run.align}
+    return replace(run, train=train, decode=decode, align=align)
 
 
 @pytest.fixture
@@ -92,14 +104,34 @@ def test_commands_of_a_grid(grid, tmp_path):
     )
     assert f"common_eval.path={runs[1].checkpoint}" in command
     assert len({run.folder for run in runs}) == 6
+    # spikes: a student against its own full model, or against the model that taught it
+    assert [list(run.align) for run in runs[:3]] == [[], [2], [2]]
+    assert "align.layer=2" in runs[1].align[2] and "dataset.gen_subset=test" in runs[1].align[2]
+    assert not [part for part in runs[1].align[2] if "teacher_path" in part]
+    assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[2]
     assert [run.arm for run in runs_of(grid, tmp_path, OVERRIDES, ["skd"], [7])] == ["skd"]
+
+
+def test_seeds_of_an_arm(grid, tmp_path):
+    grid["arms"]["skd"]["seeds"] = [2]
+    runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, OVERRIDES)]
+    assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
+    assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1])]
+
+
+def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
+    runs = runs_of(tries_of(grid), tmp_path, OVERRIDES)
+    assert [(run.arm, run.seed) for run in runs] == [("skd-0.1", 1), ("skd-1.0", 1)]
+    assert {"criterion.kd_weight=1.0", "optimization.max_epoch=1", "optimization.max_update=30"} <= set(runs[1].train)
+    assert list(runs[1].decode) == [("valid", 4), ("valid", 2)]
+    assert "criterion.kd_weight=1.0" not in runs_of(grid, tmp_path, OVERRIDES)[1].train
 
 
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
         ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
-        ("needs: ctc, ", "", "arm kd has to have both needs and"),
+        ("needs: ctc, ", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
         ("corpus: tiny", "", "has to have exactly the keys"),
         ("corpus: tiny", "corpus: [", "is not YAML"),
@@ -111,9 +143,10 @@ def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
         read_grid(tmp_path / "grid.yaml")
 
 
-def test_the_shipped_grid_composes(tmp_path):
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_grid_composes(tmp_path, path):
     """Every arm sets keys that its configuration has."""
-    grid = read_grid(REPOSITORY / "experiments" / "an4.yaml")
+    grid = read_grid(path)
     for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1]):
         name = run.train[run.train.index("--config-name") + 1]
         overrides = list(run.train[run.train.index(name) + 1 :])
@@ -121,6 +154,12 @@ def test_the_shipped_grid_composes(tmp_path):
         compose(REPOSITORY / "config" / "finetune", name, [o for o in overrides if not o.startswith("hydra.")])
         for command in run.decode.values():
             compose(REPOSITORY / "config" / "decode", "viterbi", list(command[command.index("viterbi") + 1 :]))
+        for command in run.align.values():
+            AlignSettings.read(
+                to_container(
+                    compose(REPOSITORY / "config" / "align", "align", list(command[command.index("align") + 1 :]))
+                )
+            )
 
 
 def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
@@ -137,6 +176,9 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
         ("test", 4, 4),
         ("test", 2, 2),
     ]
+    (alignment,) = skd["alignment"]
+    assert (alignment["exit"], alignment["teacher"], alignment["spike_miss"]["value"]) == (2, "skd", 0.25)
+    assert next(line for line in lines if line["arm"] == "kd")["alignment"][0]["teacher"] == "ctc"
     assert skd["updates"] == 30 and skd["seconds"] > 0
     assert skd["data_sha256"] == run_grid.data_hash(data) and len(skd["data_sha256"]) == 64
 
