@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
+from experiments.claims import Claim
 from fairseq_skd.demo.plan import hydra_overrides
 from fairseq_skd.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
 CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
-_KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "tries", "arms"}
+_KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "tries", "arms", "claims"}
 _ARM_KEYS = {"exits", "set", "needs", "config", "seeds", "tries"}
 
 
@@ -61,7 +62,8 @@ def read_grid(path: Path) -> dict[str, Any]:
     """A grid's YAML, checked.
 
     Raises:
-        UserError: not such a file, an unknown key, an arm that needs one that is not there or comes later.
+        UserError: not such a file, an unknown key, an arm that needs one that is not there or comes later, or a
+            claim about what is not in it.
     """
     try:
         grid = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -83,6 +85,11 @@ def read_grid(path: Path) -> dict[str, Any]:
         if needs is None and TEACHER in arm.get("set", {}).values():
             raise UserError(f"grid {path}: arm {name} has {TEACHER} and no needs, which says whose checkpoint that is")
         known.add(name)
+    try:
+        for entry in grid["claims"]:
+            Claim.read(entry, grid["arms"])
+    except UserError as error:
+        raise UserError(f"grid {path}: {error}") from None
     return grid
 
 

@@ -86,18 +86,29 @@ def read_runs(folder: Path) -> Runs:
 def wer_interval(folder: Path, summary: dict[str, Any]) -> Interval | None:
     """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``; None if they are another run's."""
     try:
-        hypotheses, references = (read_lines(folder / name) for name in ("hypo.word", "ref.word"))
-    except (OSError, UserError):
+        counts = utterance_errors(folder)
+    except UserError:
         return None
-    texts = [[line.rpartition(" (")[0].split() for line in lines] for lines in (hypotheses, references)]
-    if len(texts[0]) != len(texts[1]) or not texts[0]:
-        return None
-    counts = [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
-    total = sum(counts, ErrorCount(0, 0))
-    if total != (summary["word_errors"], summary["words"]):
+    if sum(counts, ErrorCount(0, 0)) != (summary["word_errors"], summary["words"]):
         return None
     found = rate_interval([count.errors for count in counts], [count.total for count in counts])
     return Interval(*(100 * bound for bound in found))
+
+
+def utterance_errors(folder: Path) -> list[ErrorCount]:
+    """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
+
+    Raises:
+        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other.
+    """
+    files = [folder / name for name in ("hypo.word", "ref.word")]
+    try:
+        texts = [[line.rpartition(" (")[0].split() for line in read_lines(file)] for file in files]
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
+    if len(texts[0]) != len(texts[1]) or not texts[0]:
+        raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
+    return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:

@@ -62,6 +62,7 @@ def paired_difference(
     errors_a: Counts,
     errors_b: Counts,
     totals: Counts,
+    totals_b: Counts | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 1,
@@ -71,7 +72,8 @@ def paired_difference(
     Args:
         errors_a: (U,) errors of system A in each utterance.
         errors_b: (U,) errors of system B.
-        totals: (U,) what both are counted against.
+        totals: (U,) what both are counted against, or A alone.
+        totals_b: (U,) what B is counted against, where that is something else.
         resamples: draws.
         level: share of the draws inside the interval.
         seed: the same seed, the same interval.
@@ -79,9 +81,10 @@ def paired_difference(
     Raises:
         ValueError: arrays of different length, or none at all.
     """
-    a, b, total_counts = _columns(errors_a, errors_b, totals)
-    drawn = np.concatenate([_ratio(d, t) for d, t in _draws([a - b, total_counts], resamples, seed)])
-    value = _ratio((a - b).sum(), total_counts.sum())
+    columns = _columns(errors_a, errors_b, totals, totals if totals_b is None else totals_b)
+    drawn = np.concatenate([_ratio(a, m) - _ratio(b, n) for a, b, m, n in _draws(columns, resamples, seed)])
+    a, b, m, n = (column.sum() for column in columns)
+    value = _ratio(a, m) - _ratio(b, n)
     known = drawn[~np.isnan(drawn)]
     better = float((known < 0).mean() + (known == 0).mean() / 2) if len(known) else float("nan")
     return Difference(_interval(value, drawn, level), better)

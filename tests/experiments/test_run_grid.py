@@ -26,6 +26,8 @@ arms:
   ctc: {exits: [4], set: {"model.student_layers": "[]"}}
   skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}, tries: {criterion.kd_weight: [0.1, 1.0]}}
   kd: {exits: [2], needs: ctc, set: {"criterion.teacher_path": "{teacher}"}}
+claims:
+  - {claim: the student wins, better: skd 2, worse: kd 2}
 """
 OVERRIDES = ["task.data=/data", "model.w2v_path=/w2v.pt"]
 
@@ -133,6 +135,13 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
         ("needs: ctc, ", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
+        (
+            "worse: kd 2",
+            "worse: kd 4",
+            "the claim the student wins: worse is 'kd 4', no arm and exit of the grid",
+        ),
+        ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
+        ("worse: kd 2", "worse: kd 2, rate: cer", "rate is one of wer, spikes"),
         ("corpus: tiny", "", "has to have exactly the keys"),
         ("corpus: tiny", "corpus: [", "is not YAML"),
     ],

@@ -58,10 +58,20 @@ def test_paired_as_scipy_has_it():
         (ERRORS, OTHERS, WORDS), difference, paired=True, n_resamples=20_000, method="percentile", random_state=0
     )
     found = paired_difference(ERRORS, OTHERS, WORDS, resamples=20_000)
-    assert found.interval.value == (ERRORS.sum() - OTHERS.sum()) / WORDS.sum()
+    assert found.interval.value == pytest.approx((ERRORS.sum() - OTHERS.sum()) / WORDS.sum())
     assert found.interval.low == pytest.approx(peer.confidence_interval.low, abs=0.004)
     assert found.interval.high == pytest.approx(peer.confidence_interval.high, abs=0.004)
     assert found.better == pytest.approx((peer.bootstrap_distribution < 0).mean(), abs=0.01)
+
+
+def test_paired_against_other_totals():
+    """Two utterances have four draws: both twice, or one of each in two ways."""
+    found = paired_difference([1, 3], [1, 1], [4, 4], [1, 4], level=0.4)
+    assert found.interval.value == pytest.approx(4 / 8 - 2 / 5)
+    # the first twice: 1/4 - 1/1; the second twice: 3/4 - 1/4; in between lies the middle half
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.1, 0.1))
+    whole = paired_difference([1, 3], [1, 1], [4, 4], [1, 4], level=0.9)
+    assert (whole.interval.low, whole.interval.high) == pytest.approx((-0.75, 0.5))
 
 
 def test_pairing_is_what_makes_it_sharp():

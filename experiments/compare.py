@@ -1,0 +1,98 @@
+r"""What a grid found: a table of its arms, and what becomes of the claims in its YAML. Markdown on stdout.
+
+python experiments/compare.py experiments/an4.yaml --runs /runs --subset test
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+
+from tabulate import tabulate
+
+from experiments.claims import Claim, Model
+from experiments.grid import read_grid
+from experiments.outcomes import Outcomes, Verdict
+from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.scoring.bootstrap import Interval
+
+
+def table(outcomes: Outcomes, order: Sequence[str]) -> str:
+    """A row a model: error rates over all seeds, and where it spikes beside its teacher."""
+    models = sorted(
+        (model for model in outcomes.models() if model.arm in order),
+        key=lambda model: (order.index(model.arm), -model.exit),
+    )
+    header = (
+        *("arm", "layers", "parameters", "seeds", "WER % [95 %]", "of each seed", "CER %"),
+        *("spike disagreement %", "on none of its frames %", "offset, mean ms"),
+    )
+    return tabulate([_row(outcomes, model) for model in models], header, tablefmt="pipe", disable_numparse=True)
+
+
+def _row(outcomes: Outcomes, model: Model) -> tuple[str, ...]:
+    scores, spikes = outcomes.scores(model), outcomes.spikes(model)
+    seeds = sorted(scores)
+    cer = 100 * sum(s["character_errors"] for s in scores.values()) / sum(s["characters"] for s in scores.values())
+
+    def mean(values: Sequence[float], scale: float = 1.0) -> str:
+        return f"{scale * statistics.fmean(values):.1f}" if values else ""
+
+    return (
+        *(model.arm, str(model.exit), f"{scores[seeds[0]]['parameters']:,}", str(len(seeds))),
+        _interval(outcomes.wer(model)),
+        _spread([scores[seed]["wer"] for seed in seeds]),
+        f"{cer:.1f}",
+        mean([found["spike_disagreement"]["value"] for found in spikes.values()], 100),
+        mean([found["spike_miss"]["value"] for found in spikes.values()], 100),
+        mean([found["offset"]["mean_ms"] for found in spikes.values() if found["offset"]["mean_ms"] is not None]),
+    )
+
+
+def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
+    """A row a claim."""
+    rows = []
+    for claim in claims:
+        verdict = outcomes.judge(claim)
+        margin = f", up to {claim.margin:g} more" if claim.margin else ""
+        what = f"{claim.better} minus {claim.worse}{', spike disagreement' * (claim.rate == 'spikes')}{margin}"
+        rows.append((claim.text, what, *_difference(verdict), f"**{verdict.outcome}**"))
+    header = ("claim", "compared", "points [95 %]", "of each seed", "outcome")
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _difference(verdict: Verdict) -> tuple[str, str]:
+    if verdict.difference is None:
+        return "", ""
+    return _interval(verdict.difference), ", ".join(f"{value:.1f}" for value in verdict.by_seed.values())
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+
+
+def _spread(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:.1f}" for value in values)
+    return f"{shown}; sd {statistics.stdev(values):.1f}" if len(values) > 1 else shown
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Arguments in, two tables out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="the grid's YAML, such as experiments/an4.yaml")
+    parser.add_argument("--runs", type=Path, required=True, help="--out of run_grid.py")
+    parser.add_argument("--subset", default="test", help="on which words are counted (test)")
+    args = parser.parse_args(arguments)
+    grid = read_grid(args.grid)
+    if args.subset not in grid["subsets"]:
+        raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")
+    claims = [Claim.read(entry, grid["arms"]) for entry in grid["claims"]]
+    outcomes = Outcomes.read(args.runs / grid["corpus"], args.subset)
+    print(f"{table(outcomes, list(grid['arms']))}\n\n{verdicts(outcomes, claims)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("compare", main))

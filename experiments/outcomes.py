@@ -1,0 +1,127 @@
+"""What a grid's runs came to, utterance by utterance, and what can be said of two of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.claims import Claim, Model
+from experiments.run_grid import RESULT
+from fairseq_skd.errors import UserError
+from fairseq_skd.reporting.folders import utterance_errors
+from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
+
+Integers = npt.NDArray[np.int64]
+
+
+class Counts(NamedTuple):
+    """Errors and what they are counted against, (U,) each, summed over seeds."""
+
+    errors: Integers
+    totals: Integers
+
+
+class Verdict(NamedTuple):
+    """A claim's outcome: ``holds``, ``does not hold``, ``undecided`` or ``not run``.
+
+    Attributes:
+        difference: better's rate minus worse's in percentage points; None if a model was not run.
+        by_seed: the same of each seed.
+    """
+
+    outcome: str
+    difference: Interval | None
+    by_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All results of one corpus below a folder.
+
+    Attributes:
+        folder: of the corpus, with the arms.
+        results: as run_grid.py wrote them.
+        subset: on which words are counted.
+    """
+
+    folder: Path
+    results: Sequence[dict[str, Any]]
+    subset: str
+
+    @classmethod
+    def read(cls, folder: Path, subset: str) -> "Outcomes":
+        """The results below a corpus's folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        files = sorted(folder.glob(f"*/seed*/{RESULT}"))
+        if not files:
+            raise UserError(f"{folder} holds no {RESULT} of run_grid.py: give OUT/CORPUS")
+        return cls(folder, [json.loads(file.read_text(encoding="utf-8")) for file in files], subset)
+
+    def models(self) -> list[Model]:
+        """Those that were decoded on the subset."""
+        return sorted({Model(r["arm"], score["exit"]) for r in self.results for score in self._scores(r)})
+
+    def scores(self, model: Model) -> dict[int, dict[str, Any]]:
+        """Seed -> scores on the subset."""
+        mine = [result for result in self.results if result["arm"] == model.arm]
+        return {r["seed"]: score for r in mine for score in self._scores(r) if score["exit"] == model.exit}
+
+    def spikes(self, model: Model) -> dict[int, dict[str, Any]]:
+        """Seed -> where the model spikes, beside its teacher."""
+        mine = [result for result in self.results if result["arm"] == model.arm]
+        return {r["seed"]: found for r in mine for found in r["alignment"] if found["exit"] == model.exit}
+
+    def words(self, model: Model, seeds: Sequence[int]) -> Counts:
+        """Word errors of each utterance."""
+        runs = [
+            utterance_errors(self.folder / model.arm / f"seed{seed}" / "decode" / f"{self.subset}-layer{model.exit}")
+            for seed in seeds
+        ]
+        return Counts(*(np.sum([[count[i] for count in run] for run in runs], axis=0) for i in (0, 1)))
+
+    def lost_spikes(self, model: Model, seeds: Sequence[int]) -> Counts:
+        """Spikes of the teacher that the model does not have on the same frames, of each utterance."""
+        files = [
+            self.folder / model.arm / f"seed{seed}" / "align" / f"layer{model.exit}" / "align.json" for seed in seeds
+        ]
+        columns = [json.loads(file.read_text(encoding="utf-8"))["by_utterance"] for file in files]
+        return Counts(*(np.sum([c[key] for c in columns], axis=0) for key in ("lost_spikes", "teacher_spikes")))
+
+    def wer(self, model: Model) -> Interval:
+        """WER in percent, pooled over seeds and utterances, with its bootstrap interval over utterances."""
+        return _percent(rate_interval(*self.words(model, sorted(self.scores(model)))))
+
+    def judge(self, claim: Claim) -> Verdict:
+        """What becomes of a claim; models are paired by utterance and by seed.
+
+        It holds if the interval of the difference lies below the margin and, where there is none, every seed says so by
+        itself; it does not hold if the interval lies above 0.
+        """
+        by_model, counts = (self.spikes, self.lost_spikes) if claim.rate == "spikes" else (self.scores, self.words)
+        seeds = sorted(set(by_model(claim.better)) & set(by_model(claim.worse)))
+        if not seeds:
+            return Verdict("not run", None, {})
+
+        def difference(chosen: Sequence[int]) -> Interval:
+            a, b = counts(claim.better, chosen), counts(claim.worse, chosen)
+            return _percent(paired_difference(a.errors, b.errors, a.totals, b.totals).interval)
+
+        found = difference(seeds)
+        by_seed = {seed: difference([seed]).value for seed in seeds}
+        if found.high < claim.margin and (claim.margin > 0 or max(by_seed.values()) < 0):
+            return Verdict("holds", found, by_seed)
+        return Verdict("does not hold" if found.low > 0 else "undecided", found, by_seed)
+
+    def _scores(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        return [score for score in result["scores"] if score["subset"] == self.subset]
+
+
+def _percent(interval: Interval) -> Interval:
+    return Interval(*(100 * bound for bound in interval))

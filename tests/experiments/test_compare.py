@@ -1,0 +1,131 @@
+"""Tables and verdicts from runs made by hand, whose counts are known."""
+
+import json
+
+import pytest
+
+from experiments import compare
+from experiments.claims import Claim, Model
+from experiments.outcomes import Outcomes
+from fairseq_skd.errors import UserError
+
+ARMS = {"ctc": {"exits": [4]}, "skd": {"exits": [4, 2]}, "kd": {"exits": [2]}, "later": {"exits": [2]}}
+GRID = """
+corpus: tiny
+config: hubert_mini
+seeds: [1, 2]
+subsets: [test]
+common: {}
+decode: {}
+tries: {}
+arms:
+  ctc: {exits: [4]}
+  skd: {exits: [4, 2]}
+  kd: {exits: [2], needs: ctc}
+  later: {exits: [2]}
+claims:
+  - {claim: the student wins, better: skd 2, worse: kd 2}
+  - {claim: it spikes with its teacher, rate: spikes, better: skd 2, worse: kd 2}
+  - {claim: nothing is lost, better: skd 4, worse: ctc 4, margin: 30}
+  - {claim: of another day, better: skd 2, worse: later 2}
+"""
+
+
+def decoded(folder, wrong):
+    """Eight utterances of four words; ``wrong`` tells how many words of each are not as they should be."""
+    folder.mkdir(parents=True)
+    lines = [["x"] * errors + ["a"] * (4 - errors) for errors in wrong]
+    (folder / "hypo.word").write_text("".join(f"{' '.join(line)} (None-{i})\n" for i, line in enumerate(lines)))
+    (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
+
+
+def run(out, arm, seed, wrong, lost=None):
+    """``wrong``: exit -> errors of each utterance; ``lost``: of 2 spikes of the teacher in each."""
+    folder = out / "tiny" / arm / f"seed{seed}"
+    scores = []
+    for layer, errors in wrong.items():
+        decoded(folder / "decode" / f"test-layer{layer}", errors)
+        score = {"subset": "test", "exit": layer, "wer": 100 * sum(errors) / 32, "parameters": 1000 * layer}
+        scores.append({**score, "character_errors": sum(errors), "characters": 56})
+    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": []}
+    if lost is not None:
+        (folder / "align" / "layer2").mkdir(parents=True)
+        columns = {"lost_spikes": lost, "teacher_spikes": [2] * 8}
+        (folder / "align" / "layer2" / "align.json").write_text(json.dumps({"by_utterance": columns}))
+        rate = {"value": sum(lost) / 16}
+        result["alignment"] = [
+            {"exit": 2, "spike_disagreement": rate, "spike_miss": rate, "offset": {"mean_ms": 10.0 * seed}}
+        ]
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def out(tmp_path):
+    for seed in (1, 2):
+        run(tmp_path, "ctc", seed, {4: [1] * 8})
+        run(tmp_path, "skd", seed, {4: [1, 1, 1, 1, 1, 1, 2, 2], 2: [1] * 7 + [seed]}, [0] * 7 + [1])
+        run(tmp_path, "kd", seed, {2: [2] * 8}, [1] * 8)
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return tmp_path
+
+
+def judge(out, better, worse, **more):
+    entry = {"claim": "it is so", "better": better, "worse": worse, **more}
+    return Outcomes.read(out / "tiny", "test").judge(Claim.read(entry, ARMS))
+
+
+def test_the_tables(out, capsys):
+    compare.main([str(out / "grid.yaml"), "--runs", str(out)])
+    table, _, claims = capsys.readouterr().out.partition("\n\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [row[:4] for row in cells] == [
+        ["ctc", "4", "4,000", "2"],
+        ["skd", "4", "4,000", "2"],
+        ["skd", "2", "2,000", "2"],
+        ["kd", "2", "2,000", "2"],
+    ]
+    assert cells[0][4:] == ["25.0 [25.0, 25.0]", "25.0, 25.0; sd 0.0", "14.3", "", "", ""]
+    # 8 + 9 errors in 2 x 32 words; the spikes of 1 in 16, in both seeds
+    assert cells[2][4].startswith("26.6 [25.0, ") and cells[2][5] == "25.0, 28.1; sd 2.2"
+    assert cells[2][7:] == ["6.2", "6.2", "15.0"]
+    outcomes = [line.split("|")[-2].strip() for line in claims.splitlines()[2:]]
+    assert outcomes == ["**holds**", "**holds**", "**holds**", "**not run**"]
+    # a draw holds the last utterance 0 to 3 times, but for 1.1 % of the draws
+    assert "| -23.4 [-25.0, -20.3] | -25.0, -21.9 |" in " ".join(claims.split())
+
+
+def test_what_holds_and_what_does_not(out):
+    assert judge(out, "kd 2", "skd 2").outcome == "does not hold"
+    assert judge(out, "ctc 4", "skd 4").outcome == "undecided"  # draws without the last two utterances are a tie
+    assert judge(out, "skd 4", "ctc 4").outcome == "undecided"
+    assert judge(out, "skd 4", "ctc 4", margin=30).outcome == "holds"
+    found = judge(out, "skd 2", "kd 2", rate="spikes")
+    assert found.difference.value == pytest.approx(100 * (1 / 16 - 8 / 16))
+
+
+def test_a_seed_that_says_otherwise_leaves_it_open(out):
+    """The interval alone would let one seed decide."""
+    run(out, "later", 1, {2: [0] * 8})
+    run(out, "later", 2, {2: [1] * 7 + [3]})
+    found = judge(out, "later 2", "skd 2")
+    assert found.difference.high < 0 < found.by_seed[2]
+    assert found.outcome == "undecided"
+
+
+def test_only_seeds_of_both_are_compared(out):
+    run(out, "later", 2, {2: [0] * 8})
+    assert list(judge(out, "later 2", "skd 2").by_seed) == [2]
+
+
+def test_a_folder_without_results(tmp_path):
+    with pytest.raises(UserError, match=r"holds no result.json of run_grid.py: give OUT/CORPUS"):
+        Outcomes.read(tmp_path, "test")
+
+
+def test_a_subset_that_the_grid_lacks(out):
+    with pytest.raises(UserError, match="--subset dev: the grid has test"):
+        compare.main([str(out / "grid.yaml"), "--runs", str(out), "--subset", "dev"])
+
+
+def test_models():
+    assert str(Model("skd", 6)) == "skd 6"
