@@ -191,9 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{run.name}: {'done' if (run.folder / RESULT).is_file() else 'to do'}\n  {shown(run.train)}")
         return
     left = run_all(runs, out)
-    for run in left:
-        print(f"{run.name}: not run, another job is at it or its arm {run.needs} is not done")
     print(out / "results.jsonl")
+    if left:
+        names = ", ".join(f"{run.name}" + f" (needs {run.needs})" * (run.needs is not None) for run in left)
+        raise UserError(f"not done, since another job is at it or at what it needs, or that was not run: {names}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from fairseq_skd.compat import compose, to_container
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FINETUNE = sorted(path.stem for path in (CONFIG / "finetune").glob("*.yaml"))
-ALL = sorted(CONFIG.glob("*/*.yaml"))
+# run/ is not for fairseq: it has a defaults list, to choose a launcher (tests/experiments/test_slurm.py)
+ALL = sorted(path for path in CONFIG.glob("*/*.yaml") if path.parent.name != "run")
 REGISTRIES = {
     "task": TASK_DATACLASS_REGISTRY,
     "model": MODEL_DATACLASS_REGISTRY,

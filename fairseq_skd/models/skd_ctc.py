@@ -5,6 +5,7 @@ Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav
 """
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Mapping
@@ -25,10 +26,12 @@ from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.heads import StudentHead, ctc_projection
+from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
 
 logger = logging.getLogger(__name__)
+
+_OURS = ("student_heads.", "conditioners.")  # parameters that fairseq's fine-tuned models lack
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -40,6 +43,7 @@ class SkdCtc(BaseFairseqModel):
         exits: layer counts that have a head here, the teacher's first: (L, l, ...), or (l,) when built to decode a
             student.
         student_layers: the students among them.
+        conditioned: students whose posteriors the layers above them see; they have heads, exits or not.
         num_updates: updates done, set by fairseq before every step and after a restore.
     """
 
@@ -51,6 +55,8 @@ class SkdCtc(BaseFairseqModel):
         decoded = check_decode_layer(cfg.decode_layer, students, self.depth)
         self.exits = (self.depth, *students) if decoded == self.depth else (decoded,)
         self.student_layers = tuple(layer for layer in self.exits if layer != self.depth)
+        above = max(self.exits)
+        self.conditioned = tuple(layer for layer in students if cfg.condition_on_students and layer < above)
         self.num_updates = 0
         self._micro_batch = 0
 
@@ -66,9 +72,9 @@ class SkdCtc(BaseFairseqModel):
             self.w2v_encoder.proj = ctc_projection(width, symbols)
         elif final_norm is not None:
             self.w2v_encoder.drop_final_norm()  # it belongs to the teacher
-        self.student_heads = nn.ModuleDict(
-            {str(layer): StudentHead(width, symbols, final_norm) for layer in self.student_layers}
-        )
+        headed = sorted({*self.student_layers, *self.conditioned})
+        self.student_heads = nn.ModuleDict({str(layer): StudentHead(width, symbols, final_norm) for layer in headed})
+        self.conditioners = nn.ModuleDict({str(layer): conditioner(symbols, width) for layer in self.conditioned})
         if cfg.freeze_regex is not None:
             for name, parameter in self.w2v_encoder.named_parameters():
                 parameter.requires_grad_(re.fullmatch(cfg.freeze_regex, name) is None)
@@ -126,11 +132,12 @@ class SkdCtc(BaseFairseqModel):
         """
         training_heads_only = self.num_updates < self.cfg.freeze_finetune_updates
         with torch.no_grad() if training_heads_only else contextlib.nullcontext():
-            out = self.w2v_encoder(source, padding_mask, self.exits, self._generator())
+            conditions = {layer: functools.partial(self._condition, layer) for layer in self.conditioned}
+            out = self.w2v_encoder(source, padding_mask, self.exits, self._generator(), conditions)
             taps = dict(out.taps)
             if self.depth in taps and self.w2v_encoder.final_norm is not None:
                 taps[self.depth] = self.w2v_encoder.final_norm(taps[self.depth])
-        logits = {layer: self._weigh_blank(self._head(layer, taps[layer])) for layer in self.exits}
+        logits = {layer: self._head(layer, taps[layer]) for layer in self.exits}
         return {
             "encoder_out": logits[self.exits[0]],
             "exit_logits": logits,
@@ -162,7 +169,7 @@ class SkdCtc(BaseFairseqModel):
         super().upgrade_state_dict_named(state_dict, name)
         prefix = f"{name}." if name else ""
         own = self.state_dict()
-        filled = [key for key in own if key.startswith("student_heads.") and prefix + key not in state_dict]
+        filled = [key for key in own if key.startswith(_OURS) and prefix + key not in state_dict]
         for key in filled if self.depth in self.exits else []:
             state_dict[prefix + key] = self._initial(key, own[key], state_dict, prefix)
         if filled and self.depth in self.exits:
@@ -180,7 +187,7 @@ class SkdCtc(BaseFairseqModel):
         """A parameter of an exit that this model was not built with."""
         if key in own:
             return False
-        if key.startswith("student_heads."):
+        if key.startswith(_OURS):
             return True
         return self.depth not in self.exits and key.startswith(
             ("w2v_encoder.proj.", "w2v_encoder.w2v_model.encoder.layers.", "w2v_encoder.w2v_model.encoder.layer_norm.")
@@ -188,8 +195,12 @@ class SkdCtc(BaseFairseqModel):
 
     def _head(self, layer: int, hidden: Tensor) -> Tensor:
         if layer == self.depth and self.w2v_encoder.proj is not None:
-            return self.w2v_encoder.proj(self.final_dropout(hidden))
-        return self.student_heads[str(layer)](hidden, self.final_dropout)
+            return self._weigh_blank(self.w2v_encoder.proj(self.final_dropout(hidden)))
+        return self._weigh_blank(self.student_heads[str(layer)](hidden, self.final_dropout))
+
+    def _condition(self, layer: int, hidden: Tensor) -> Tensor:
+        """What the layers above a student are told of it, (T, B, C)."""
+        return self.conditioners[str(layer)](self._head(layer, hidden).softmax(dim=-1))
 
     def _weigh_blank(self, logits: Tensor) -> Tensor:
         if self.cfg.blank_weight == 0:
