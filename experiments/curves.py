@@ -10,7 +10,7 @@ from pathlib import Path
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
 from fairseq_skd.infer import quieten_libraries
-from fairseq_skd.reporting.curves import draw_curves, read_log
+from fairseq_skd.reporting.logs import read_log
 
 
 def main() -> None:
@@ -25,6 +25,8 @@ def main() -> None:
         if not sign:
             raise UserError(f"{run}: give each run as NAME=LOG")
         runs[name] = read_log(Path(log))
+    from fairseq_skd.reporting.curves import draw_curves  # matplotlib, whose import chatters unless it is quietened
+
     with replacing(args.out) as beside:
         draw_curves(runs).savefig(beside, dpi=110)
     print(args.out)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 from experiments.grid import REPOSITORY, Run, read_grid, runs_of, shown, tries_of
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
-from fairseq_skd.reporting.curves import read_log
+from fairseq_skd.reporting.logs import read_log
 
 RESULT = "result.json"
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")

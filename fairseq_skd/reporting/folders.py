@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq_skd.decoding.subset import read_lines
 from fairseq_skd.errors import UserError
-from fairseq_skd.reporting.curves import Curve, read_log
+from fairseq_skd.reporting.logs import Curve, read_log
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 

@@ -1,7 +1,8 @@
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.reporting.curves import draw_curves, read_log
+from fairseq_skd.reporting.curves import draw_curves
+from fairseq_skd.reporting.logs import read_log
 from tests.reporting.conftest import LINES
 
 
