@@ -82,10 +82,16 @@ def build_task(trained: TrainedModel, config: dict[str, Any], dictionary: Dictio
 def count_parameters(model: SkdCtc, exit_layer: int, depth: int) -> int:
     """Parameters that recognition at an exit uses.
 
-    The heads of other exits and the mask embedding, which only training uses, are not counted.
+    The mask embedding, which only training uses, and the heads of other exits are not counted, unless the layers above
+    see what those heads say.
     """
+    unused = tuple(
+        f"student_heads.{layer}."
+        for layer in model.student_layers
+        if exit_layer == depth and layer not in model.conditioned
+    )
     return sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
-        if not name.endswith("mask_emb") and not (exit_layer == depth and name.startswith("student_heads."))
+        if not name.endswith("mask_emb") and not name.startswith(unused)
     )

@@ -30,6 +30,17 @@ def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
     return [Hypothesis(units, None) for units in greedy_units(logits, lengths)]
 
 
+def weigh_blank(search: Searcher, weight: float, blank: int) -> Searcher:
+    """The search with ``weight`` added to the blank's logit on every frame."""
+
+    def weighed(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        change = torch.zeros_like(logits[0, 0])
+        change[blank] = weight
+        return search(logits + change, lengths)
+
+    return weighed if weight else search
+
+
 class Recognition(NamedTuple):
     """What came out of a whole subset.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq.data import Dictionary
 
-from fairseq_skd.decoding.search import Searcher, greedy
+from fairseq_skd.decoding.search import Searcher, greedy, weigh_blank
 from fairseq_skd.decoding.settings import DecodingSettings
 from fairseq_skd.files import absolute
 from fairseq_skd.scoring.beam import BeamSearch
@@ -39,15 +39,19 @@ class SearchPlan:
         Raises:
             UserError: a language model that cannot be used.
         """
-        if self.settings.type == "viterbi":
-            return greedy
-        return BeamSearch(dictionary.symbols, dictionary.bos(), self.settings.options, self.lmpath, self.lexicon)
+        blank, search = dictionary.bos(), greedy
+        if self.settings.type != "viterbi":
+            search = BeamSearch(dictionary.symbols, blank, self.settings.options, self.lmpath, self.lexicon)
+        return weigh_blank(search, self.settings.blankweight, blank)
 
     @property
     def empty(self) -> str:
         """What to say where nothing at all was recognised."""
         if self.settings.type == "viterbi":
-            return "every hypothesis is empty: the model outputs only blanks, it is not trained far enough"
+            return (
+                "every hypothesis is empty: the model outputs only blanks, it is not trained far enough; a negative "
+                "decoding.blankweight shows what it would say next"
+            )
         return (
             "every hypothesis is empty: the model is not trained far enough, or decoding.lmweight is too high or "
             "decoding.wordscore too low for it"
@@ -55,7 +59,7 @@ class SearchPlan:
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` says of the search."""
-        found: dict[str, Any] = {"search": self.settings.type}
+        found: dict[str, Any] = {"search": self.settings.type, "blankweight": self.settings.blankweight}
         if self.settings.type == "viterbi":
             return found
         found["lmpath"] = str(self.lmpath) if self.lmpath is not None else None

@@ -101,6 +101,7 @@ class DecodingSettings:
     wordscore: float = _key(-1.0, "kenlm: added for each word")
     unkweight: float = _key(-math.inf, "kenlm: added for a word outside the lexicon; -inf: there are none")
     silweight: float = _key(0.0, "added for each frame of the word boundary |")
+    blankweight: float = _key(0.0, "added to the blank's logit; below 0 where a model leaves out too much")
     logadd: bool = _key(False, "add up the alignments of a text instead of taking the best one")
 
     @property
@@ -235,6 +236,8 @@ def _check_search(decoding: DecodingSettings) -> None:
     if kind not in TYPES:
         raise UserError(f"decoding.type={kind} is not known, there are: {', '.join(TYPES)}")
     decoding.options.check("decoding.")
+    if not math.isfinite(decoding.blankweight):
+        raise UserError(f"decoding.blankweight={decoding.blankweight} is not a finite number")
     given = {"lexicon": decoding.lexicon not in (None, ""), "lmpath": decoding.lmpath not in (None, "")}
     if kind == "kenlm":
         for key, is_given in given.items():

@@ -43,11 +43,13 @@ def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> 
 @pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.parametrize("layer_norm_first", [False, True])
+@pytest.mark.parametrize("conditioned", [False, True])
 def test_counted_parameters_are_those_that_the_output_depends_on(
-    tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int
+    tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int, conditioned: bool
 ) -> None:
+    students = (1, STUDENT)
     trained = open_trained(
-        write_fine_tuned(tmp_path / "c.pt", kind, students=(1, STUDENT), layer_norm_first=layer_norm_first)
+        write_fine_tuned(tmp_path / "c.pt", kind, students, conditioned, layer_norm_first=layer_norm_first)
     )
     task = build_task(trained, task_config(trained, settings()), letter_dictionary())
     model = build_model(trained, task, exit_layer)

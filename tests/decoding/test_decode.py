@@ -97,6 +97,9 @@ def test_blanks_only(corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.
     assert found["hypo.word"] == b"".join(b" (None-%d)\n" % index for index in range(5))
     assert read_summary()["wer"] == 100.0
     assert "the model outputs only blanks" in capsys.readouterr().err
+    assert read_summary()["blankweight"] == 0
+    assert decode(corpus, silent, "decoding.blankweight=-1000")["hypo.word"] != found["hypo.word"]
+    assert read_summary()["blankweight"] == -1000
 
 
 @pytest.mark.parametrize("exit_layer", [FULL, STUDENT])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_skd.decoding.search import recognise
+from fairseq_skd.decoding.search import greedy, recognise, weigh_blank
 from fairseq_skd.errors import UserError
 
 SYMBOLS = 5
@@ -88,3 +88,12 @@ def test_nothing_is_tracked_for_gradients() -> None:
             return super().__call__(source, padding_mask)
 
     assert run([batch([0], [[1]])], 1, Checked()).hypotheses == [([1], None)]
+
+
+def test_the_weight_of_the_blank() -> None:
+    logits = torch.tensor([[[2.0, 1.5, 0.0]], [[3.0, 0.0, 0.5]], [[0.0, 0.0, 0.1]]])  # (T, B, V)
+    length = torch.tensor([3])
+    said = {weight: weigh_blank(greedy, weight, 0)(logits, length)[0].units for weight in (0.0, -1.0, -3.0, 5.0)}
+    assert said == {0.0: [2], -1.0: [1, 2], -3.0: [1, 2], 5.0: []}
+    assert weigh_blank(greedy, 0.0, 0) is greedy
+    assert logits[0, 0, 0] == 2
