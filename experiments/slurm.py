@@ -11,11 +11,15 @@ from typing import Any
 import hydra
 from hydra.utils import to_absolute_path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+
+from fairseq_skd.errors import run_command
+from fairseq_skd.extras import require
+
 GRID_RUNNER = Path(__file__).resolve().with_name("run_grid.py")
 
 
-@hydra.main(config_path="../config/run", config_name="slurm", version_base="1.3")
-def main(cfg: Any) -> None:
+def job(cfg: Any) -> None:
     """One job: one arm, one seed, in a process of its own.
 
     Raises:
@@ -30,5 +34,11 @@ def main(cfg: Any) -> None:
     subprocess.run(command, check=True)
 
 
+def main() -> None:
+    """Arguments in, jobs submitted and waited for."""
+    require(["submitit"], "slurm", "experiments/slurm.py, from Python 3.11 on,")
+    hydra.main(config_path="../config/run", config_name="slurm", version_base="1.3")(job)()
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("slurm", main))
