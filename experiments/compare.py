@@ -1,6 +1,7 @@
 r"""What a grid found: a table of its arms, and what becomes of the claims in its YAML. Markdown on stdout.
 
 python experiments/compare.py experiments/an4.yaml --runs /runs --subset test
+python experiments/compare.py experiments/an4.yaml --runs /runs --tries
 """
 
 import argparse
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 from tabulate import tabulate
 
 from experiments.claims import Claim, Model
-from experiments.grid import read_grid
+from experiments.grid_file import read_grid, tries_of
 from experiments.outcomes import Outcomes, Verdict
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.scoring.bootstrap import Interval
@@ -26,9 +27,11 @@ def table(outcomes: Outcomes, order: Sequence[str]) -> str:
         (model for model in outcomes.models() if model.arm in order),
         key=lambda model: (order.index(model.arm), -model.exit),
     )
+    aligned = sorted({found["subset"] for result in outcomes.results for found in result["alignment"]})
+    on = f" ({', '.join(aligned)})" if aligned and aligned != [outcomes.subset] else ""
     header = (
         *("arm", "layers", "parameters", "seeds", "WER % [95 %]", "of each seed", "CER %"),
-        *("spike disagreement %", "on none of its frames %", "offset, mean ms"),
+        *(f"spike disagreement %{on}", "on none of its frames %", "offset, mean ms"),
     )
     return tabulate([_row(outcomes, model) for model in models], header, tablefmt="pipe", disable_numparse=True)
 
@@ -59,7 +62,8 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
         verdict = outcomes.judge(claim)
         margin = f", up to {claim.margin:g} more" if claim.margin else ""
         what = f"{claim.better} minus {claim.worse}{', spike disagreement' * (claim.rate == 'spikes')}{margin}"
-        rows.append((claim.text, what, *_difference(verdict), f"**{verdict.outcome}**"))
+        outcome = f"**{verdict.outcome}**" + ", one seed" * (len(verdict.by_seed) == 1)
+        rows.append((claim.text, what, *_difference(verdict), outcome))
     header = ("claim", "compared", "points [95 %]", "of each seed", "outcome")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
@@ -85,8 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("grid", type=Path, help="the grid's YAML, such as experiments/an4.yaml")
     parser.add_argument("--runs", type=Path, required=True, help="--out of run_grid.py")
     parser.add_argument("--subset", default="test", help="on which words are counted (test)")
+    parser.add_argument(
+        "--tries", action="store_true", help="the short tries of the weights, on the grid's first subset"
+    )
     args = parser.parse_args(arguments)
     grid = read_grid(args.grid)
+    if args.tries:
+        tries = tries_of(grid)
+        print(table(Outcomes.read(args.runs / grid["corpus"], tries["subsets"][0]), list(tries["arms"])))
+        return
     if args.subset not in grid["subsets"]:
         raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")
     claims = [Claim.read(entry, grid["arms"]) for entry in grid["claims"]]

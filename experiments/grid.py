@@ -1,4 +1,4 @@
-"""A grid of experiments read from YAML: which runs it asks for, and the commands of each."""
+"""The runs that a grid of experiments asks for, and the commands of each."""
 
 import itertools
 import shlex
@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from experiments.claims import Claim
+from experiments.grid_file import REPOSITORY, TEACHER, aligned_exits
 from fairseq_skd.demo.plan import hydra_overrides
 from fairseq_skd.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
 CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
-_KEYS = {"corpus", "config", "seeds", "subsets", "common", "decode", "tries", "arms", "claims"}
-_ARM_KEYS = {"exits", "set", "needs", "config", "seeds", "tries"}
+# Of what is given for training, what decoding has to be told as well.
+_BOTH = ("task.data", "task.label_dir", "common.cpu")
 
 
 @dataclass(frozen=True)
@@ -58,41 +54,6 @@ class Run:
         return self.folder / CHECKPOINT
 
 
-def read_grid(path: Path) -> dict[str, Any]:
-    """A grid's YAML, checked.
-
-    Raises:
-        UserError: not such a file, an unknown key, an arm that needs one that is not there or comes later, or a
-            claim about what is not in it.
-    """
-    try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"grid {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(grid, dict) or set(grid) != _KEYS:
-        raise UserError(f"grid {path} has to have exactly the keys {', '.join(sorted(_KEYS))}")
-    known: set[str] = set()
-    for name, arm in grid["arms"].items():
-        foreign = set(arm) - _ARM_KEYS
-        if foreign:
-            known_keys = ", ".join(sorted(_ARM_KEYS))
-            raise UserError(f"grid {path}: arm {name} has the unknown key {min(foreign)}, it can have {known_keys}")
-        needs = arm.get("needs")
-        if needs is not None and needs not in known:
-            raise UserError(f"grid {path}: arm {name} needs {needs}, which is not among the arms above it")
-        if needs is None and TEACHER in arm.get("set", {}).values():
-            raise UserError(f"grid {path}: arm {name} has {TEACHER} and no needs, which says whose checkpoint that is")
-        known.add(name)
-    try:
-        for entry in grid["claims"]:
-            Claim.read(entry, grid["arms"])
-    except UserError as error:
-        raise UserError(f"grid {path}: {error}") from None
-    return grid
-
-
 def runs_of(
     grid: Mapping[str, Any],
     out: Path,
@@ -103,9 +64,10 @@ def runs_of(
     """The runs of a grid, seeds outermost, an arm after those it needs.
 
     Args:
-        grid: from :func:`read_grid`.
+        grid: from :func:`~experiments.grid_file.read_grid`.
         out: folder of all runs; absolute.
-        overrides: ``key=value`` for every training and, where it is a key of both, for decoding: ``task.data=...``.
+        overrides: ``key=value`` for every training; where the data are and whether to stay on the CPU, for what follows
+            as well.
         arms: only these.
         seeds: instead of the grid's and the arms'.
 
@@ -121,23 +83,6 @@ def runs_of(
         for name, arm in grid["arms"].items()
         if (not arms or name in arms) and (seeds or seed in arm.get("seeds", grid["seeds"]))
     ]
-
-
-def tries_of(grid: Mapping[str, Any]) -> dict[str, Any]:
-    """The grid of the short tries that weights are chosen from: an arm for each value, the first seed and subset.
-
-    The teachers that they need are the grid's own.
-    """
-    arms = {
-        f"{name}-{value}": {
-            **{key: arm[key] for key in arm if key not in ("tries", "seeds")},
-            "set": {**arm.get("set", {}), **grid["tries"], key: value},
-        }
-        for name, arm in grid["arms"].items()
-        for key, values in arm.get("tries", {}).items()
-        for value in values
-    }
-    return {**grid, "seeds": grid["seeds"][:1], "subsets": grid["subsets"][:1], "arms": arms}
 
 
 def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str, seed: int) -> Run:
@@ -158,7 +103,7 @@ def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str
         *hydra_overrides(settings),
         *overrides,
     )
-    data = [override for override in overrides if override.partition("=")[0] == "task.data"]
+    shared = [override for override in overrides if override.partition("=")[0] in _BOTH]
     given = {**grid["decode"], "common_eval.path": checkpoint}
     decode = {}
     for subset, layer in itertools.product(grid["subsets"], arm["exits"]):
@@ -169,9 +114,9 @@ def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str
             "decoding.results_path": folder / "decode" / f"{subset}-layer{layer}",
         }
         command = (sys.executable, "-m", "fairseq_skd.infer", *_config("decode", "viterbi"))
-        decode[subset, layer] = (*command, *hydra_overrides(chosen), *data)
+        decode[subset, layer] = (*command, *hydra_overrides(chosen), *shared)
     align = {}
-    for layer in arm["exits"] if needs else arm["exits"][1:]:
+    for layer in aligned_exits(arm):
         chosen = {
             **given,
             "dataset.gen_subset": grid["subsets"][-1],
@@ -180,7 +125,7 @@ def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str
             "common_eval.results_path": folder / "align" / f"layer{layer}",
         }
         command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
-        align[layer] = (*command, *hydra_overrides(chosen), *data)
+        align[layer] = (*command, *hydra_overrides(chosen), *shared)
     return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), train, decode, align, needs)
 
 

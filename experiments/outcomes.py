@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.claims import Claim, Model
-from experiments.run_grid import RESULT
+from experiments.results import RESULT
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.folders import utterance_errors
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
@@ -26,9 +26,10 @@ class Counts(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A claim's outcome: ``holds``, ``does not hold``, ``undecided`` or ``not run``.
+    """What became of a claim.
 
     Attributes:
+        outcome: ``holds``, ``does not hold``, ``undecided`` or ``not run``.
         difference: better's rate minus worse's in percentage points; None if a model was not run.
         by_seed: the same of each seed.
     """
@@ -57,12 +58,16 @@ class Outcomes:
         """The results below a corpus's folder.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, one is damaged, or they are of different data.
         """
         files = sorted(folder.glob(f"*/seed*/{RESULT}"))
         if not files:
-            raise UserError(f"{folder} holds no {RESULT} of run_grid.py: give OUT/CORPUS")
-        return cls(folder, [json.loads(file.read_text(encoding="utf-8")) for file in files], subset)
+            raise UserError(f"{folder} holds no {RESULT}: give --runs the --out of run_grid.py")
+        results = [_read(file, ("arm", "seed", "data_sha256", "scores", "alignment")) for file in files]
+        for file, result in zip(files, results, strict=True):
+            if result["data_sha256"] != results[0]["data_sha256"]:
+                raise UserError(f"{file} and {files[0]} are of different data: they cannot be compared")
+        return cls(folder, results, subset)
 
     def models(self) -> list[Model]:
         """Those that were decoded on the subset."""
@@ -91,7 +96,7 @@ class Outcomes:
         files = [
             self.folder / model.arm / f"seed{seed}" / "align" / f"layer{model.exit}" / "align.json" for seed in seeds
         ]
-        columns = [json.loads(file.read_text(encoding="utf-8"))["by_utterance"] for file in files]
+        columns = [_read(file, ("by_utterance",))["by_utterance"] for file in files]
         return Counts(*(np.sum([c[key] for c in columns], axis=0) for key in ("lost_spikes", "teacher_spikes")))
 
     def wer(self, model: Model) -> Interval:
@@ -101,8 +106,12 @@ class Outcomes:
     def judge(self, claim: Claim) -> Verdict:
         """What becomes of a claim; models are paired by utterance and by seed.
 
-        It holds if the interval of the difference lies below the margin and, where there is none, every seed says so by
-        itself; it does not hold if the interval lies above 0.
+        It holds if the interval of the difference lies below the margin, and does not if it lies above; where there is
+        no margin, every seed has to be of the same mind. Else it is undecided. The interval is over utterances: what
+        another seed would do is only known from the seeds.
+
+        Raises:
+            UserError: the two were decoded on different utterances.
         """
         by_model, counts = (self.spikes, self.lost_spikes) if claim.rate == "spikes" else (self.scores, self.words)
         seeds = sorted(set(by_model(claim.better)) & set(by_model(claim.worse)))
@@ -111,13 +120,19 @@ class Outcomes:
 
         def difference(chosen: Sequence[int]) -> Interval:
             a, b = counts(claim.better, chosen), counts(claim.worse, chosen)
+            if len(a.totals) != len(b.totals) or (claim.rate == "wer" and (a.totals != b.totals).any()):
+                raise UserError(
+                    f"{claim.better} and {claim.worse} were decoded on different utterances: decode one of them again"
+                )
             return _percent(paired_difference(a.errors, b.errors, a.totals, b.totals).interval)
 
         found = difference(seeds)
         by_seed = {seed: difference([seed]).value for seed in seeds}
-        if found.high < claim.margin and (claim.margin > 0 or max(by_seed.values()) < 0):
+        if found.high < claim.margin and (claim.margin > 0 or all(value < 0 for value in by_seed.values())):
             return Verdict("holds", found, by_seed)
-        return Verdict("does not hold" if found.low > 0 else "undecided", found, by_seed)
+        if found.low > claim.margin and (claim.margin > 0 or all(value > 0 for value in by_seed.values())):
+            return Verdict("does not hold", found, by_seed)
+        return Verdict("undecided", found, by_seed)
 
     def _scores(self, result: dict[str, Any]) -> list[dict[str, Any]]:
         return [score for score in result["scores"] if score["subset"] == self.subset]
@@ -125,3 +140,13 @@ class Outcomes:
 
 def _percent(interval: Interval) -> Interval:
     return Interval(*(100 * bound for bound in interval))
+
+
+def _read(file: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not set(keys) <= set(found):
+        raise UserError(f"{file} is missing or damaged: move its run away, and run it again")
+    return found

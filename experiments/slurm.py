@@ -13,7 +13,7 @@ from hydra.utils import to_absolute_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from fairseq_skd.errors import run_command
+from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
 
 GRID_RUNNER = Path(__file__).resolve().with_name("run_grid.py")
@@ -23,7 +23,7 @@ def job(cfg: Any) -> None:
     """One job: one arm, one seed, in a process of its own.
 
     Raises:
-        subprocess.CalledProcessError: it failed, or was not done; the job's log says why.
+        subprocess.CalledProcessError: it failed, or was not done; why stands above that in the job's log.
     """
     command = [
         *(sys.executable, str(GRID_RUNNER), to_absolute_path(cfg.grid), "--out", to_absolute_path(cfg.out)),
@@ -37,6 +37,10 @@ def job(cfg: Any) -> None:
 def main() -> None:
     """Arguments in, jobs submitted and waited for."""
     require(["submitit"], "slurm", "experiments/slurm.py, from Python 3.11 on,")
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    for key in ("arm", "out", "task.data", "model.w2v_path"):
+        if key not in given and not given & {"--help", "-h", "--cfg", "--info"}:
+            raise UserError(f"{key} is not set: give {key}=...")
     hydra.main(config_path="../config/run", config_name="slurm", version_base="1.3")(job)()
 
 

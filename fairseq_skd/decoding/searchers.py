@@ -54,7 +54,7 @@ class SearchPlan:
             )
         return (
             "every hypothesis is empty: the model is not trained far enough, or decoding.lmweight is too high or "
-            "decoding.wordscore too low for it"
+            "decoding.wordscore too low for it, or decoding.blankweight is too high"
         )
 
     def summary(self) -> dict[str, Any]:

@@ -131,13 +131,20 @@ class SkdCtc(BaseFairseqModel):
             (B, T) or None; ``frame_lengths`` (B,).
         """
         training_heads_only = self.num_updates < self.cfg.freeze_finetune_updates
+        seen: dict[int, Tensor] = {}
         with torch.no_grad() if training_heads_only else contextlib.nullcontext():
-            conditions = {layer: functools.partial(self._condition, layer) for layer in self.conditioned}
+            conditions = {layer: functools.partial(self._condition, layer, seen) for layer in self.conditioned}
             out = self.w2v_encoder(source, padding_mask, self.exits, self._generator(), conditions)
             taps = dict(out.taps)
             if self.depth in taps and self.w2v_encoder.final_norm is not None:
                 taps[self.depth] = self.w2v_encoder.final_norm(taps[self.depth])
-        logits = {layer: self._head(layer, taps[layer]) for layer in self.exits}
+        if training_heads_only:
+            seen = {}  # without gradients
+        # What the loss sees of a student is what the layers above it saw, dropout and all.
+        logits = {
+            layer: seen[layer][: taps[layer].size(0)] if layer in seen else self._head(layer, taps[layer])
+            for layer in self.exits
+        }
         return {
             "encoder_out": logits[self.exits[0]],
             "exit_logits": logits,
@@ -165,16 +172,27 @@ class SkdCtc(BaseFairseqModel):
         return lprobs if log_probs else lprobs.exp()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Make a checkpoint's parameters those of this model: fill in new student heads, leave out unused exits."""
+        """Make a checkpoint's parameters those of this model: fill in new student heads, leave out unused exits.
+
+        Raises:
+            UserError: layers of this model were trained to see a student's posteriors, and would not see them here.
+        """
         super().upgrade_state_dict_named(state_dict, name)
         prefix = f"{name}." if name else ""
         own = self.state_dict()
         filled = [key for key in own if key.startswith(_OURS) and prefix + key not in state_dict]
         for key in filled if self.depth in self.exits else []:
             state_dict[prefix + key] = self._initial(key, own[key], state_dict, prefix)
-        if filled and self.depth in self.exits:
-            heads = sorted({key.split(".")[1] for key in filled}, key=int)
+        heads = sorted({key.split(".")[1] for key in filled if key.startswith("student_heads.")}, key=int)
+        if heads and self.depth in self.exits:
             logger.info("the checkpoint has no head for student layers %s: they start fresh", ", ".join(heads))
+        for key in state_dict:
+            student = key[len(prefix) :].split(".")[1] if key.startswith(f"{prefix}conditioners.") else ""
+            if student and int(student) < max(self.exits) and int(student) not in self.conditioned:
+                raise UserError(
+                    f"the checkpoint's layers above {student} were trained to see what its student of {student} layers "
+                    f"says: set model.condition_on_students=true and keep {student} among model.student_layers"
+                )
         for key in [key for key in state_dict if key.startswith(prefix) and self._unused(key[len(prefix) :], own)]:
             del state_dict[key]
 
@@ -198,9 +216,10 @@ class SkdCtc(BaseFairseqModel):
             return self._weigh_blank(self.w2v_encoder.proj(self.final_dropout(hidden)))
         return self._weigh_blank(self.student_heads[str(layer)](hidden, self.final_dropout))
 
-    def _condition(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the layers above a student are told of it, (T, B, C)."""
-        return self.conditioners[str(layer)](self._head(layer, hidden).softmax(dim=-1))
+    def _condition(self, layer: int, seen: dict[int, Tensor], hidden: Tensor) -> Tensor:
+        """What the layers above a student are told of it, (T, B, C); its logits (T, B, V) are put into ``seen``."""
+        seen[layer] = self._head(layer, hidden)
+        return self.conditioners[str(layer)](seen[layer].softmax(dim=-1))
 
     def _weigh_blank(self, logits: Tensor) -> Tensor:
         if self.cfg.blank_weight == 0:

@@ -64,6 +64,15 @@ def test_kenlm(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str]
     assert len(more["hypo.word"].split()) > len(found["hypo.word"].split())
 
 
+@pytest.mark.parametrize("kind", ["kenlm", "lexfree"])
+def test_the_weight_of_the_blank(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str], kind: str) -> None:
+    silent = set_constant_symbols(hubert, tmp_path / "silent.pt", {"w2v_encoder": "<s>"})
+    used = {**files, "lmweight": 0.0, "wordscore": 0.0} if kind == "kenlm" else {}
+    nothing = b"".join(b" (None-%d)\n" % index for index in range(5))
+    assert decode(corpus, silent, kind, **used)["hypo.word"] == nothing
+    assert decode(corpus, silent, kind, blankweight=-1000, **used)["hypo.word"] != nothing
+
+
 def test_lexfree(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     """Without a model it is the best path; a model that knows one letter makes the others dear."""
     greedy = decode(corpus, hubert, "viterbi")

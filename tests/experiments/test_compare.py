@@ -39,7 +39,7 @@ def decoded(folder, wrong):
     (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
 
 
-def run(out, arm, seed, wrong, lost=None):
+def run(out, arm, seed, wrong, lost=None, data="abc"):
     """``wrong``: exit -> errors of each utterance; ``lost``: of 2 spikes of the teacher in each."""
     folder = out / "tiny" / arm / f"seed{seed}"
     scores = []
@@ -47,14 +47,20 @@ def run(out, arm, seed, wrong, lost=None):
         decoded(folder / "decode" / f"test-layer{layer}", errors)
         score = {"subset": "test", "exit": layer, "wer": 100 * sum(errors) / 32, "parameters": 1000 * layer}
         scores.append({**score, "character_errors": sum(errors), "characters": 56})
-    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": []}
+    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": [], "data_sha256": data}
     if lost is not None:
         (folder / "align" / "layer2").mkdir(parents=True)
         columns = {"lost_spikes": lost, "teacher_spikes": [2] * 8}
         (folder / "align" / "layer2" / "align.json").write_text(json.dumps({"by_utterance": columns}))
         rate = {"value": sum(lost) / 16}
         result["alignment"] = [
-            {"exit": 2, "spike_disagreement": rate, "spike_miss": rate, "offset": {"mean_ms": 10.0 * seed}}
+            {
+                "exit": 2,
+                "subset": "test",
+                "spike_disagreement": rate,
+                "spike_miss": rate,
+                "offset": {"mean_ms": 10.0 * seed},
+            }
         ]
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -88,6 +94,7 @@ def test_the_tables(out, capsys):
     # 8 + 9 errors in 2 x 32 words; the spikes of 1 in 16, in both seeds
     assert cells[2][4].startswith("26.6 [25.0, ") and cells[2][5] == "25.0, 28.1; sd 2.2"
     assert cells[2][7:] == ["6.2", "6.2", "15.0"]
+    assert "spike disagreement %  " in table.replace("|", " ")  # of the subset that the words are of, so not named
     outcomes = [line.split("|")[-2].strip() for line in claims.splitlines()[2:]]
     assert outcomes == ["**holds**", "**holds**", "**holds**", "**not run**"]
     # a draw holds the last utterance 0 to 3 times, but for 1.1 % of the draws
@@ -103,6 +110,14 @@ def test_what_holds_and_what_does_not(out):
     assert found.difference.value == pytest.approx(100 * (1 / 16 - 8 / 16))
 
 
+def test_a_margin_cuts_both_ways(out):
+    """A difference of 6.2 points [0, 15.6] is inside 30, across 10, and above none."""
+    run(out, "later", 1, {2: [2] * 8})
+    assert judge(out, "skd 4", "ctc 4", margin=10).outcome == "undecided"
+    worse = judge(out, "later 2", "skd 2", margin=10)  # 25 points, every draw
+    assert worse.difference.low > 10 and worse.outcome == "does not hold"
+
+
 def test_a_seed_that_says_otherwise_leaves_it_open(out):
     """The interval alone would let one seed decide."""
     run(out, "later", 1, {2: [0] * 8})
@@ -110,6 +125,51 @@ def test_a_seed_that_says_otherwise_leaves_it_open(out):
     found = judge(out, "later 2", "skd 2")
     assert found.difference.high < 0 < found.by_seed[2]
     assert found.outcome == "undecided"
+    assert judge(out, "skd 2", "later 2").outcome == "undecided"
+
+
+def test_one_seed_is_called_one(out, capsys):
+    run(out, "later", 1, {2: [2] * 8})
+    compare.main([str(out / "grid.yaml"), "--runs", str(out)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split("|")[-2].strip() == "**holds**, one seed"
+
+
+def test_the_tries(out, capsys):
+    text = GRID.replace("later: {exits: [2]}", "later: {exits: [2], tries: {criterion.kd_weight: [1, 3]}}")
+    (out / "grid.yaml").write_text(text)
+    run(out, "later-3", 1, {2: [1] * 8})
+    compare.main([str(out / "grid.yaml"), "--runs", str(out), "--tries"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["later-3"]
+
+
+def test_spikes_of_another_subset_are_named(out, capsys):
+    (out / "grid.yaml").write_text(GRID.replace("subsets: [test]", "subsets: [adults, test]"))
+    for file in out.rglob("result.json"):
+        file.write_text(file.read_text().replace('"subset": "test", "exit"', '"subset": "adults", "exit"'))
+        for folder in (file.parent / "decode").iterdir():
+            folder.rename(folder.with_name(folder.name.replace("test", "adults")))
+    compare.main([str(out / "grid.yaml"), "--runs", str(out), "--subset", "adults"])
+    assert "spike disagreement % (test)" in capsys.readouterr().out
+
+
+def test_other_data_are_not_compared(out):
+    run(out, "later", 1, {2: [0] * 8}, data="def")
+    with pytest.raises(UserError, match="later/seed1/result.json and .* are of different data"):
+        judge(out, "later 2", "skd 2")
+
+
+def test_other_utterances_are_not_compared(out):
+    run(out, "later", 1, {2: [0] * 7})
+    with pytest.raises(UserError, match="later 2 and skd 2 were decoded on different utterances"):
+        judge(out, "later 2", "skd 2")
+
+
+def test_a_damaged_result_is_named(out):
+    (out / "tiny" / "kd" / "seed1" / "result.json").write_text('{"arm": "kd"')
+    with pytest.raises(UserError, match="kd/seed1/result.json is missing or damaged: move its run away"):
+        Outcomes.read(out / "tiny", "test")
 
 
 def test_only_seeds_of_both_are_compared(out):
@@ -118,7 +178,7 @@ def test_only_seeds_of_both_are_compared(out):
 
 
 def test_a_folder_without_results(tmp_path):
-    with pytest.raises(UserError, match=r"holds no result.json of run_grid.py: give OUT/CORPUS"):
+    with pytest.raises(UserError, match="holds no result.json: give --runs the --out of run_grid.py"):
         Outcomes.read(tmp_path, "test")
 
 

@@ -2,14 +2,20 @@
 
 import fcntl
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments import run_grid
-from experiments.grid import REPOSITORY, Run, read_grid, runs_of, tries_of
+from experiments import results, run_grid
+from experiments.grid import Run, runs_of
+from experiments.grid_file import REPOSITORY, read_grid, tries_of
+from experiments.results import data_hash, locked
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import UserError
@@ -57,7 +63,7 @@ folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True)
 rate = {"value": 0.25, "low": 0.2, "high": 0.3}
 rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss"), rate)
-(folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "by_utterance": {}}))
+(folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "subset": "test"}))
 """
 
 
@@ -135,20 +141,28 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
         ("needs: ctc, ", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
-        (
-            "worse: kd 2",
-            "worse: kd 4",
-            "the claim the student wins: worse is 'kd 4', no arm and exit of the grid",
-        ),
+        ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
+        ("exits: [4],", "", "arm ctc has no exits"),
+        ("exits: [4],", "exits: [4], config: hubert_mni,", "config is hubert_mni, it has to be the name of a YAML in"),
+        ('{exits: [4], set: {"model.student_layers": "[]"}}', "", "arm ctc has no exits"),
+        ("kd_weight: [0.1, 1.0]", "kd_weight: [0.1], criterion.tau: [0.1]", "arm skd: tries is .* one key and a list"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds is .1, 1., it has to be a list of different whole numbers"),
+        ("seeds: [1, 2]", "seeds: [a]", "seeds is .*, it has to be a list of different whole numbers"),
+        ("subsets: [valid, test]", "subsets: test", "subsets is test, it has to be a list of names"),
+        ("common: {optimization.max_update: 30}", "common:", "common is None, it has to be a mapping"),
+        ("worse: kd 2", "worse: kd 4", "the claim the student wins: worse is 'kd 4', no arm and exit of the grid"),
         ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
         ("worse: kd 2", "worse: kd 2, rate: cer", "rate is one of wer, spikes"),
+        ("worse: kd 2", "worse: skd 4, rate: spikes", "the spikes of 'skd 4' are compared with no teacher's"),
         ("corpus: tiny", "", "has to have exactly the keys"),
         ("corpus: tiny", "corpus: [", "is not YAML"),
+        ("corpus: tiny", "corpus: t\N{LATIN SMALL LETTER I WITH DIAERESIS}ny", "is not YAML"),
     ],
 )
 def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
-    (tmp_path / "grid.yaml").write_text(GRID.replace(old, new, 1))
-    with pytest.raises(UserError, match=sentence):
+    assert old in GRID
+    (tmp_path / "grid.yaml").write_text(GRID.replace(old, new, 1), encoding="latin-1")
+    with pytest.raises(UserError, match=f"^grid .*{sentence}"):
         read_grid(tmp_path / "grid.yaml")
 
 
@@ -189,20 +203,79 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
     assert (alignment["exit"], alignment["teacher"], alignment["spike_miss"]["value"]) == (2, "skd", 0.25)
     assert next(line for line in lines if line["arm"] == "kd")["alignment"][0]["teacher"] == "ctc"
     assert skd["updates"] == 30 and skd["seconds"] > 0
-    assert skd["data_sha256"] == run_grid.data_hash(data) and len(skd["data_sha256"]) == 64
+    assert skd["data_sha256"] == data_hash(data) and len(skd["data_sha256"]) == 64
 
 
-def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data):
+def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, OVERRIDES, ["ctc"], [1])]
+    monkeypatch.setattr(results, "_commit", lambda: "1111111")
     with pytest.raises(
         UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
     ):
         run_grid.run_all([run], tmp_path)
     first = float((run.folder / "seconds").read_text())
+    monkeypatch.setattr(results, "_commit", lambda: "2222222-changed")
     assert run_grid.run_all([run], tmp_path) == []
     assert (run.folder / "tries").read_text() == "2"
     assert float((run.folder / "seconds").read_text()) > first
     assert "cut off" in (run.folder / "train.log").read_text()
+    monkeypatch.setattr(results, "_commit", lambda: "3333333")  # of the day when it is asked for again
+    assert run_grid.run_all([run], tmp_path) == []
+    assert json.loads((run.folder / "result.json").read_text())["commit"] == "1111111, 2222222-changed"
+
+
+def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    before = (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns
+    (more,) = [
+        stub(run, data) for run in runs_of({**grid, "subsets": ["test", "more"]}, tmp_path, OVERRIDES, ["skd"], [1])
+    ]
+    run_grid.run_all([more], tmp_path)
+    scores = json.loads((run.folder / "result.json").read_text())["scores"]
+    assert [(score["subset"], score["exit"]) for score in scores] == [
+        ("test", 4),
+        ("test", 2),
+        ("more", 4),
+        ("more", 2),
+    ]
+    assert (run.folder / "tries").read_text() == "1"
+    assert (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns == before
+
+
+# A job whose training says that it is there, and then takes its time.
+JOB = """
+import pathlib, signal, sys
+from experiments import run_grid
+from experiments.results import locked
+folder = pathlib.Path(sys.argv[1])
+signal.signal(signal.SIGTERM, run_grid._terminate)
+training = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
+with locked(folder / "lock") as lock:
+    command = [sys.executable, "-c", training, str(folder / "begun")]
+    run_grid._call(command, folder / "log", None, lock, folder / "seconds")
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_no_second_training_beside_one_that_outlives_its_job(tmp_path, kill):
+    job = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=REPOSITORY)
+    while not (tmp_path / "begun").exists():
+        assert job.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    job.send_signal(kill)
+    job.wait()
+    with locked(tmp_path / "lock") as lock:
+        if kill == signal.SIGTERM:  # it took its training along, and noted the time
+            assert lock is not None
+            assert float((tmp_path / "seconds").read_text()) > 0
+        else:  # nobody can be told that it dies: the training goes on, and keeps the folder
+            assert lock is None
+            for child in children:
+                os.kill(int(child), signal.SIGKILL)
+    with locked(tmp_path / "lock", wait=True) as lock:
+        assert lock is not None
 
 
 def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
@@ -226,14 +299,32 @@ def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
 
 
 def test_the_data_hash_sees_labels_but_not_the_root(data):
-    before = run_grid.data_hash(data)
+    before = data_hash(data)
     (data / "train.tsv").write_text("/elsewhere\na.wav\t16000\n")
-    assert run_grid.data_hash(data) == before
+    assert data_hash(data) == before
     (data / "train.ltr").write_text("B |\n")
-    assert run_grid.data_hash(data) != before
+    assert data_hash(data) != before
 
 
-def test_paths_have_to_be_given(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "task.data is not set"),
+        (["task.data={here}"], "model.w2v_path is not set"),
+        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentence):
     (tmp_path / "grid.yaml").write_text(GRID)
-    with pytest.raises(UserError, match="task.data is not set"):
-        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path)])
+    given = [argument.format(here=tmp_path) for argument in arguments]
+    with pytest.raises(UserError, match=sentence):
+        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), *given])
+    assert not (tmp_path / "out").exists()
+
+
+def test_decoding_is_told_where_the_data_are(grid, tmp_path):
+    given = [*OVERRIDES, "task.label_dir=/labels", "common.cpu=true", "optimization.lr=[1]"]
+    run = runs_of(grid, tmp_path, given)[1]
+    for command in (run.decode["test", 2], run.align[2]):
+        assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from experiments.grid import REPOSITORY
+from experiments.grid_file import REPOSITORY
+from fairseq_skd.errors import UserError
 from tests.builders import write_pretrained
 from tests.end_to_end.training import SMALL, corpus
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher wants Python 3.11")
+from experiments import slurm as slurm_app
 
 GRID = """
 corpus: tiny
@@ -102,6 +105,10 @@ def test_the_configuration_composes():
     assert (config.grid, config.seed, config.hydra.sweep.subdir) == ("experiments/an4.yaml", 1, "skd-1")
 
 
-def test_a_missing_path_is_named(tmp_path, slurm):
-    done = submit(tmp_path, slurm, "arm=skd", f"out={tmp_path / 'runs'}", "task.data=/data")
-    assert done.returncode != 0 and "model.w2v_path" in done.stdout
+@pytest.mark.parametrize("missing", ["arm", "out", "task.data", "model.w2v_path"])
+def test_a_missing_key_is_named(monkeypatch, missing):
+    given = {"arm": "skd", "out": "/runs", "task.data": "/data", "model.w2v_path": "/w.pt"}
+    arguments = [f"{key}={value}" for key, value in given.items() if key != missing]
+    monkeypatch.setattr(sys, "argv", ["slurm.py", "--multirun", *arguments])
+    with pytest.raises(UserError, match=f"^{re.escape(missing)} is not set: give {re.escape(missing)}="):
+        slurm_app.main()

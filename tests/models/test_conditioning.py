@@ -1,8 +1,11 @@
 """model.condition_on_students: the layers above a student see what it says."""
 
+import logging
+
 import pytest
 import torch
 
+from fairseq_skd.errors import UserError
 from tests.builders import batch, write_pretrained
 from tests.models.test_skd_ctc import LARGE, build, rebuild
 
@@ -72,8 +75,43 @@ def test_the_teachers_loss_trains_the_student_through_it(checkpoint):
     assert model.student_heads["2"].proj.weight.grad.abs().max() > 0
 
 
-def test_a_checkpoint_without_it_starts_a_run(checkpoint):
+def test_what_the_loss_sees_is_what_the_layers_above_see(checkpoint, monkeypatch):
+    """One draw of the dropout before the head, not two."""
+    model = conditioned(checkpoint, [2], final_dropout=0.5).train()
+    heard = []
+    projection = model.conditioners["2"]
+    projection.register_forward_hook(lambda module, given, result: heard.append(given[0]))
+    logits = model(**SAMPLE)["exit_logits"][2]
+    (posteriors,) = heard
+    torch.testing.assert_close(posteriors[: len(logits)], logits.softmax(dim=-1), rtol=0, atol=0)
+
+
+def test_heads_alone_still_train(checkpoint):
+    model = conditioned(checkpoint, [2], freeze_finetune_updates=5).train()
+    sum(logits.sum() for logits in model(**SAMPLE)["exit_logits"].values()).backward()
+    assert model.student_heads["2"].proj.weight.grad.abs().max() > 0
+    assert model.conditioners["2"].weight.grad is None
+
+
+def test_a_checkpoint_with_it_is_not_run_without(checkpoint):
+    model = conditioned(checkpoint, [1, 2])
+    sentence = (
+        "layers above 1 were trained to see what its student of 1 layers says: set model.condition_on_students=true"
+    )
+    for changes in ({"student_layers": [1, 2]}, {"student_layers": [2], "condition_on_students": True}):
+        with pytest.raises(UserError, match=sentence):
+            rebuild(model, **changes)
+
+
+def test_without_a_student_it_is_refused(checkpoint):
+    with pytest.raises(UserError, match="model.condition_on_students=true does nothing without a student"):
+        build(checkpoint, student_layers=[], condition_on_students=True)
+
+
+def test_a_checkpoint_without_it_starts_a_run(checkpoint, caplog):
     plain = build(checkpoint, student_layers=[2]).eval()
     model = build(checkpoint, student_layers=[2], condition_on_students=True).eval()
-    model.load_state_dict({key: value.clone() for key, value in plain.state_dict().items()}, strict=True)
+    with caplog.at_level(logging.INFO):
+        model.load_state_dict({key: value.clone() for key, value in plain.state_dict().items()}, strict=True)
+    assert "no head" not in caplog.text
     assert torch.equal(plain(**SAMPLE)["encoder_out"], model(**SAMPLE)["encoder_out"])
