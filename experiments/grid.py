@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.grid_file import REPOSITORY, TEACHER, aligned_exits
-from fairseq_skd.demo.plan import hydra_overrides
 from fairseq_skd.errors import UserError
+from fairseq_skd.overrides import hydra_overrides
 
 CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
 # Of what is given for training, what decoding has to be told as well.
@@ -26,6 +26,7 @@ class Run:
         seed: of fairseq and of the masks.
         folder: of its own; holds checkpoints, logs, decoded texts and the result.
         exits: layer counts that are decoded.
+        data: folder of manifests and labels.
         train: the training command.
         decode: (subset, exit layer) -> command.
         align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
@@ -38,6 +39,7 @@ class Run:
     seed: int
     folder: Path
     exits: tuple[int, ...]
+    data: Path
     train: tuple[str, ...]
     decode: Mapping[tuple[str, int], tuple[str, ...]]
     align: Mapping[int, tuple[str, ...]]
@@ -57,7 +59,7 @@ class Run:
 def runs_of(
     grid: Mapping[str, Any],
     out: Path,
-    overrides: Sequence[str],
+    given: Mapping[str, object],
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[Run]:
@@ -66,8 +68,8 @@ def runs_of(
     Args:
         grid: from :func:`~experiments.grid_file.read_grid`.
         out: folder of all runs; absolute.
-        overrides: ``key=value`` for every training; where the data are and whether to stay on the CPU, for what follows
-            as well.
+        given: settings of every training, ``task.data`` among them; where the data are and whether to stay on the CPU,
+            for what follows as well.
         arms: only these.
         seeds: instead of the grid's and the arms'.
 
@@ -78,14 +80,14 @@ def runs_of(
         if name not in grid["arms"]:
             raise UserError(f"--arms {name}: the grid has {', '.join(grid['arms'])}")
     return [
-        _run(grid, out, overrides, name, seed)
+        _run(grid, out, given, name, seed)
         for seed in seeds or grid["seeds"]
         for name, arm in grid["arms"].items()
         if (not arms or name in arms) and (seeds or seed in arm.get("seeds", grid["seeds"]))
     ]
 
 
-def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str, seed: int) -> Run:
+def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: str, seed: int) -> Run:
     arm = grid["arms"][name]
     folder = _folder(out, grid, name, seed)
     checkpoint, needs = folder / CHECKPOINT, arm.get("needs")
@@ -97,36 +99,49 @@ def _run(grid: Mapping[str, Any], out: Path, overrides: Sequence[str], name: str
         "common.seed": seed,
         "checkpoint.save_dir": checkpoint.parent,
         "hydra.run.dir": folder,
+        **given,
     }
     train = (
         *(sys.executable, "-m", "fairseq_cli.hydra_train", *_config("finetune", arm.get("config", grid["config"]))),
         *hydra_overrides(settings),
-        *overrides,
     )
-    shared = [override for override in overrides if override.partition("=")[0] in _BOTH]
-    given = {**grid["decode"], "common_eval.path": checkpoint}
+    evaluated = {**grid["decode"], "common_eval.path": checkpoint}
+    shared = {key: given[key] for key in _BOTH if key in given}
     decode = {}
     for subset, layer in itertools.product(grid["subsets"], arm["exits"]):
         chosen = {
-            **given,
+            **evaluated,
             "dataset.gen_subset": subset,
             "decoding.layer": layer,
-            "decoding.results_path": folder / "decode" / f"{subset}-layer{layer}",
+            "decoding.results_path": decoded(folder, subset, layer),
+            **shared,
         }
         command = (sys.executable, "-m", "fairseq_skd.infer", *_config("decode", "viterbi"))
-        decode[subset, layer] = (*command, *hydra_overrides(chosen), *shared)
+        decode[subset, layer] = (*command, *hydra_overrides(chosen))
     align = {}
     for layer in aligned_exits(arm):
         chosen = {
-            **given,
+            **evaluated,
             "dataset.gen_subset": grid["subsets"][-1],
             "align.layer": layer,
             **({"align.teacher_path": teacher} if needs else {}),
-            "common_eval.results_path": folder / "align" / f"layer{layer}",
+            "common_eval.results_path": aligned(folder, layer),
+            **shared,
         }
         command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
-        align[layer] = (*command, *hydra_overrides(chosen), *shared)
-    return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), train, decode, align, needs)
+        align[layer] = (*command, *hydra_overrides(chosen))
+    data = Path(str(given["task.data"]))
+    return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), data, train, decode, align, needs)
+
+
+def decoded(folder: Path, subset: str, layer: int) -> Path:
+    """Where the texts of a subset lie, below the folder of a run."""
+    return folder / "decode" / f"{subset}-layer{layer}"
+
+
+def aligned(folder: Path, layer: int) -> Path:
+    """Where the comparison of spikes lies, below the folder of a run."""
+    return folder / "align" / f"layer{layer}"
 
 
 def _config(folder: str, name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.claims import Claim, Model
+from experiments.grid import aligned, decoded
 from experiments.results import RESULT
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.folders import utterance_errors
@@ -85,17 +86,13 @@ class Outcomes:
 
     def words(self, model: Model, seeds: Sequence[int]) -> Counts:
         """Word errors of each utterance."""
-        runs = [
-            utterance_errors(self.folder / model.arm / f"seed{seed}" / "decode" / f"{self.subset}-layer{model.exit}")
-            for seed in seeds
-        ]
+        folders = [decoded(self._run(model, seed), self.subset, model.exit) for seed in seeds]
+        runs = [utterance_errors(folder) for folder in folders]
         return Counts(*(np.sum([[count[i] for count in run] for run in runs], axis=0) for i in (0, 1)))
 
     def lost_spikes(self, model: Model, seeds: Sequence[int]) -> Counts:
         """Spikes of the teacher that the model does not have on the same frames, of each utterance."""
-        files = [
-            self.folder / model.arm / f"seed{seed}" / "align" / f"layer{model.exit}" / "align.json" for seed in seeds
-        ]
+        files = [aligned(self._run(model, seed), model.exit) / "align.json" for seed in seeds]
         columns = [_read(file, ("by_utterance",))["by_utterance"] for file in files]
         return Counts(*(np.sum([c[key] for c in columns], axis=0) for key in ("lost_spikes", "teacher_spikes")))
 
@@ -133,6 +130,9 @@ class Outcomes:
         if found.low > claim.margin and (claim.margin > 0 or all(value > 0 for value in by_seed.values())):
             return Verdict("does not hold", found, by_seed)
         return Verdict("undecided", found, by_seed)
+
+    def _run(self, model: Model, seed: int) -> Path:
+        return self.folder / model.arm / f"seed{seed}"
 
     def _scores(self, result: dict[str, Any]) -> list[dict[str, Any]]:
         return [score for score in result["scores"] if score["subset"] == self.subset]

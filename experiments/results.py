@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.grid import Run, shown
+from experiments.grid import Run, aligned, decoded, shown
 from experiments.grid_file import REPOSITORY
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.logs import read_log
@@ -36,12 +36,12 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
 
 def summaries(run: Run) -> dict[tuple[str, int], Path]:
     """What each decoding of a run leaves behind when it is done, by subset and exit."""
-    return {key: run.folder / "decode" / f"{key[0]}-layer{key[1]}" / "summary.json" for key in run.decode}
+    return {key: decoded(run.folder, *key) / "summary.json" for key in run.decode}
 
 
 def analyses(run: Run) -> dict[int, Path]:
     """What each comparison of spikes leaves behind when it is done, by exit."""
-    return {layer: run.folder / "align" / f"layer{layer}" / "align.json" for layer in run.align}
+    return {layer: aligned(run.folder, layer) / "align.json" for layer in run.align}
 
 
 def note_commit(run: Run) -> None:
@@ -63,14 +63,13 @@ def result_of(run: Run) -> dict[str, Any]:
         metrics = {key: found[key] for key in _ALIGNMENT}
         alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
     curves = read_log(run.folder / "hydra_train.log")
-    data = next(part.partition("=")[2] for part in reversed(run.train) if part.startswith("task.data="))
     return {
         "corpus": run.corpus,
         "arm": run.arm,
         "seed": run.seed,
         "commit": ", ".join(dict.fromkeys((run.folder / "commits").read_text(encoding="utf-8").split())),
         "command": shown(run.train),
-        "data_sha256": data_hash(Path(data)),
+        "data_sha256": data_hash(run.data),
         "updates": int(max(update for update, _ in curves["valid_loss"])),
         "seconds": float((run.folder / "seconds").read_text()),
         "scores": scores,

@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from experiments.results import RESULT, analyses, collect, locked, note_commit, result_of, summaries
-from fairseq_skd.demo.plan import hydra_overrides
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
 
@@ -123,11 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="show the commands and what is done, run nothing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every training")
     args = parser.parse_intermixed_args(arguments)
-    overrides = _with_paths(args.overrides)
+    given = _settings(args.overrides)
     arms = args.arms.split(",") if args.arms else None
     out = args.out.absolute()
     grid = read_grid(args.grid)
-    runs = runs_of(tries_of(grid) if args.tries else grid, out, overrides, arms, args.seeds)
+    runs = runs_of(tries_of(grid) if args.tries else grid, out, given, arms, args.seeds)
     if args.list:
         for run in runs:
             print(f"{run.name}: {'done' if (run.folder / RESULT).is_file() else 'to do'}\n  {shown(run.train)}")
@@ -143,21 +142,21 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in text.split(",")]
 
 
-def _with_paths(overrides: Sequence[str]) -> list[str]:
-    """The overrides, with absolute paths of what has to be there.
+def _settings(overrides: Sequence[str]) -> dict[str, object]:
+    """What was given, key by key, with absolute paths of what has to be there.
 
     Raises:
         UserError: it is not given, or is not there.
     """
-    values: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
+    given: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
     for key in ("task.data", "model.w2v_path"):
-        if key not in values:
+        if key not in given:
             raise UserError(f"{key} is not set: give {key}=...")
-        path = Path(str(values[key])).absolute()
+        path = Path(str(given[key])).absolute()
         if not path.exists():
             raise UserError(f"{key}={path} is not there")
-        values[key] = path
-    return list(hydra_overrides(values))
+        given[key] = path
+    return given
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,6 +1,5 @@
 """The demo's steps as data: which command each one runs, and what it leaves behind."""
 
-import re
 import shlex
 import shutil
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import fairseq_skd
 from fairseq_skd.errors import UserError
+from fairseq_skd.overrides import hydra_overrides
 
 LAYERS = 4  # of config/pretrain/hubert_tiny.yaml
 STUDENT_LAYER = 2
@@ -28,8 +28,6 @@ FINE_TUNING_SETTINGS = {
 }
 
 TRAINER = "fairseq-hydra-train"
-# What Hydra's grammar takes for a plain value; anything else needs quotes.
-_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -210,18 +208,6 @@ def _test_steps(at: Layout, configs: Path) -> list[Step]:
 
 def _module(name: str, *arguments: object) -> tuple[str, ...]:
     return (sys.executable, "-m", f"fairseq_skd.{name}", *map(str, arguments))
-
-
-def hydra_overrides(settings: Mapping[str, object]) -> tuple[str, ...]:
-    """``key=value`` arguments; a path that holds a space or another character of Hydra's grammar is put in quotes."""
-    return tuple(f"{key}={_hydra_value(value)}" for key, value in settings.items())
-
-
-def _hydra_value(value: object) -> str:
-    text = str(value)
-    if not isinstance(value, Path) or _PLAIN.fullmatch(text):
-        return text
-    return "'" + text.replace("'", "\\'") + "'"
 
 
 def find_trainer() -> Path:

@@ -6,7 +6,6 @@ Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav
 
 import contextlib
 import functools
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +24,10 @@ from fairseq_skd.encoders.loading import load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.adaptation import Shape, adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
-
-logger = logging.getLogger(__name__)
-
-_OURS = ("student_heads.", "conditioners.")  # parameters that fairseq's fine-tuned models lack
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -172,44 +168,10 @@ class SkdCtc(BaseFairseqModel):
         return lprobs if log_probs else lprobs.exp()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Make a checkpoint's parameters those of this model: fill in new student heads, leave out unused exits.
-
-        Raises:
-            UserError: layers of this model were trained to see a student's posteriors, and would not see them here.
-        """
+        """Make a checkpoint's parameters those of this model: see :func:`~fairseq_skd.models.adaptation.adapt`."""
         super().upgrade_state_dict_named(state_dict, name)
-        prefix = f"{name}." if name else ""
-        own = self.state_dict()
-        filled = [key for key in own if key.startswith(_OURS) and prefix + key not in state_dict]
-        for key in filled if self.depth in self.exits else []:
-            state_dict[prefix + key] = self._initial(key, own[key], state_dict, prefix)
-        heads = sorted({key.split(".")[1] for key in filled if key.startswith("student_heads.")}, key=int)
-        if heads and self.depth in self.exits:
-            logger.info("the checkpoint has no head for student layers %s: they start fresh", ", ".join(heads))
-        for key in state_dict:
-            student = key[len(prefix) :].split(".")[1] if key.startswith(f"{prefix}conditioners.") else ""
-            if student and int(student) < max(self.exits) and int(student) not in self.conditioned:
-                raise UserError(
-                    f"the checkpoint's layers above {student} were trained to see what its student of {student} layers "
-                    f"says: set model.condition_on_students=true and keep {student} among model.student_layers"
-                )
-        for key in [key for key in state_dict if key.startswith(prefix) and self._unused(key[len(prefix) :], own)]:
-            del state_dict[key]
-
-    def _initial(self, key: str, fresh: Tensor, state_dict: Mapping[str, Tensor], prefix: str) -> Tensor:
-        """A missing student parameter: its layer norm starts from the checkpoint's final one, the rest is fresh."""
-        final = key.split(".", 2)[2].replace("layer_norm", f"{prefix}w2v_encoder.w2v_model.encoder.layer_norm")
-        return state_dict[final].clone() if "layer_norm" in key and final in state_dict else fresh
-
-    def _unused(self, key: str, own: Mapping[str, Tensor]) -> bool:
-        """A parameter of an exit that this model was not built with."""
-        if key in own:
-            return False
-        if key.startswith(_OURS):
-            return True
-        return self.depth not in self.exits and key.startswith(
-            ("w2v_encoder.proj.", "w2v_encoder.w2v_model.encoder.layers.", "w2v_encoder.w2v_model.encoder.layer_norm.")
-        )
+        shape = Shape(self.depth, self.exits, self.conditioned)
+        adapt(state_dict, f"{name}." if name else "", self.state_dict(), shape)
 
     def _head(self, layer: int, hidden: Tensor) -> Tensor:
         if layer == self.depth and self.w2v_encoder.proj is not None:

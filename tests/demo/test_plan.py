@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import fairseq_skd
-from fairseq_skd.demo.plan import Layout, demo_steps, find_configs, find_trainer, hydra_overrides
+from fairseq_skd.demo.plan import Layout, demo_steps, find_configs, find_trainer
 from fairseq_skd.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -66,18 +66,6 @@ def test_configs_of_the_commands_exist(steps):
             folder = step.command[step.command.index("--config-dir") + 1]
             name = step.command[step.command.index("--config-name") + 1]
             assert (Path(folder) / f"{name}.yaml").is_file()
-
-
-@pytest.mark.parametrize("path", ["/plain/path_1.pt", "/a b/c", "/it's/here", "/a,b=c", "/(x)/[y]/{z}"])
-def test_paths_survive_hydras_grammar(path):
-    (override,) = hydra_overrides({"task.data": Path(path)})
-    (parsed,) = OverridesParser.create().parse_overrides([override])
-    value = parsed.value()
-    assert getattr(value, "text", value) == path
-
-
-def test_settings_that_are_no_paths_stay():
-    assert hydra_overrides({"model.student_layers": "[2]", "a.b": 3}) == ("model.student_layers=[2]", "a.b=3")
 
 
 def test_trainer_stands_beside_the_interpreter(tmp_path, monkeypatch):

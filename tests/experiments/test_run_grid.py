@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments import results, run_grid
-from experiments.grid import Run, runs_of
+from experiments.grid import Run, aligned, decoded, runs_of
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from experiments.results import data_hash, locked
 from fairseq_skd.alignment.configuration import AlignSettings
@@ -35,7 +35,7 @@ arms:
 claims:
   - {claim: the student wins, better: skd 2, worse: kd 2}
 """
-OVERRIDES = ["task.data=/data", "model.w2v_path=/w2v.pt"]
+GIVEN = {"task.data": Path("/data"), "model.w2v_path": Path("/w2v.pt")}
 
 # What stands for training, decoding and the analysis. Training fails the first time where it is told to, and then
 # goes on where it was.
@@ -75,19 +75,14 @@ def grid(tmp_path) -> dict:
 
 def stub(run: Run, data: Path, fails: str = "") -> Run:
     """The run with its commands replaced by those above."""
-    train = (sys.executable, "-c", TRAIN, str(run.folder), fails, f"task.data={data}")
-    decode = {
-        (subset, layer): (
-            sys.executable,
-            "-c",
-            DECODE,
-            str(run.folder / "decode" / f"{subset}-layer{layer}"),
-            str(layer),
-        )
-        for subset, layer in run.decode
-    }
-    align = {layer: (sys.executable, "-c", ALIGN, str(run.folder / "align" / f"layer{layer}")) for layer in run.align}
-    return replace(run, train=train, decode=decode, align=align)
+    python = (sys.executable, "-c")
+    return replace(
+        run,
+        data=data,
+        train=(*python, TRAIN, str(run.folder), fails),
+        decode={key: (*python, DECODE, str(decoded(run.folder, *key)), str(key[1])) for key in run.decode},
+        align={layer: (*python, ALIGN, str(aligned(run.folder, layer))) for layer in run.align},
+    )
 
 
 @pytest.fixture
@@ -100,11 +95,12 @@ def data(tmp_path) -> Path:
 
 
 def test_commands_of_a_grid(grid, tmp_path):
-    runs = runs_of(grid, tmp_path, OVERRIDES)
+    runs = runs_of(grid, tmp_path, GIVEN)
     assert [(run.arm, run.seed) for run in runs] == [(arm, seed) for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
     kd = runs[5]
     assert f"criterion.teacher_path={tmp_path}/tiny/ctc/seed2/checkpoints/checkpoint_best.pt" in kd.train
-    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini", *OVERRIDES} <= set(kd.train)
+    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini"} <= set(kd.train)
+    assert {"task.data=/data", "model.w2v_path=/w2v.pt"} <= set(kd.train)
     assert list(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
     command = runs[1].decode["test", 2]
     assert {"decoding.layer=2", "dataset.gen_subset=test", "dataset.max_tokens=100000", "task.data=/data"} <= set(
@@ -117,22 +113,22 @@ def test_commands_of_a_grid(grid, tmp_path):
     assert "align.layer=2" in runs[1].align[2] and "dataset.gen_subset=test" in runs[1].align[2]
     assert not [part for part in runs[1].align[2] if "teacher_path" in part]
     assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[2]
-    assert [run.arm for run in runs_of(grid, tmp_path, OVERRIDES, ["skd"], [7])] == ["skd"]
+    assert [run.arm for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [7])] == ["skd"]
 
 
 def test_seeds_of_an_arm(grid, tmp_path):
     grid["arms"]["skd"]["seeds"] = [2]
-    runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, OVERRIDES)]
+    runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN)]
     assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
-    assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1])]
+    assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
 
 
 def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
-    runs = runs_of(tries_of(grid), tmp_path, OVERRIDES)
+    runs = runs_of(tries_of(grid), tmp_path, GIVEN)
     assert [(run.arm, run.seed) for run in runs] == [("skd-0.1", 1), ("skd-1.0", 1)]
     assert {"criterion.kd_weight=1.0", "optimization.max_epoch=1", "optimization.max_update=30"} <= set(runs[1].train)
     assert list(runs[1].decode) == [("valid", 4), ("valid", 2)]
-    assert "criterion.kd_weight=1.0" not in runs_of(grid, tmp_path, OVERRIDES)[1].train
+    assert "criterion.kd_weight=1.0" not in runs_of(grid, tmp_path, GIVEN)[1].train
 
 
 @pytest.mark.parametrize(
@@ -170,7 +166,7 @@ def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
 def test_a_shipped_grid_composes(tmp_path, path):
     """Every arm sets keys that its configuration has."""
     grid = read_grid(path)
-    for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1]):
+    for run in runs_of(grid, tmp_path, GIVEN, seeds=[1]):
         name = run.train[run.train.index("--config-name") + 1]
         overrides = list(run.train[run.train.index(name) + 1 :])
         assert not [override for override in overrides if override.startswith("+")]
@@ -186,7 +182,7 @@ def test_a_shipped_grid_composes(tmp_path, path):
 
 
 def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
-    runs = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES)]
+    runs = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN)]
     assert run_grid.run_all(runs, tmp_path) == []
     assert run_grid.run_all(runs, tmp_path) == []
     assert {(run.folder / "tries").read_text() for run in runs} == {"1"}
@@ -207,7 +203,7 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
 
 
 def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
-    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, OVERRIDES, ["ctc"], [1])]
+    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
     monkeypatch.setattr(results, "_commit", lambda: "1111111")
     with pytest.raises(
         UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
@@ -225,12 +221,10 @@ def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
 
 
 def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, ["skd"], [1])]
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
     run_grid.run_all([run], tmp_path)
     before = (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns
-    (more,) = [
-        stub(run, data) for run in runs_of({**grid, "subsets": ["test", "more"]}, tmp_path, OVERRIDES, ["skd"], [1])
-    ]
+    (more,) = [stub(run, data) for run in runs_of({**grid, "subsets": ["test", "more"]}, tmp_path, GIVEN, ["skd"], [1])]
     run_grid.run_all([more], tmp_path)
     scores = json.loads((run.folder / "result.json").read_text())["scores"]
     assert [(score["subset"], score["exit"]) for score in scores] == [
@@ -279,7 +273,7 @@ def test_no_second_training_beside_one_that_outlives_its_job(tmp_path, kill):
 
 
 def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
-    runs = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, seeds=[1])]
+    runs = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
     runs[0].folder.mkdir(parents=True)
     with (runs[0].folder / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -291,7 +285,7 @@ def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
 
 
 def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, OVERRIDES, ["ctc"], [1])]
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
     run_grid.run_all([run], tmp_path)
     changed = replace(run, train=(*run.train, "optimization.lr=[1]"))
     with pytest.raises(UserError, match="holds a run of another command"):
@@ -324,7 +318,30 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
 
 
 def test_decoding_is_told_where_the_data_are(grid, tmp_path):
-    given = [*OVERRIDES, "task.label_dir=/labels", "common.cpu=true", "optimization.lr=[1]"]
+    given = {**GIVEN, "task.label_dir": "/labels", "common.cpu": "true", "optimization.lr": "[1]"}
     run = runs_of(grid, tmp_path, given)[1]
     for command in (run.decode["test", 2], run.align[2]):
         assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
+
+
+def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, capsys, monkeypatch):
+    """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
+    (tmp_path / "grid.yaml").write_text(GRID)
+    folder = tmp_path / "my data"
+    data.rename(folder)
+    monkeypatch.setattr(run_grid, "run_all", lambda runs, out: found.extend(runs) or [])
+    found: list[Run] = []
+    run_grid.main(
+        [
+            str(tmp_path / "grid.yaml"),
+            f"--out={tmp_path / 'my runs'}",
+            f"task.data={folder}",
+            f"model.w2v_path={folder}",
+        ]
+    )
+    run = found[1]
+    assert f"task.data='{folder}'" in run.train
+    assert f"task.data='{folder}'" in run.decode["test", 2]
+    (stubbed,) = [stub(run, run.data)]
+    assert run_grid._run_one(stubbed)
+    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(folder)
