@@ -20,7 +20,7 @@ import hydra
 import numpy as np
 import omegaconf
 import torch
-from fairseq.data import Dictionary, HubertDataset
+from fairseq.data import Dictionary, FileAudioDataset, HubertDataset
 from fairseq.logging import meters
 from omegaconf import DictConfig
 
@@ -101,6 +101,35 @@ def read_whole_labels() -> None:
         return label if self.label_processors is None else self.label_processors[label_idx](label)
 
     HubertDataset.get_label = get_label
+
+
+def name_audio_files() -> None:
+    """Make fairseq's data sets name the file that they cannot use: of a wrong rate, fairseq says no more than the rate.
+
+    What they raise is a :class:`~fairseq_skd.errors.UserError` then, in a worker process, too.
+    """
+
+    def named(original: Callable[..., Any], locate: Callable[[Any, int], str]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def read(self: Any, index: int) -> Any:
+            try:
+                return original(self, index)
+            except Exception as error:  # fairseq and libsndfile raise what they like
+                raise UserError(f"audio file {locate(self, index)} cannot be used: {error}") from error
+
+        return read
+
+    def of_files(dataset: FileAudioDataset, index: int) -> str:
+        name = dataset.fnames[index]
+        name = name if isinstance(dataset.fnames, list) else name.as_py()
+        return os.path.join(dataset.root_dir, dataset.text_compressor.decompress(name))
+
+    if hasattr(HubertDataset.get_audio, "__wrapped__"):
+        return
+    HubertDataset.get_audio = named(
+        HubertDataset.get_audio, lambda dataset, index: os.path.join(dataset.audio_root, dataset.audio_names[index])
+    )
+    FileAudioDataset.__getitem__ = named(FileAudioDataset.__getitem__, of_files)
 
 
 def name_both_copies(package: Path) -> None:

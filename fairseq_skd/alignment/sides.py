@@ -39,9 +39,9 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
     keys = settings.align
     if keys.teacher_path is None:
         return _one_checkpoint(settings, path)
-    student = _prepare(settings, path, keys.layer or 0)
+    student = _prepare(settings, path, keys.layer or 0, "align.layer")
     try:
-        teacher = _prepare(settings, keys.teacher_path, keys.teacher_layer)
+        teacher = _prepare(settings, keys.teacher_path, keys.teacher_layer, "align.teacher_layer")
     except UserError as error:
         raise UserError(f"align.teacher_path={keys.teacher_path}: {error}") from error
     _check_comparable(teacher, student)
@@ -50,7 +50,7 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
 
 def _one_checkpoint(settings: AlignSettings, path: str) -> Sides:
     keys = settings.align
-    plan = _prepare(settings, path, keys.teacher_layer)
+    plan = _prepare(settings, path, keys.teacher_layer, "align.teacher_layer")
     students, depth = plan.trained.students, plan.trained.depth
     layer = keys.layer
     if layer is None:
@@ -59,18 +59,18 @@ def _one_checkpoint(settings: AlignSettings, path: str) -> Sides:
                 raise UserError(f"{path} has the students {students}: choose one with align.layer=...")
             raise UserError(f"{path} has no student: give a separate teacher with align.teacher_path=...")
         layer = students[0]
-    layer = check_decode_layer(layer, students, depth)
+    layer = check_decode_layer(layer, students, depth, "align.layer")
     if layer == plan.exit_layer:
         raise UserError(f"align.layer and align.teacher_layer are both the exit of {layer} layers of {path}")
     return Sides(Side(plan, plan.exit_layer), Side(plan, layer))
 
 
-def _prepare(settings: AlignSettings, path: str, layer: int) -> Plan:
+def _prepare(settings: AlignSettings, path: str, layer: int, key: str) -> Plan:
     chosen = settings.decoding
     folder = chosen.common_eval.results_path or str(Path("align") / chosen.dataset.gen_subset)
     common_eval = dataclasses.replace(chosen.common_eval, path=path, results_path=None)
     decoding = dataclasses.replace(chosen.decoding, layer=layer, results_path=folder)
-    return prepare(dataclasses.replace(chosen, common_eval=common_eval, decoding=decoding))
+    return prepare(dataclasses.replace(chosen, common_eval=common_eval, decoding=decoding), key)
 
 
 def _check_comparable(teacher: Plan, student: Plan) -> None:

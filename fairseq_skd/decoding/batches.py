@@ -30,7 +30,8 @@ class _Utterances(Dataset):
         try:
             return self.dataset[index]
         except Exception as error:  # fairseq and libsndfile raise what they like
-            return Unreadable(index, str(error) or type(error).__name__)
+            reason = error.__cause__ or error  # without the file's name, which `where` knows
+            return Unreadable(index, str(reason) or type(reason).__name__)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -36,14 +36,17 @@ def read_overrides(overrides: str | dict[str, Any]) -> int | None:
     return layer
 
 
-def choose_exit(layer: int | None, override: int | None, depth: int, students: Sequence[int]) -> int:
+def choose_exit(
+    layer: int | None, override: int | None, depth: int, students: Sequence[int], key: str = "decoding.layer"
+) -> int:
     """The layers to run.
 
     Args:
-        layer: ``decoding.layer``; 0 is the full model, None leaves it to the override.
+        layer: of ``key``; 0 is the full model, None leaves it to the override.
         override: from :func:`read_overrides`; None and None is the full model.
         depth: L, the layers of the full model.
         students: the checkpoint's ``model.student_layers``.
+        key: where ``layer`` was given, for messages.
 
     Returns:
         a layer count between 1 and L; L is the full model.
@@ -52,7 +55,7 @@ def choose_exit(layer: int | None, override: int | None, depth: int, students: S
         UserError: the two disagree, or the checkpoint has no such exit.
     """
     if layer is not None and override is not None and (layer or depth) != (override or depth):
-        raise UserError(
-            f"decoding.layer={layer} disagrees with {OVERRIDES}, where decode_layer is {override}: drop one"
-        )
-    return check_decode_layer(layer if layer is not None else override or 0, students, depth)
+        raise UserError(f"{key}={layer} disagrees with {OVERRIDES}, where decode_layer is {override}: drop one")
+    if layer is None:
+        return check_decode_layer(override or 0, students, depth, f"{OVERRIDES}: decode_layer")
+    return check_decode_layer(layer, students, depth, key)

@@ -1,4 +1,4 @@
-"""The subset to decode: its manifest, labels and audio headers, checked before the model is built.
+"""A subset, to train on or to decode: its manifest, labels and audio headers, checked before anything is computed.
 
 fairseq reads the same files again for the batches. What it would meet as an assertion, or not notice, is told here.
 """
@@ -34,8 +34,13 @@ class Subset(NamedTuple):
         return f"{self.manifest} line {index + 2}: {os.path.join(self.root, self.names[index])}"
 
 
-def read_manifest(folder: Path, subset: str) -> Subset:
+def read_manifest(folder: Path, subset: str, key: str = "dataset.gen_subset") -> Subset:
     """Read ``<folder>/<subset>.tsv``: the audio root, then a path and a number of samples a line.
+
+    Args:
+        folder: ``task.data``.
+        subset: name of the manifest.
+        key: where the name was given, for messages.
 
     Raises:
         UserError: missing, empty, or a line that is not of this form.
@@ -45,7 +50,7 @@ def read_manifest(folder: Path, subset: str) -> Subset:
         raise UserError(f"task.data={folder} is not a folder")
     if not manifest.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
-        raise UserError(f"dataset.gen_subset={subset}: {manifest} does not exist (there: {there})")
+        raise UserError(f"{key}={subset}: {manifest} does not exist (there: {there})")
     root, *lines = read_lines(manifest) or [""]
     if not lines:
         raise UserError(f"{manifest} lists no utterance: after the audio root come lines 'path<TAB>samples'")
@@ -125,19 +130,22 @@ def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[
     return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
 
 
-def check_audio(subset: Subset, sample_rate: int, shortest: int) -> None:
-    """Read the header of every audio file.
+def check_audio(subset: Subset, sample_rate: int, shortest: int, most: int | None = None) -> None:
+    """Read the headers of audio files.
 
     Args:
         subset: the files.
         sample_rate: that of the training data, in Hz.
         shortest: samples that the feature extractor needs for one frame.
+        most: look at so many, evenly spread, instead of at all.
 
     Raises:
         UserError: files that are missing, unreadable, of another sampling rate or too short: how many, and the first.
     """
     found: dict[str, list[int]] = {}
-    for index in tqdm(range(len(subset.names)), desc="checking audio", unit="file", delay=1.0):
+    count = len(subset.names)
+    chosen = range(count) if most is None or most >= count else [place * count // most for place in range(most)]
+    for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
         path = os.path.join(subset.root, subset.names[index])
         if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met while decoding
             path = path[: path.index(".zip:") + len(".zip")]
@@ -148,7 +156,7 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int) -> None:
             if fault:
                 found.setdefault(fault, []).append(index)
     for fault, indices in found.items():
-        share = f"{len(indices)} of {len(subset.names)} audio files are {fault}"
+        share = f"{len(indices)} of {len(chosen)} audio files are {fault}"
         raise UserError(f"{share}, the first is {subset.where(indices[0])}")
 
 
@@ -158,7 +166,7 @@ def _header_fault(path: str, sample_rate: int, shortest: int) -> str | None:
     except (soundfile.LibsndfileError, RuntimeError):
         return "not readable as audio"
     if info.samplerate != sample_rate:
-        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the checkpoint's training"
+        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training"
     if info.frames < shortest:
         return f"shorter than {shortest} samples, one frame of the model"
     return None

@@ -28,13 +28,14 @@ def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def check_decode_layer(layer: int, students: Sequence[int], depth: int) -> int:
+def check_decode_layer(layer: int, students: Sequence[int], depth: int, key: str = "model.decode_layer") -> int:
     """The exit to decode with, as a layer count.
 
     Args:
         layer: 0 or L for the full model, l for a student.
         students: what was trained.
         depth: L.
+        key: where the layer was given, for messages.
 
     Raises:
         UserError: no exit there.
@@ -43,7 +44,7 @@ def check_decode_layer(layer: int, students: Sequence[int], depth: int) -> int:
     if exit_layer != depth and exit_layer not in students:
         trained = " or ".join(str(count) for count in sorted(students)) or "none: it was trained without a student"
         raise UserError(
-            f"decode_layer={layer}: the checkpoint has no exit there; take 0 for the full model of {depth} layers, "
+            f"{key}={layer}: the checkpoint has no exit there; take 0 for the full model of {depth} layers, "
             f"or a student's layer count ({trained})"
         )
     return exit_layer

@@ -8,7 +8,7 @@ from typing import Any
 import fairseq.utils
 from torch import Tensor
 
-from fairseq_skd.encoders.convolutions import parse_conv_layers
+from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
 
 # What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
@@ -79,6 +79,11 @@ class PretrainedEncoder:
     def depth(self) -> int:
         """L, the number of transformer layers."""
         return int(self.architecture["encoder_layers"])
+
+    @property
+    def shortest_audio(self) -> int:
+        """Samples that the feature extractor needs for one frame."""
+        return receptive_field(parse_conv_layers(self.architecture["conv_feature_layers"]))
 
     def first_layers(self, layers: int) -> "PretrainedEncoder":
         """The encoder without the transformer layers above the first ``layers`` (layer pruning, method section 2).

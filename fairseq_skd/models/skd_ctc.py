@@ -28,6 +28,7 @@ from fairseq_skd.models.adaptation import Shape, adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
+from fairseq_skd.models.training_data import check_before_loading
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -93,6 +94,8 @@ class SkdCtc(BaseFairseqModel):
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             _keep_architecture(cfg, pretrained)
+            if isinstance(task, FairseqTask):
+                check_before_loading(task, pretrained.shortest_audio)
         if bool(cfg.normalize) != pretrained.normalize:
             raise UserError(
                 f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "

@@ -10,7 +10,6 @@ from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
@@ -52,7 +51,7 @@ class TrainedModel:
     @property
     def shortest_audio(self) -> int:
         """Samples that the feature extractor needs for one frame."""
-        return receptive_field(parse_conv_layers(self.encoder.architecture["conv_feature_layers"]))
+        return self.encoder.shortest_audio
 
 
 def open_trained(path: str | os.PathLike[str], key: str = "common_eval.path") -> TrainedModel:

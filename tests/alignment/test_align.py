@@ -194,7 +194,7 @@ def other_dictionary(checkpoint, copy):
     ("overrides", "sentence"),
     [
         ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
-        (["{hubert}", "align.layer=3"], r"decode_layer=3: the checkpoint has no exit there"),
+        (["{hubert}", "align.layer=3"], r"align\.layer=3: the checkpoint has no exit there"),
         (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
         (["{hubert}", "align.layer=-1"], r"align\.layer=-1 is out of range"),
         (["{hubert}", "align.layer=two"], r"align\.layer=two cannot be used: "),

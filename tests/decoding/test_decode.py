@@ -158,7 +158,7 @@ def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Pat
     del state["task_state"]
     torch.save(state, plain)
     decode(corpus, plain)
-    with pytest.raises(UserError, match=r"decode_layer=2: .* it was trained without a student"):
+    with pytest.raises(UserError, match=r"decoding\.layer=2: .* it was trained without a student"):
         decode(corpus, plain, "decoding.layer=2")
 
 
@@ -221,7 +221,7 @@ def test_a_truncated_file_is_named(hubert: Path, tmp_path: Path) -> None:
 
 def test_a_pretrained_checkpoint_of_other_audio(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     other = edit_checkpoint(hubert, tmp_path / "c.pt", task={"sample_rate": 8000})
-    with pytest.raises(UserError, match=r"sampled at 16000 Hz instead of the 8000 Hz of the checkpoint's training"):
+    with pytest.raises(UserError, match=r"sampled at 16000 Hz instead of the 8000 Hz of the model's training"):
         decode(corpus, other)
 
 
@@ -236,7 +236,7 @@ def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("decoding.layer=3", r"decode_layer=3: the checkpoint has no exit there; .* \(2\)"),
+        ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit there; .* \(2\)"),
         ("dataset.gen_subset=dev", r"dev\.tsv does not exist \(there: test\)"),
         ("task.normalize=true", r"task\.normalize=true differs from false in the training"),
         ("task.labels=phn", r"dict\.phn\.txt does not exist"),

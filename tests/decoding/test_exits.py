@@ -62,9 +62,17 @@ def test_disagreement(layer: int, override: int) -> None:
         choose_exit(layer, override, depth=12, students=[3, 6])
 
 
-@pytest.mark.parametrize(("layer", "override"), [(5, None), (None, 5), (13, None)])
-def test_an_exit_that_was_not_trained(layer: int | None, override: int | None) -> None:
-    with pytest.raises(UserError, match=r"no exit there; take 0 for the full model of 12 layers, or .* \(3 or 6\)"):
+@pytest.mark.parametrize(
+    ("layer", "override", "key"),
+    [
+        (5, None, "decoding.layer=5"),
+        (None, 5, "common_eval.model_overrides: decode_layer=5"),
+        (13, None, "decoding.layer=13"),
+    ],
+)
+def test_an_exit_that_was_not_trained(layer: int | None, override: int | None, key: str) -> None:
+    sentence = rf"^{key}: the checkpoint has no exit there; take 0 for the full model of 12 layers, or .* \(3 or 6\)"
+    with pytest.raises(UserError, match=sentence):
         choose_exit(layer, override, depth=12, students=[6, 3])
     with pytest.raises(UserError, match=r"it was trained without a student"):
         choose_exit(6, None, depth=12, students=[])

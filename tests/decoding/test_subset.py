@@ -143,3 +143,14 @@ def test_all_formats_of_libsndfile_are_taken(folder: Path) -> None:
         soundfile.write(folder / "audio" / name, np.zeros(1600, dtype=np.float32), 16000, format=kind)
         edit(folder / "test.tsv", {"test1.flac": "test1.wav", "test1.ogg": "test1.flac"}[name], name)
         check(folder)
+
+
+def test_some_headers_of_many(folder: Path) -> None:
+    write_corpus(folder, {"many": [("A", 0.1)] * 10})
+    subset = read_manifest(folder, "many")
+    (Path(subset.root) / "many5.wav").unlink()  # of four, evenly spread: 0, 2, 5, 7
+    with pytest.raises(UserError, match=r"1 of 4 audio files are missing, the first is .* line 7: "):
+        check_audio(subset, 16000, 400, most=4)
+    check_audio(subset, 16000, 400, most=3)  # 0, 3, 6
+    with pytest.raises(UserError, match="1 of 10 audio files are missing"):
+        check_audio(subset, 16000, 400, most=11)

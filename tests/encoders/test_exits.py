@@ -56,7 +56,7 @@ def test_refused_exits_name_the_trained_ones(layer: int) -> None:
     with pytest.raises(UserError) as refused:
         check_decode_layer(layer, [6, 3], 12)
     assert str(refused.value) == (
-        f"decode_layer={layer}: the checkpoint has no exit there; take 0 for the full model of 12 layers, "
+        f"model.decode_layer={layer}: the checkpoint has no exit there; take 0 for the full model of 12 layers, "
         f"or a student's layer count (3 or 6)"
     )
 
