@@ -27,7 +27,8 @@ def table(outcomes: Outcomes, order: Sequence[str]) -> str:
         (model for model in outcomes.models() if model.arm in order),
         key=lambda model: (order.index(model.arm), -model.exit),
     )
-    aligned = sorted({found["subset"] for result in outcomes.results for found in result["alignment"]})
+    shown = [result for result in outcomes.results if result["arm"] in order]
+    aligned = sorted({found["subset"] for result in shown for found in result["alignment"]})
     on = f" ({', '.join(aligned)})" if aligned and aligned != [outcomes.subset] else ""
     header = (
         *("arm", "layers", "parameters", "seeds", "WER % [95 %]", "of each seed", "CER %"),

@@ -144,6 +144,16 @@ def test_the_tries(out, capsys):
     assert [row.split("|")[1].strip() for row in rows] == ["later-3"]
 
 
+def test_tries_leave_the_table_of_the_arms_alone(out, capsys):
+    """Theirs are spikes on another subset."""
+    run(out, "later-3", 1, {2: [1] * 8}, [1] * 8)
+    file = out / "tiny" / "later-3" / "seed1" / "result.json"
+    file.write_text(file.read_text().replace('"exit": 2, "subset": "test"', '"exit": 2, "subset": "valid"'))
+    compare.main([str(out / "grid.yaml"), "--runs", str(out)])
+    table = capsys.readouterr().out
+    assert "later-3" not in table and "spike disagreement %  " in table.replace("|", " ")
+
+
 def test_spikes_of_another_subset_are_named(out, capsys):
     (out / "grid.yaml").write_text(GRID.replace("subsets: [test]", "subsets: [adults, test]"))
     for file in out.rglob("result.json"):
