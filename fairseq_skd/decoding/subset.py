@@ -114,6 +114,16 @@ def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[
     """Units of each utterance's transcript, in manifest order.
 
     Raises:
+        UserError: see :func:`check_labels`.
+    """
+    lines = check_labels(path, subset, dictionary)
+    return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
+
+
+def check_labels(path: Path, subset: Subset, dictionary: Dictionary) -> list[str]:
+    """The transcript of each utterance, in manifest order, a symbol a field.
+
+    Raises:
         UserError: missing, not as long as the manifest, Windows line ends, or a symbol outside the dictionary.
     """
     if not path.is_file():
@@ -121,13 +131,14 @@ def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[
     lines = read_lines(path)
     if len(lines) != len(subset.names):
         raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
+    known = set(dictionary.symbols)
     for number, line in enumerate(lines, start=1):
         if "\r" in line:  # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
             raise UserError(f"{path} line {number} holds a carriage return: store the file with Unix line ends")
-        for symbol in line.split():
-            if symbol not in dictionary:
-                raise UserError(f"{path} line {number} has the symbol {symbol!r}, which the dictionary lacks")
-    return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
+        if not known.issuperset(symbols := line.split()):
+            lacking = next(symbol for symbol in symbols if symbol not in known)
+            raise UserError(f"{path} line {number} has the symbol {lacking!r}, which the dictionary lacks")
+    return lines
 
 
 def check_audio(subset: Subset, sample_rate: int, shortest: int, most: int | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fairseq.tasks import FairseqTask
 
-from fairseq_skd.decoding.subset import Subset, check_audio, read_manifest, read_references
+from fairseq_skd.decoding.subset import Subset, check_audio, check_labels, read_manifest
 from fairseq_skd.errors import UserError
 
 _KEY = "dataset.train_subset or dataset.valid_subset"
@@ -61,7 +61,7 @@ def check_split(task: FairseqTask, split: str, shortest: int) -> None:
     subset = read_manifest(Path(cfg.data), split, _KEY)
     _check_lengths(cfg, subset)
     for extension in _extensions(cfg):
-        read_references(_label_folder(cfg) / f"{split}.{extension}", subset, task.target_dictionary)
+        check_labels(_label_folder(cfg) / f"{split}.{extension}", subset, task.target_dictionary)
     check_audio(subset, cfg.sample_rate, shortest, _HEADERS)
 
 
