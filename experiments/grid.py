@@ -26,7 +26,7 @@ class Run:
         seed: of fairseq and of the masks.
         folder: of its own; holds checkpoints, logs, decoded texts and the result.
         exits: layer counts that are decoded.
-        data: folder of manifests and labels.
+        data: folders of manifests and labels; one where they lie together.
         train: the training command.
         decode: (subset, exit layer) -> command.
         align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
@@ -39,7 +39,7 @@ class Run:
     seed: int
     folder: Path
     exits: tuple[int, ...]
-    data: Path
+    data: tuple[Path, ...]
     train: tuple[str, ...]
     decode: Mapping[tuple[str, int], tuple[str, ...]]
     align: Mapping[int, tuple[str, ...]]
@@ -130,7 +130,7 @@ def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: 
         }
         command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
         align[layer] = (*command, *hydra_overrides(chosen))
-    data = Path(str(given["task.data"]))
+    data = tuple(Path(str(given[key])) for key in ("task.data", "task.label_dir") if key in given)
     return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), data, train, decode, align, needs)
 
 

@@ -69,7 +69,7 @@ def result_of(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "commit": ", ".join(dict.fromkeys((run.folder / "commits").read_text(encoding="utf-8").split())),
         "command": shown(run.train),
-        "data_sha256": data_hash(run.data),
+        "data_sha256": data_hash(*run.data),
         "updates": int(max(update for update, _ in curves["valid_loss"])),
         "seconds": float((run.folder / "seconds").read_text()),
         "scores": scores,
@@ -77,10 +77,10 @@ def result_of(run: Run) -> dict[str, Any]:
     }
 
 
-def data_hash(folder: Path) -> str:
+def data_hash(*folders: Path) -> str:
     """SHA-256 over manifests (without their root line) and labels, by name: equal where the same data is trained on."""
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
+    for file in (file for folder in folders for file in sorted(folder.iterdir())):
         if file.suffix in (".tsv", ".ltr", ".spm", ".wrd"):
             content = file.read_bytes()
             digest.update(file.name.encode() + b"\0")

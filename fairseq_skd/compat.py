@@ -7,6 +7,7 @@ checkpoints that torch < 2.6 executes, labels beyond ASCII, a user dir imported 
 import argparse
 import collections
 import enum
+import errno
 import functools
 import inspect
 import os
@@ -104,7 +105,7 @@ def read_whole_labels() -> None:
 
 
 def name_audio_files() -> None:
-    """Make fairseq's data sets name the file that they cannot use: of a wrong rate, fairseq says no more than the rate.
+    """Make fairseq's data sets of audio files name the one that they cannot use; of a wrong rate they say but the rate.
 
     What they raise is a :class:`~fairseq_skd.errors.UserError` then, in a worker process, too.
     """
@@ -114,10 +115,19 @@ def name_audio_files() -> None:
         def read(self: Any, index: int) -> Any:
             try:
                 return original(self, index)
-            except Exception as error:  # fairseq and libsndfile raise what they like
-                raise UserError(f"audio file {locate(self, index)} cannot be used: {error}") from error
+            except Exception as error:
+                if not about_the_file(error):
+                    raise
+                reason = str(error) or type(error).__name__
+                raise UserError(f"audio file {locate(self, index)} cannot be used: {reason}") from error
 
         return read
+
+    def about_the_file(error: Exception) -> bool:
+        """fairseq raises plain Exception and asserts, libsndfile raises RuntimeError; memory is another matter."""
+        exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+        raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
+        return raised and not exhausted
 
     def of_files(dataset: FileAudioDataset, index: int) -> str:
         name = dataset.fnames[index]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.posteriors import frame_grid, frame_seconds
 from fairseq_skd.decoding.decode import Plan, prepare
+from fairseq_skd.decoding.exits import OVERRIDES, read_overrides
 from fairseq_skd.encoders.exits import check_decode_layer
 from fairseq_skd.errors import UserError
 
@@ -34,9 +35,11 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
 
     Raises:
         UserError: what :func:`~fairseq_skd.decoding.decode.prepare` refuses, an exit that is not there, twice the same
-            exit, or two checkpoints of different frames or dictionaries.
+            exit, two checkpoints of different frames or dictionaries, or overrides of the exit for decoding.
     """
     keys = settings.align
+    if read_overrides(settings.decoding.common_eval.model_overrides) is not None:
+        raise UserError(f"{OVERRIDES} is for decoding: give align.layer or align.teacher_layer instead")
     if keys.teacher_path is None:
         return _one_checkpoint(settings, path)
     student = _prepare(settings, path, keys.layer or 0, "align.layer")

@@ -4,6 +4,7 @@ fairseq reads the same files again for the batches. What it would meet as an ass
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +35,13 @@ class Subset(NamedTuple):
         return f"{self.manifest} line {index + 2}: {os.path.join(self.root, self.names[index])}"
 
 
-def read_manifest(folder: Path, subset: str, key: str = "dataset.gen_subset") -> Subset:
+def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset:
     """Read ``<folder>/<subset>.tsv``: the audio root, then a path and a number of samples a line.
 
     Args:
         folder: ``task.data``.
         subset: name of the manifest.
-        key: where the name was given, for messages.
+        given: how the name was given, for messages; None is ``dataset.gen_subset``.
 
     Raises:
         UserError: missing, empty, or a line that is not of this form.
@@ -50,7 +51,7 @@ def read_manifest(folder: Path, subset: str, key: str = "dataset.gen_subset") ->
         raise UserError(f"task.data={folder} is not a folder")
     if not manifest.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
-        raise UserError(f"{key}={subset}: {manifest} does not exist (there: {there})")
+        raise UserError(f"{given or f'dataset.gen_subset={subset}'}: {manifest} does not exist (there: {there})")
     root, *lines = read_lines(manifest) or [""]
     if not lines:
         raise UserError(f"{manifest} lists no utterance: after the audio root come lines 'path<TAB>samples'")
@@ -120,8 +121,21 @@ def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[
     return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
 
 
-def check_labels(path: Path, subset: Subset, dictionary: Dictionary) -> list[str]:
+def check_labels(
+    path: Path,
+    subset: Subset,
+    dictionary: Dictionary,
+    indices: Sequence[int] | None = None,
+    carriage_returns: bool = False,
+) -> list[str]:
     """The transcript of each utterance, in manifest order, a symbol a field.
+
+    Args:
+        path: a line an utterance of ``subset``.
+        subset: the utterances.
+        dictionary: its symbols are allowed.
+        indices: of which lines the content is checked; None: of all.
+        carriage_returns: allow Windows line ends.
 
     Raises:
         UserError: missing, not as long as the manifest, Windows line ends, or a symbol outside the dictionary.
@@ -132,8 +146,10 @@ def check_labels(path: Path, subset: Subset, dictionary: Dictionary) -> list[str
     if len(lines) != len(subset.names):
         raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
     known = set(dictionary.symbols)
-    for number, line in enumerate(lines, start=1):
-        if "\r" in line:  # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
+    for number in range(1, len(lines) + 1) if indices is None else (index + 1 for index in indices):
+        line = lines[number - 1]
+        # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
+        if "\r" in line and not carriage_returns:
             raise UserError(f"{path} line {number} holds a carriage return: store the file with Unix line ends")
         if not known.issuperset(symbols := line.split()):
             lacking = next(symbol for symbol in symbols if symbol not in known)
@@ -141,21 +157,20 @@ def check_labels(path: Path, subset: Subset, dictionary: Dictionary) -> list[str
     return lines
 
 
-def check_audio(subset: Subset, sample_rate: int, shortest: int, most: int | None = None) -> None:
+def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Sequence[int] | None = None) -> None:
     """Read the headers of audio files.
 
     Args:
         subset: the files.
         sample_rate: that of the training data, in Hz.
         shortest: samples that the feature extractor needs for one frame.
-        most: look at so many, evenly spread, instead of at all.
+        indices: look at these only.
 
     Raises:
         UserError: files that are missing, unreadable, of another sampling rate or too short: how many, and the first.
     """
     found: dict[str, list[int]] = {}
-    count = len(subset.names)
-    chosen = range(count) if most is None or most >= count else [place * count // most for place in range(most)]
+    chosen = range(len(subset.names)) if indices is None else indices
     for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
         path = os.path.join(subset.root, subset.names[index])
         if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met while decoding
@@ -166,9 +181,10 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int, most: int | Non
             fault = _header_fault(path, sample_rate, shortest)
             if fault:
                 found.setdefault(fault, []).append(index)
-    for fault, indices in found.items():
-        share = f"{len(indices)} of {len(chosen)} audio files are {fault}"
-        raise UserError(f"{share}, the first is {subset.where(indices[0])}")
+    for fault, places in found.items():
+        looked_at = "" if len(chosen) == len(subset.names) else f" looked at (of {len(subset.names)})"
+        share = f"{len(places)} of {len(chosen)} audio files{looked_at} are {fault}"
+        raise UserError(f"{share}, the first is {subset.where(places[0])}")
 
 
 def _header_fault(path: str, sample_rate: int, shortest: int) -> str | None:

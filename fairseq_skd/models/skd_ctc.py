@@ -90,12 +90,11 @@ class SkdCtc(BaseFairseqModel):
         else:
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
+            check_before_loading(task)
             pretrained = load_pretrained(cfg.w2v_path)
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             _keep_architecture(cfg, pretrained)
-            if isinstance(task, FairseqTask):
-                check_before_loading(task, pretrained.shortest_audio)
         if bool(cfg.normalize) != pretrained.normalize:
             raise UserError(
                 f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "

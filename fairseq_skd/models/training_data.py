@@ -1,55 +1,51 @@
 """What fairseq's tasks load to train on, checked first: bad data get a sentence instead of an assertion deep inside."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fairseq.tasks import FairseqTask
+from fairseq.tasks.audio_finetuning import AudioFinetuningTask
+from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
+from omegaconf import OmegaConf
 
 from fairseq_skd.decoding.subset import Subset, check_audio, check_labels, read_manifest
 from fairseq_skd.errors import UserError
 
-_KEY = "dataset.train_subset or dataset.valid_subset"
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
 
 
-def check_before_loading(task: FairseqTask, shortest: int) -> None:
-    """Make a task check each split before it loads it.
+def check_before_loading(task: FairseqTask) -> None:
+    """Make a task check each split before it loads it; tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
-        task: fairseq's, for fine-tuning; its dictionary has not been asked for yet.
-        shortest: samples that the feature extractor needs for one frame.
+        task: its dictionary has not been asked for yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is not there.
+        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain.
     """
-    if not Path(task.cfg.data).is_dir():
-        raise UserError(f"task.data={task.cfg.data} is not a folder")
-    for extension in _extensions(task.cfg):
-        dictionary = _label_folder(task.cfg) / f"dict.{extension}.txt"
-        if not dictionary.is_file():
-            raise UserError(
-                f"dictionary {dictionary} does not exist: put it beside the labels (fairseq_skd.manifest makes one)"
-            )
+    if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
+        return
+    _check_settings(task.cfg)
     load = task.load_dataset
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        check_split(task, split, shortest)
+        check_split(task, split)
         return load(split, *args, **kwargs)
 
     task.load_dataset = load_dataset
 
 
-def check_split(task: FairseqTask, split: str, shortest: int) -> None:
-    """Check manifest, labels and some audio headers of a split.
+def check_split(task: FairseqTask, split: str) -> None:
+    """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
 
     Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
 
     Args:
-        task: fairseq's, for fine-tuning.
+        task: one of fairseq's two for fine-tuning.
         split: the name.
-        shortest: samples that the feature extractor needs for one frame.
 
     Raises:
         UserError: a file is missing or damaged, see :mod:`fairseq_skd.decoding.subset`; or no utterance is as long as
@@ -58,24 +54,57 @@ def check_split(task: FairseqTask, split: str, shortest: int) -> None:
     cfg = task.cfg
     if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
         return
-    subset = read_manifest(Path(cfg.data), split, _KEY)
-    _check_lengths(cfg, subset)
+    subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
+    kept = _kept(cfg, subset)
     for extension in _extensions(cfg):
-        check_labels(_label_folder(cfg) / f"{split}.{extension}", subset, task.target_dictionary)
-    check_audio(subset, cfg.sample_rate, shortest, _HEADERS)
+        labels = _label_folder(cfg) / f"{split}.{extension}"
+        by_bytes = isinstance(task, HubertPretrainingTask)
+        check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
+    spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
+    check_audio(subset, cfg.sample_rate, indices=spread)
 
 
-def _check_lengths(cfg: Any, subset: Subset) -> None:
-    least, most = getattr(cfg, "min_sample_size", None), getattr(cfg, "max_keep_size", None)
-    if not any((least is None or count >= least) and (most is None or count <= most) for count in subset.samples):
+def _check_settings(cfg: Any) -> None:
+    if OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, "data"):
+        raise UserError("task.data is not set: give the folder of <split>.tsv and its labels")
+    if not getattr(cfg, "fine_tuning", True):
+        raise UserError("task.fine_tuning=false is for pretraining: set task.fine_tuning=true")
+    if not _extensions(cfg):
+        raise UserError("task.labels is not set: give the extension of the label files, such as ltr")
+    data = Path(cfg.data)
+    if not data.is_dir():
+        where = "" if data.is_absolute() else f" below {Path.cwd()}, where Hydra runs this: give an absolute path"
+        raise UserError(f"task.data={data} is not a folder{where}")
+    for extension in _extensions(cfg):
+        own = getattr(cfg, "target_dictionary", None)  # audio_finetuning can have it elsewhere
+        dictionary = (Path(own) if own else _label_folder(cfg)) / f"dict.{extension}.txt"
+        if not dictionary.is_file():
+            raise UserError(
+                f"dictionary {dictionary} does not exist: put it beside the labels (fairseq_skd.manifest makes one)"
+            )
+
+
+def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
+    """Places of the utterances that the task does not drop for their length."""
+    bounds = {key: getattr(cfg, key, None) for key in ("min_sample_size", "max_keep_size")}
+    least, most = bounds.values()
+    kept = [
+        index
+        for index, count in enumerate(subset.samples)
+        if (least is None or count >= least) and (most is None or count <= most)
+    ]
+    if not kept:
+        limits = " and ".join(f"task.{key}={bound}" for key, bound in bounds.items() if bound is not None)
         raise UserError(
-            f"{subset.manifest} has no utterance between task.min_sample_size={least} and task.max_keep_size={most} "
-            f"samples: theirs are {min(subset.samples)} to {max(subset.samples)}"
+            f"{subset.manifest} has no utterance within {limits}: theirs are of {min(subset.samples)} to "
+            f"{max(subset.samples)} samples"
         )
+    return kept
 
 
 def _extensions(cfg: Any) -> list[str]:
-    return [cfg.labels] if isinstance(cfg.labels, str) else list(cfg.labels or [])
+    labels = getattr(cfg, "labels", None)
+    return [labels] if isinstance(labels, str) else list(labels or [])
 
 
 def _label_folder(cfg: Any) -> Path:

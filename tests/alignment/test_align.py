@@ -196,6 +196,10 @@ def other_dictionary(checkpoint, copy):
         ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
         (["{hubert}", "align.layer=3"], r"align\.layer=3: the checkpoint has no exit there"),
         (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
+        (
+            ["{hubert}", "+common_eval.model_overrides={{decode_layer: 2}}"],
+            r"^common_eval\.model_overrides is for decoding: give align\.layer or align\.teacher_layer instead",
+        ),
         (["{hubert}", "align.layer=-1"], r"align\.layer=-1 is out of range"),
         (["{hubert}", "align.layer=two"], r"align\.layer=two cannot be used: "),
         (["{hubert}", "align.resamples=0"], r"align\.resamples=0 is out of range"),

@@ -78,7 +78,7 @@ def stub(run: Run, data: Path, fails: str = "") -> Run:
     python = (sys.executable, "-c")
     return replace(
         run,
-        data=data,
+        data=(data,),
         train=(*python, TRAIN, str(run.folder), fails),
         decode={key: (*python, DECODE, str(decoded(run.folder, *key)), str(key[1])) for key in run.decode},
         align={layer: (*python, ALIGN, str(aligned(run.folder, layer))) for layer in run.align},
@@ -306,6 +306,7 @@ def test_the_data_hash_sees_labels_but_not_the_root(data):
         ([], "task.data is not set"),
         (["task.data={here}"], "model.w2v_path is not set"),
         (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
         (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
     ],
 )
@@ -322,6 +323,17 @@ def test_decoding_is_told_where_the_data_are(grid, tmp_path):
     run = runs_of(grid, tmp_path, given)[1]
     for command in (run.decode["test", 2], run.align[2]):
         assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
+
+
+def test_labels_of_another_folder_count_as_data(grid, tmp_path, data):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "train.ltr").write_text("A |\n")
+    run = runs_of(grid, tmp_path, {**GIVEN, "task.data": data, "task.label_dir": labels})[0]
+    assert run.data == (data, labels)
+    before = data_hash(*run.data)
+    (labels / "train.ltr").write_text("B |\n")
+    assert data_hash(*run.data) != before
 
 
 def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, capsys, monkeypatch):
@@ -342,6 +354,7 @@ def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, capsys, monkeyp
     run = found[1]
     assert f"task.data='{folder}'" in run.train
     assert f"task.data='{folder}'" in run.decode["test", 2]
-    (stubbed,) = [stub(run, run.data)]
+    assert run.data == (folder,)
+    (stubbed,) = [stub(run, *run.data)]
     assert run_grid._run_one(stubbed)
     assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(folder)

@@ -1,5 +1,6 @@
 """Data that cannot be trained on, through fairseq's own tasks."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,13 @@ from fairseq.tasks import setup_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.training_data import check_before_loading
-from tests.builders import model_config, write_corpus, write_pretrained
+from tests.builders import CtcTask, model_config, write_corpus, write_pretrained
 
-SHORTEST = 400
 TASKS = ("hubert_pretraining", "audio_finetuning")
 
 
@@ -33,7 +34,7 @@ def make_task(name: str, folder: Path, **changes):
 @pytest.fixture(params=TASKS)
 def task(request, folder):
     task = make_task(request.param, folder)
-    check_before_loading(task, SHORTEST)
+    check_before_loading(task)
     return task
 
 
@@ -48,7 +49,7 @@ def test_sound_data_are_loaded_by_fairseq(task):
     ("file", "content", "sentence"),
     [
         ("train.tsv", "/somewhere\n", r"train\.tsv lists no utterance: after the audio root come lines"),
-        ("train.tsv", None, r"dataset\.train_subset or dataset\.valid_subset=train: .* does not exist .there: valid."),
+        ("train.tsv", None, r"^split train of dataset\.train_subset or .* does not exist .there: valid."),
         ("train.tsv", "/somewhere\na.wav 3200\nb.wav\t1\n", r"train\.tsv line 2 is 'a\.wav 3200', it has to be"),
         ("train.ltr", "A |\n", r"train\.ltr has 1 lines, .*train\.tsv lists 2 utterances"),
         ("train.ltr", "A |\n\u00c9 |\n", r"train\.ltr line 2 has the symbol '\u00c9', which the dictionary lacks"),
@@ -88,23 +89,118 @@ def test_the_file_is_named_that_no_check_saw(name, folder):
         task.dataset("train")[1]
 
 
+@pytest.mark.parametrize(
+    ("raised", "kind", "sentence"),
+    [
+        (AssertionError(), UserError, "train0.wav cannot be used: AssertionError"),
+        (MemoryError(), MemoryError, ""),
+        (OSError(errno.EMFILE, "Too many open files"), OSError, "Too many open files"),
+        (TypeError("not of the file"), TypeError, "not of the file"),
+    ],
+)
+def test_what_a_file_is_blamed_for(raised, kind, sentence, folder, monkeypatch):
+    def read(*arguments, **keywords):
+        raise raised
+
+    task = make_task("hubert_pretraining", folder)
+    task.load_dataset("train")
+    monkeypatch.setattr(soundfile, "read", read)
+    with pytest.raises(kind, match=sentence) as caught:
+        task.dataset("train")[0]
+    assert type(caught.value) is kind
+
+
+def test_the_file_is_named_by_a_worker(folder):
+    task = make_task("hubert_pretraining", folder)
+    task.load_dataset("train")
+    (folder / "audio" / "train1.wav").write_bytes(b"no audio")
+    loader = DataLoader(task.dataset("train"), batch_size=None, num_workers=1)
+    with pytest.raises(UserError, match=r"audio file .*train1\.wav cannot be used: "):
+        list(loader)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_no_folder_and_no_dictionary(name, folder):
     task = make_task(name, folder)
     (folder / "dict.ltr.txt").unlink()
     with pytest.raises(UserError, match=r"dictionary .*/data/dict\.ltr\.txt does not exist: put it beside the labels"):
-        check_before_loading(task, SHORTEST)
+        check_before_loading(task)
     folder.rename(folder.parent / "elsewhere")
     with pytest.raises(UserError, match=r"task\.data=.*/data is not a folder"):
-        check_before_loading(task, SHORTEST)
+        check_before_loading(task)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": "???"}, r"task\.data is not set"),
+        ({"data": "here"}, r"task\.data=here is not a folder below /.*, where Hydra runs this: give an absolute path"),
+        ({"labels": []}, r"task\.labels is not set"),
+        ({"fine_tuning": False}, r"task\.fine_tuning=false is for pretraining: set task\.fine_tuning=true"),
+    ],
+)
+def test_settings_of_the_task(folder, changes, sentence):
+    task = make_task("hubert_pretraining", folder, fine_tuning=False)  # which asks for the dictionary later
+    cfg = OmegaConf.create({**task.cfg, "fine_tuning": True, **changes})
+    task.cfg = cfg
+    with pytest.raises(UserError, match=sentence):
+        check_before_loading(task)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_the_task_drops_may_be_anything(name, folder):
+    """fairseq leaves out utterances below min_sample_size, and never reads their audio or labels."""
+    task = make_task(name, folder, min_sample_size=2000)
+    check_before_loading(task)
+    (folder / "audio" / "train1.wav").unlink()
+    (folder / "train.ltr").write_text("A |\n\u00c9 |\n")
+    task.load_dataset("train")
+    assert len(task.dataset("train")) == 1
+
+
+def test_audio_of_less_than_a_frame_is_trained_on(task, folder):
+    soundfile.write(folder / "audio" / "train1.wav", soundfile.read(folder / "audio" / "train1.wav")[0][:100], 16000)
+    task.load_dataset("train")
+    assert len(task.dataset("train")) == 2
+
+
+def test_windows_line_ends(folder):
+    """The HuBERT task reads labels by bytes, the other one by lines."""
+    (folder / "train.ltr").write_bytes(b"A |\r\nN O |\r\n")
+    task = make_task("audio_finetuning", folder)
+    check_before_loading(task)
+    task.load_dataset("train")
+    assert task.dataset("train")[1]["label"].tolist() == [10, 8, 4]
+    task = make_task("hubert_pretraining", folder)
+    check_before_loading(task)
+    with pytest.raises(UserError, match=r"train\.ltr line 1 holds a carriage return"):
+        task.load_dataset("train")
+
+
+@pytest.mark.skipif(
+    "target_dictionary" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3 or later"
+)
+def test_a_dictionary_of_its_own_folder(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "dict.ltr.txt").rename(folder / "elsewhere" / "dict.ltr.txt")
+    task = make_task("audio_finetuning", folder, target_dictionary=str(folder / "elsewhere"))
+    check_before_loading(task)
+    task.load_dataset("train")
+    assert len(task.dataset("train")) == 2
+
+
+def test_other_tasks_are_left_alone(folder):
+    task = CtcTask()
+    check_before_loading(task)
+    assert not hasattr(task, "load_dataset")
 
 
 def test_no_utterance_of_the_wanted_length(folder):
     task = make_task("hubert_pretraining", folder, min_sample_size=4000, max_keep_size=5000)
-    check_before_loading(task, SHORTEST)
+    check_before_loading(task)
     with pytest.raises(
         UserError,
-        match=r"no utterance between task.min_sample_size=4000 and task.max_keep_size=5000 samples: theirs are 1600 to",
+        match=r"train\.tsv has no utterance within task.min_sample_size=4000 and task.max_keep_size=5000: .* 1600 to",
     ):
         task.load_dataset("train")
 
