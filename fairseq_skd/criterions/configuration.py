@@ -49,6 +49,7 @@ class DistillationKeys(CtcKeys):
     """What every distillation term has."""
 
     kd_weight: float = _key(1.0, "weight of the distillation term")
+    kd_warmup: float = _key(0.0, "share of max_update over which kd_weight grows from 0")
     temperature: float = _key(1.0, "temperature of the distillation term")
     frames: str = _key("all", "frames that the distillation term looks at: " + SELECTIONS)
     frames_plain_sum: bool = _key(False, "do not scale the kept frames up to the weight of all frames")
@@ -96,10 +97,8 @@ def check_distillation(cfg: DistillationKeys) -> FrameSelection:
     """The frames that distillation looks at.
 
     Raises:
-        UserError: those are unknown, or a weight is out of range.
+        UserError: those are unknown, or the temperature is out of range.
     """
-    if cfg.kd_weight < 0:
-        raise UserError(f"criterion.kd_weight={cfg.kd_weight} is negative")
     if cfg.temperature <= 0:
         raise UserError(f"criterion.temperature={cfg.temperature} is not positive")
     return FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)

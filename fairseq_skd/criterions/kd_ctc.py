@@ -12,6 +12,7 @@ from fairseq_skd.criterions.ctc import Batch, CtcCriterion
 from fairseq_skd.criterions.teacher import FrozenTeacher
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective import losses
+from fairseq_skd.objective.schedule import DistillationWeight
 
 
 @register_criterion("kd_ctc", dataclass=KdCtcCriterionConfig)
@@ -31,6 +32,7 @@ class KdCtcCriterion(CtcCriterion):
         super().__init__(cfg, task)
         check_method(cfg)
         self.frames = check_distillation(cfg)
+        self.kd_weight = DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
         # No module: as one it would be saved, wrapped and trained with the criterion.
         self.teacher = FrozenTeacher.open(cfg, task)
 
@@ -55,7 +57,7 @@ class KdCtcCriterion(CtcCriterion):
         else:
             distilled = losses.frame_kl(teacher, student, batch.frames, self.cfg.temperature, weights=weights)
         terms = {"ctc": self.ctc(student, batch), "kd": distilled}
-        return terms["ctc"] + self.cfg.kd_weight * distilled, terms
+        return terms["ctc"] + self.kd_weight(updates) * distilled, terms
 
     def watched(self, batch: Batch) -> dict[str, Tensor]:
         """The separate teacher, and the model."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, check_distillation
 from fairseq_skd.criterions.ctc import Batch, CtcCriterion
 from fairseq_skd.objective import losses
-from fairseq_skd.objective.schedule import AlphaSchedule
+from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
 
 
 @register_criterion("skd_ctc", dataclass=SkdCtcCriterionConfig)
@@ -26,6 +26,7 @@ class SkdCtcCriterion(CtcCriterion):
         super().__init__(cfg, task)
         self.frames = check_distillation(cfg)
         self.schedule = AlphaSchedule(cfg.schedule, cfg.max_update, cfg.tau, cfg.alpha)
+        self.kd_weight = DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
 
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
         """The loss, and its terms before they are weighed (those of the students averaged over students)."""
@@ -40,7 +41,8 @@ class SkdCtcCriterion(CtcCriterion):
             for _, student in students
         ]
         alpha = self.schedule(updates)
-        student_losses = [a + self.cfg.kd_weight * b for a, b in zip(ctc, distilled, strict=True)]
+        kd_weight = self.kd_weight(updates)
+        student_losses = [a + kd_weight * b for a, b in zip(ctc, distilled, strict=True)]
         loss = losses.combine(terms["ctc_teacher"], student_losses, alpha)
         terms |= {"ctc_student": torch.stack(ctc).mean(), "skd": torch.stack(distilled).mean(), "alpha_sum": alpha}
         return loss, terms

@@ -1,4 +1,4 @@
-"""The weight alpha of the student's loss, as a function of the updates done."""
+"""The weights of the student's loss and of the distillation in it, as functions of the updates done."""
 
 import math
 from dataclasses import dataclass
@@ -61,3 +61,41 @@ class AlphaSchedule:
         if self.name == "cosine":
             return self.tau + (1 - 2 * self.tau) * (1 - math.cos(math.pi * progress)) / 2
         return min(max(progress, self.tau), 1 - self.tau)
+
+
+@dataclass(frozen=True)
+class DistillationWeight:
+    """The weight of the distillation term after ``u`` updates: it grows from 0 to ``kd_weight``, then stays.
+
+    kd_weight min(1, u / (warmup U)), with U the length of the run in updates. Not in the paper: at the start a teacher
+    that has learnt nothing holds its student back.
+
+    Attributes:
+        kd_weight: at the end of the warm-up, and at once without one.
+        warmup: share of the run, 0 (none) to 1.
+        max_update: U; 1 or more unless there is no warm-up.
+
+    Raises:
+        UserError: a value is out of range; the sentence names the key.
+    """
+
+    kd_weight: float = 1.0
+    warmup: float = 0.0
+    max_update: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.kd_weight >= 0:
+            raise UserError(f"criterion.kd_weight={self.kd_weight} is negative")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"criterion.kd_warmup={self.warmup} is a share of the updates, between 0 and 1")
+        if self.warmup > 0 and self.max_update < 1:
+            raise UserError(
+                f"criterion.kd_warmup={self.warmup} needs the length of the run: set optimization.max_update "
+                f"(it is {self.max_update})"
+            )
+
+    def __call__(self, updates: int) -> float:
+        """The weight after ``updates`` updates."""
+        if self.warmup == 0:
+            return self.kd_weight
+        return self.kd_weight * min(1.0, updates / (self.warmup * self.max_update))

@@ -86,6 +86,14 @@ def test_loss(pretrained, teacher_path, method, temperature, frames):
     assert size == 3 and {"blanks_teacher", "blanks_student"} <= set(log)
 
 
+def test_the_teachers_weight_grows(pretrained, teacher_path):
+    model = student(pretrained).train()
+    for updates, weight in ((0, 0.0), (30, 0.3), (60, 0.6), (99, 0.6)):
+        model.set_num_updates(updates)
+        loss, _, log = criterion(teacher_path, kd_weight=0.6, kd_warmup=0.6, max_update=100)(model, SAMPLE)
+        assert float(loss.detach()) == pytest.approx(float(log["ctc"]) + weight * float(log["kd"]), rel=1e-5)
+
+
 def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, teacher_path):
     model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
     made = criterion(teacher_path)

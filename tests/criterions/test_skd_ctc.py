@@ -68,6 +68,7 @@ def reference_terms(model: SkdCtc, sample: dict, utterances: list[int], temperat
         ({"schedule": "constant", "alpha": 0.1, "max_update": 0}, 9, 0.1),
         ({"kd_weight": 0.2, "temperature": 2.0}, 50, 0.5),
         ({"kd_weight": 0.0}, 50, 0.5),
+        ({"kd_weight": 0.8, "kd_warmup": 0.8, "max_update": 100}, 20, 0.3),  # a quarter of 80 updates: 0.2
     ],
 )
 def test_loss(checkpoint, students, changes, updates, alpha):
@@ -75,7 +76,7 @@ def test_loss(checkpoint, students, changes, updates, alpha):
     model.set_num_updates(updates)
     loss, sample_size, log = criterion(**changes)(model, SAMPLE)
     ctc, kl = reference_terms(model, SAMPLE, [0, 1, 2], changes.get("temperature", 1.0))
-    weight = changes.get("kd_weight", 1.0)
+    weight = 0.2 if "kd_warmup" in changes else changes.get("kd_weight", 1.0)
     student = sum(ctc[layer] + weight * kl[layer] for layer in students) / len(students)
     expected = (1 - alpha) * ctc[4] + alpha * student
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)

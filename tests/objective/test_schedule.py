@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.objective.schedule import SCHEDULES, AlphaSchedule
+from fairseq_skd.objective.schedule import SCHEDULES, AlphaSchedule, DistillationWeight
 
 
 def reference(name: str, max_update: int, tau: float, alpha: float) -> np.ndarray:
@@ -123,3 +123,24 @@ def test_refuses_an_unknown_name(name: str) -> None:
     assert str(refused.value) == (
         f"criterion.schedule={name} is unknown: choose one of clamped_linear, linear, cosine, constant"
     )
+
+
+def test_distillation_grows_and_stays() -> None:
+    weight = DistillationWeight(2.0, warmup=0.5, max_update=8)
+    assert [weight(u) for u in range(8)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
+    assert DistillationWeight(2.0, warmup=1.0, max_update=1)(0) == 0.0
+    assert [DistillationWeight(0.3)(u) for u in (0, 1000)] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"kd_weight": -1.0}, r"criterion\.kd_weight=-1\.0 is negative"),
+        ({"warmup": 1.5}, r"criterion\.kd_warmup=1\.5 is a share of the updates, between 0 and 1"),
+        ({"warmup": float("nan")}, r"criterion\.kd_warmup=nan is a share"),
+        ({"warmup": 0.5}, r"criterion\.kd_warmup=0\.5 needs the length of the run: set optimization\.max_update"),
+    ],
+)
+def test_distillation_weights_out_of_range(changes: dict[str, float], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        DistillationWeight(**{"max_update": 0, **changes})
