@@ -14,9 +14,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from fairseq_skd.decoding.subset import read_lines
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.reporting.folders import utterance_errors
+from fairseq_skd.reporting.folders import read_texts, utterance_errors
 from fairseq_skd.scoring.bootstrap import Difference, Interval, paired_difference, rate_interval
 
 
@@ -33,17 +32,14 @@ def compare(first: Sequence[Path], second: Sequence[Path]) -> tuple[Interval, In
     columns = []
     for folders in (first, second):
         columns.append(np.array([count for folder in folders for count in utterance_errors(folder)]))
-    references = [[text for folder in folders for text in _texts(folder)] for folders in (first, second)]
+    references = [
+        [text for folder in folders for text in read_texts(folder / "ref.word")] for folders in (first, second)
+    ]
     if references[0] != references[1]:
         names = (" ".join(map(str, folders)) for folders in (first, second))
         raise UserError("{} and {} are not of the same utterances in the same order".format(*names))
     (a, words), (b, _) = columns[0].T, columns[1].T
     return rate_interval(a, words), rate_interval(b, words), paired_difference(a, b, words), len(a)
-
-
-def _texts(folder: Path) -> list[str]:
-    """References without their place in the manifest, which each part of a set counts for itself."""
-    return [line.rpartition(" (")[0] for line in read_lines(folder / "ref.word")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

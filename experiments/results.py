@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
 import subprocess
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def result_of(run: Run) -> dict[str, Any]:
 def data_hash(*folders: Path) -> str:
     """SHA-256 over manifests (without their root line) and labels, by name: equal where the same data is trained on."""
     digest = hashlib.sha256()
-    for file in (file for folder in folders for file in sorted(folder.iterdir())):
+    for file in itertools.chain.from_iterable(sorted(folder.iterdir()) for folder in folders):
         if file.suffix in (".tsv", ".ltr", ".spm", ".wrd"):
             content = file.read_bytes()
             digest.update(file.name.encode() + b"\0")

@@ -149,11 +149,10 @@ def _settings(overrides: Sequence[str]) -> dict[str, object]:
         UserError: it is not given, or is not there.
     """
     given: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
-    for key in ("task.data", "model.w2v_path", "task.label_dir"):
+    for key in ("task.data", "model.w2v_path"):
         if key not in given:
-            if key == "task.label_dir":  # the labels lie beside the manifests
-                continue
             raise UserError(f"{key} is not set: give {key}=...")
+    for key in {"task.data", "model.w2v_path", "task.label_dir"} & set(given):
         path = Path(str(given[key])).absolute()
         if not path.exists():
             raise UserError(f"{key}={path} is not there")

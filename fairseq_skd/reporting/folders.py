@@ -103,12 +103,22 @@ def utterance_errors(folder: Path) -> list[ErrorCount]:
     """
     files = [folder / name for name in ("hypo.word", "ref.word")]
     try:
-        texts = [[line.rpartition(" (")[0].split() for line in read_lines(file)] for file in files]
+        texts = [[text.split() for text in read_texts(file)] for file in files]
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
     if len(texts[0]) != len(texts[1]) or not texts[0]:
         raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
     return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
+
+
+def read_texts(file: Path) -> list[str]:
+    """Lines of ``hypo.word`` or ``ref.word`` without the place in the manifest that each ends with.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: not UTF-8.
+    """
+    return [line.rpartition(" (")[0] for line in read_lines(file)]
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:
