@@ -1,7 +1,6 @@
 """The command, from a checkpoint and a corpus to its files."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -13,19 +12,11 @@ import yaml
 
 from fairseq_skd import align, infer
 from fairseq_skd.alignment.configuration import AlignKeys, AlignSettings
-from fairseq_skd.errors import UserError, run_command
-from tests.builders import letter_dictionary, write_corpus
+from tests.alignment.running import BOTH, run
+from tests.builders import write_corpus
 from tests.decoding.checkpoints import CONFIG, FULL, STUDENT, set_constant_symbols, write_fine_tuned
 
 pytestmark = pytest.mark.usefixtures("here")
-YAML = ("--config-dir", str(CONFIG.parent / "align"))
-QUICK = ("dataset.num_workers=0", "align.resamples=200", "align.examples=[]")
-BOTH = ("w2v_encoder", f"student_heads.{STUDENT}")
-
-
-def run(corpus, *overrides, out="out"):
-    align.main([*YAML, *QUICK, f"task.data={corpus}", f"common_eval.results_path={out}", *overrides])
-    return json.loads(Path(out, "align.json").read_text())
 
 
 def without_paths(found):
@@ -181,116 +172,9 @@ def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
     assert rows[:4] == ["updates", "20", "100", "300"]
 
 
-def other_dictionary(checkpoint, copy):
-    state = torch.load(checkpoint, weights_only=True)
-    symbols = letter_dictionary()
-    symbols.symbols[-2:] = symbols.symbols[:-3:-1]
-    state["task_state"] = {"target_dictionary": symbols}
-    torch.save(state, copy)
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
-        (["{hubert}", "align.layer=3"], r"align\.layer=3: the checkpoint has no exit there"),
-        (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
-        (
-            ["{hubert}", "+common_eval.model_overrides={{decode_layer: 2}}"],
-            r"^common_eval\.model_overrides is for decoding: give align\.layer or align\.teacher_layer instead",
-        ),
-        (["{hubert}", "align.layer=-1"], r"align\.layer=-1 is out of range"),
-        (["{hubert}", "align.layer=two"], r"align\.layer=two cannot be used: "),
-        (["{hubert}", "align.resamples=0"], r"align\.resamples=0 is out of range"),
-        (
-            ["{hubert}", "align.examples=[5]"],
-            r"examples=\[5\]: .*test\.tsv has utterances 0 to 4 only$",
-        ),
-        (["{hubert}", "align.examples=[-1]"], r"align\.examples=\[-1\]: places in the manifest count"),
-        (
-            ["{hubert}", "+align.lyer=1"],
-            r"align\.lyer is no key of an align config, align has: layer,",
-        ),
-        (["{hubert}", "align=3"], r"align=3"),
-        (
-            ["common_eval.path={plain}"],
-            r"plain\.pt has no student: give a separate teacher with align\.teacher_path=\.\.\.",
-        ),
-        (["{two}"], r"two\.pt has the students \[1, 2\]: choose one with align\.layer=\.\.\."),
-        (
-            ["{hubert}", "align.teacher_path=gone.pt"],
-            r"^align\.teacher_path=gone\.pt: .* does not exist",
-        ),
-        (
-            ["{hubert}", "align.teacher_path={fast}"],
-            r"fast\.pt and .* have a frame every 10 and 20 ms: they cannot be compared$",
-        ),
-        (
-            ["{hubert}", "align.teacher_path={kernels}"],
-            r"kernels\.pt and .* have feature extractors of other kernels or strides",
-        ),
-        (
-            ["{hubert}", "align.teacher_path={letters}"],
-            r"^align\.teacher_path=.*letters\.pt: dictionary .* has 'Q' where the checkpoint was trained with 'Z'",
-        ),
-        (["align.history=nowhere"], r"align\.history=.*nowhere is not a folder"),
-        (
-            ["align.history=."],
-            r"keeps no checkpoint of an update or epoch: train with checkpoint\.save_interval_updates",
-        ),
-    ],
-)
-def test_mistakes(corpus, hubert, models, overrides, sentence):
-    given = [override.format(hubert=hubert, **models) for override in overrides]
-    given = [f"common_eval.path={one}" if one.startswith("/") else one for one in given]
-    with pytest.raises(UserError, match=sentence) as caught:
-        run(corpus, *given)
-    assert "\n" not in str(caught.value)
-    assert not list(Path.cwd().glob("**/align.json"))
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory, hubert):
-    folder = tmp_path_factory.mktemp("models")
-    convolutions = {
-        "fast": "[(16,10,5)] + [(16,3,2)] * 3 + [(16,2,2)] * 2",
-        "kernels": "[(16,10,5)] + [(16,3,2)] * 5 + [(16,2,2)]",
-    }
-    made = {
-        name: write_fine_tuned(folder / f"{name}.pt", conv_feature_layers=text) for name, text in convolutions.items()
-    }
-    made["plain"] = write_fine_tuned(folder / "plain.pt", students=())
-    made["two"] = write_fine_tuned(folder / "two.pt", students=(1, 2))
-    made["letters"] = other_dictionary(hubert, folder / "letters.pt")
-    return made
-
-
-def test_output_that_is_not_finite(corpus, hubert, tmp_path):
-    state = torch.load(hubert, weights_only=True)
-    state["model"][f"student_heads.{STUDENT}.proj.bias"][3] = float("nan")
-    torch.save(state, tmp_path / "nan.pt")
-    with pytest.raises(UserError, match=r"nan\.pt: the output is not finite for .*test\.tsv line \d: .*\.wav"):
-        run(corpus, f"common_eval.path={tmp_path / 'nan.pt'}")
-
-
 def test_two_students_of_one_checkpoint(corpus, models):
     found = run(corpus, f"common_eval.path={models['two']}", "align.teacher_layer=2", "align.layer=1")
     assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (2, 1)
-
-
-def test_an_epoch_that_hides_its_updates(corpus, hubert, tmp_path):
-    shutil.copy(hubert, tmp_path / "checkpoint1.pt")
-    with pytest.raises(UserError, match=r"checkpoint1\.pt does not say after how many updates it was saved"):
-        run(corpus, f"align.history={tmp_path}")
-
-
-def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys):
-    real = align.require.__globals__["importlib"].util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "rapidfuzz" else real(name))
-    assert run_command("fairseq_skd.align", lambda: run(corpus, f"common_eval.path={hubert}")) == 2
-    sentence = "fairseq_skd.align: the alignment analysis needs rapidfuzz: pip install 'fairseq_skd[analysis]'\n"
-    assert capsys.readouterr().err == sentence
 
 
 def test_help_shows_an_example_and_every_key(capsys):

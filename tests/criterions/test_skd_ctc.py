@@ -1,24 +1,17 @@
 """The criterion against formulas written out here, and against fairseq's own ``ctc``."""
 
-import logging
 import math
-import pickle
-from collections import OrderedDict
 
 import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.criterions.ctc import CtcCriterion, CtcCriterionConfig
-from fairseq.logging import metrics
-from omegaconf import OmegaConf
 
 from fairseq_skd.criterions import SkdCtcCriterion
-from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig
-from fairseq_skd.criterions.reporting import BlankPlateau
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 from tests.builders import CtcTask, batch, model_config, write_pretrained
-from tests.scoring.language_models import write_arpa
+from tests.criterions.criterion import criterion, logged
 
 SAMPLE = batch([1.2, 0.8, 1.0], ["GO ON", "AAA", "IT IS"])
 LETTER_NORM = {"extractor_mode": "layer_norm"}
@@ -32,11 +25,6 @@ def checkpoint(tmp_path_factory):
 def build(checkpoint, **changes) -> SkdCtc:
     torch.manual_seed(1)
     return SkdCtc.build_model(model_config(checkpoint, **changes), CtcTask())
-
-
-def criterion(**changes) -> SkdCtcCriterion:
-    values = {"max_update": 101, "sentence_avg": True, **changes}
-    return SkdCtcCriterion(OmegaConf.merge(OmegaConf.structured(SkdCtcCriterionConfig()), values), CtcTask())
 
 
 def reference_terms(model: SkdCtc, sample: dict, utterances: list[int], temperature: float = 1.0):
@@ -198,12 +186,6 @@ def test_a_task_without_single_target_and_a_foreign_model(checkpoint):
         criterion()(Foreign(), SAMPLE)
 
 
-def logged(logs) -> OrderedDict:
-    with metrics.aggregate(new_root=True) as values:
-        SkdCtcCriterion.reduce_metrics(logs)
-    return values.get_smoothed_values()
-
-
 def test_logged_values(checkpoint):
     model = build(checkpoint, student_layers=[2, 1]).eval()
     other = batch([0.9, 0.7], ["NO", "YES"], seed=5)
@@ -238,78 +220,3 @@ def test_one_exit_logs_no_student(checkpoint):
     values = logged([criterion()(build(checkpoint, student_layers=[]).eval(), SAMPLE)[2]])
     assert {"wer", "uer", "blank_teacher"} <= set(values)
     assert not {"alpha", "skd", "ctc_student", "student_wer", "blank_student", "wer_4"} & set(values)
-
-
-def beam_criterion(folder, lexicon="NO\tN O |\nON\tO N |\nA\tA |\n", **changes) -> SkdCtcCriterion:
-    pytest.importorskip("flashlight.lib.text", reason="flashlight-text is not installed")
-    (folder / "lexicon.txt").write_text(lexicon)
-    files = {"wer_kenlm_model": str(write_arpa(folder)), "wer_lexicon": str(folder / "lexicon.txt")}
-    return criterion(**files, **changes)
-
-
-class Speaker(torch.nn.Module):
-    """Says at the teacher's exit A | and then, a little louder, ON than NO; at the student's nothing."""
-
-    num_updates = 0
-
-    def forward(self, **_):
-        index = CtcTask().target_dictionary.index
-        teacher = torch.zeros(8, 1, 32)
-        for frame, (loud, soft) in enumerate(["AA", "||", "ON", "--", "NO", "--", "||", "--"]):
-            for symbol, height in ((soft, 8.0), (loud, 8.5)):
-                teacher[frame, 0, 0 if symbol == "-" else index(symbol)] = height
-        student = torch.zeros(8, 1, 32)
-        student[..., 0] = 9.0
-        return {"exit_logits": {4: teacher, 2: student}, "frame_lengths": torch.tensor([8])}
-
-
-def test_beam_search_in_validation(tmp_path):
-    """wer is the beam search's at both exits, raw_wer the best path's, as in fairseq's ctc; the loss is the same."""
-    sample = batch([0.2], ["A NO"])
-    searching = beam_criterion(tmp_path)
-    loss, _, log = searching(Speaker().eval(), sample)
-    plain_loss, _, plain = criterion()(Speaker().eval(), sample)
-    assert torch.equal(loss, plain_loss)
-    assert (log["raw_word_errors_4"], log["word_errors_4"], log["words"]) == (1, 0, 2)
-    assert (log["raw_word_errors_2"], log["unit_errors_4"]) == (2, plain["unit_errors_4"])
-    assert plain["word_errors_4"] == 1 and "raw_word_errors_4" not in plain
-    values = logged([log])
-    assert (values["wer"], values["raw_wer"], values["student_raw_wer"]) == (0, 50, 100)
-    assert values["student_wer"] == 50 * log["word_errors_2"]
-    assert not {"raw_wer", "student_raw_wer"} & set(logged([plain]))
-
-
-def test_weights_of_the_beam_search(tmp_path):
-    sample = batch([0.2], ["A NO"])
-    weightless = beam_criterion(tmp_path, wer_lm_weight=0.0, wer_word_score=0.0)
-    assert weightless(Speaker().eval(), sample)[2]["word_errors_4"] == 1
-    quiet = beam_criterion(tmp_path, wer_sil_weight=20.0)
-    assert quiet(Speaker().eval(), sample)[2]["word_errors_4"] == 2
-
-
-def test_training_does_not_search_and_the_search_is_no_module(tmp_path):
-    searching = beam_criterion(tmp_path)
-    log = searching(Speaker().train(), batch([0.2], ["A NO"]))[2]
-    assert not [name for name in log if "word_errors" in name]
-    assert not list(searching.parameters()) and not searching.state_dict()
-    again = pickle.loads(pickle.dumps(searching.search))  # noqa: S301
-    assert again.options == searching.search.options
-
-
-def test_blank_plateau_warns_once(caplog):
-    plateau = BlankPlateau(max_update=40)
-    frames = torch.tensor(50)
-    with caplog.at_level(logging.WARNING):
-        for updates in range(40):
-            plateau.watch(updates, frames, torch.tensor(0 if updates < 8 else 50))
-    assert caplog.text.count("the model still outputs blanks only") == 1
-    assert "after 10 updates" in caplog.text
-
-
-@pytest.mark.parametrize(("max_update", "spoken_at"), [(40, 9), (0, None)])
-def test_no_warning_once_something_is_said(caplog, max_update, spoken_at):
-    plateau = BlankPlateau(max_update)
-    with caplog.at_level(logging.WARNING):
-        for updates in range(20):
-            plateau.watch(updates, torch.tensor(50), torch.tensor(49 if updates == spoken_at else 50))
-    assert "blanks only" not in caplog.text

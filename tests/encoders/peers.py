@@ -3,6 +3,7 @@
 (With a torchaudio that does not import, these models still do: they take audio as tensors.)
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,11 @@ def write_folder(folder: Path, kind: str, suffix: str = "Model", **changes: Any)
     model = peer(kind, suffix, **changes)
     model.save_pretrained(folder)
     return model
+
+
+def edit(folder: Path, **changes: Any) -> Path:
+    """Change keys of config.json; None takes a key away."""
+    file = folder / "config.json"
+    config = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return folder

@@ -1,0 +1,96 @@
+"""What cannot be analysed gets a sentence."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairseq_skd import align
+from fairseq_skd.errors import UserError, run_command
+from tests.alignment.running import run
+from tests.decoding.checkpoints import STUDENT
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
+        (["{hubert}", "align.layer=3"], r"align\.layer=3: the checkpoint has no exit there"),
+        (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
+        (
+            ["{hubert}", "+common_eval.model_overrides={{decode_layer: 2}}"],
+            r"^common_eval\.model_overrides is for decoding: give align\.layer or align\.teacher_layer instead",
+        ),
+        (["{hubert}", "align.layer=-1"], r"align\.layer=-1 is out of range"),
+        (["{hubert}", "align.layer=two"], r"align\.layer=two cannot be used: "),
+        (["{hubert}", "align.resamples=0"], r"align\.resamples=0 is out of range"),
+        (
+            ["{hubert}", "align.examples=[5]"],
+            r"examples=\[5\]: .*test\.tsv has utterances 0 to 4 only$",
+        ),
+        (["{hubert}", "align.examples=[-1]"], r"align\.examples=\[-1\]: places in the manifest count"),
+        (
+            ["{hubert}", "+align.lyer=1"],
+            r"align\.lyer is no key of an align config, align has: layer,",
+        ),
+        (["{hubert}", "align=3"], r"align=3"),
+        (
+            ["common_eval.path={plain}"],
+            r"plain\.pt has no student: give a separate teacher with align\.teacher_path=\.\.\.",
+        ),
+        (["{two}"], r"two\.pt has the students \[1, 2\]: choose one with align\.layer=\.\.\."),
+        (
+            ["{hubert}", "align.teacher_path=gone.pt"],
+            r"^align\.teacher_path=gone\.pt: .* does not exist",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={fast}"],
+            r"fast\.pt and .* have a frame every 10 and 20 ms: they cannot be compared$",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={kernels}"],
+            r"kernels\.pt and .* have feature extractors of other kernels or strides",
+        ),
+        (
+            ["{hubert}", "align.teacher_path={letters}"],
+            r"^align\.teacher_path=.*letters\.pt: dictionary .* has 'Q' where the checkpoint was trained with 'Z'",
+        ),
+        (["align.history=nowhere"], r"align\.history=.*nowhere is not a folder"),
+        (
+            ["align.history=."],
+            r"keeps no checkpoint of an update or epoch: train with checkpoint\.save_interval_updates",
+        ),
+    ],
+)
+def test_mistakes(corpus, hubert, models, overrides, sentence):
+    given = [override.format(hubert=hubert, **models) for override in overrides]
+    given = [f"common_eval.path={one}" if one.startswith("/") else one for one in given]
+    with pytest.raises(UserError, match=sentence) as caught:
+        run(corpus, *given)
+    assert "\n" not in str(caught.value)
+    assert not list(Path.cwd().glob("**/align.json"))
+
+
+def test_output_that_is_not_finite(corpus, hubert, tmp_path):
+    state = torch.load(hubert, weights_only=True)
+    state["model"][f"student_heads.{STUDENT}.proj.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match=r"nan\.pt: the output is not finite for .*test\.tsv line \d: .*\.wav"):
+        run(corpus, f"common_eval.path={tmp_path / 'nan.pt'}")
+
+
+def test_an_epoch_that_hides_its_updates(corpus, hubert, tmp_path):
+    shutil.copy(hubert, tmp_path / "checkpoint1.pt")
+    with pytest.raises(UserError, match=r"checkpoint1\.pt does not say after how many updates it was saved"):
+        run(corpus, f"align.history={tmp_path}")
+
+
+def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys):
+    real = align.require.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "rapidfuzz" else real(name))
+    assert run_command("fairseq_skd.align", lambda: run(corpus, f"common_eval.path={hubert}")) == 2
+    sentence = "fairseq_skd.align: the alignment analysis needs rapidfuzz: pip install 'fairseq_skd[analysis]'\n"
+    assert capsys.readouterr().err == sentence

@@ -1,0 +1,21 @@
+"""The criterion by its keys, and what it logs."""
+
+from collections import OrderedDict
+
+from fairseq.logging import metrics
+from omegaconf import OmegaConf
+
+from fairseq_skd.criterions import SkdCtcCriterion
+from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig
+from tests.builders import CtcTask
+
+
+def criterion(**changes) -> SkdCtcCriterion:
+    values = {"max_update": 101, "sentence_avg": True, **changes}
+    return SkdCtcCriterion(OmegaConf.merge(OmegaConf.structured(SkdCtcCriterionConfig()), values), CtcTask())
+
+
+def logged(logs) -> OrderedDict:
+    with metrics.aggregate(new_root=True) as values:
+        SkdCtcCriterion.reduce_metrics(logs)
+    return values.get_smoothed_values()

@@ -1,0 +1,23 @@
+"""A grid of three arms, and data for it."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.grid_file import read_grid
+from tests.experiments.grids import GRID
+
+
+@pytest.fixture
+def grid(tmp_path) -> dict:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return read_grid(tmp_path / "grid.yaml")
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.tsv").write_text("/somewhere\na.wav\t16000\n")
+    (folder / "train.ltr").write_text("A |\n")
+    return folder

@@ -1,0 +1,116 @@
+"""A grid is checked, and made into commands."""
+
+import pytest
+
+from experiments.grid import runs_of
+from experiments.grid_file import REPOSITORY, read_grid, tries_of
+from experiments.results import data_hash
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.compat import compose, to_container
+from fairseq_skd.errors import UserError
+from tests.experiments.grids import GIVEN, GRID
+
+
+def test_commands_of_a_grid(grid, tmp_path):
+    runs = runs_of(grid, tmp_path, GIVEN)
+    assert [(run.arm, run.seed) for run in runs] == [(arm, seed) for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
+    kd = runs[5]
+    assert f"criterion.teacher_path={tmp_path}/tiny/ctc/seed2/checkpoints/checkpoint_best.pt" in kd.train
+    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini"} <= set(kd.train)
+    assert {"task.data=/data", "model.w2v_path=/w2v.pt"} <= set(kd.train)
+    assert list(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
+    command = runs[1].decode["test", 2]
+    assert {"decoding.layer=2", "dataset.gen_subset=test", "dataset.max_tokens=100000", "task.data=/data"} <= set(
+        command
+    )
+    assert f"common_eval.path={runs[1].checkpoint}" in command
+    assert len({run.folder for run in runs}) == 6
+    # spikes: a student against its own full model, or against the model that taught it
+    assert [list(run.align) for run in runs[:3]] == [[], [2], [2]]
+    assert "align.layer=2" in runs[1].align[2] and "dataset.gen_subset=test" in runs[1].align[2]
+    assert not [part for part in runs[1].align[2] if "teacher_path" in part]
+    assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[2]
+    assert [run.arm for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [7])] == ["skd"]
+
+
+def test_seeds_of_an_arm(grid, tmp_path):
+    grid["arms"]["skd"]["seeds"] = [2]
+    runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN)]
+    assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
+    assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
+
+
+def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
+    runs = runs_of(tries_of(grid), tmp_path, GIVEN)
+    assert [(run.arm, run.seed) for run in runs] == [("skd-0.1", 1), ("skd-1.0", 1)]
+    assert {"criterion.kd_weight=1.0", "optimization.max_epoch=1", "optimization.max_update=30"} <= set(runs[1].train)
+    assert list(runs[1].decode) == [("valid", 4), ("valid", 2)]
+    assert "criterion.kd_weight=1.0" not in runs_of(grid, tmp_path, GIVEN)[1].train
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
+        ("needs: ctc, ", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
+        ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
+        ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
+        ("exits: [4],", "", "arm ctc has no exits"),
+        ("exits: [4],", "exits: [4], config: hubert_mni,", "config is hubert_mni, it has to be the name of a YAML in"),
+        ('{exits: [4], set: {"model.student_layers": "[]"}}', "", "arm ctc has no exits"),
+        ("kd_weight: [0.1, 1.0]", "kd_weight: [0.1], criterion.tau: [0.1]", "arm skd: tries is .* one key and a list"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds is .1, 1., it has to be a list of different whole numbers"),
+        ("seeds: [1, 2]", "seeds: [a]", "seeds is .*, it has to be a list of different whole numbers"),
+        ("subsets: [valid, test]", "subsets: test", "subsets is test, it has to be a list of names"),
+        ("common: {optimization.max_update: 30}", "common:", "common is None, it has to be a mapping"),
+        ("worse: kd 2", "worse: kd 4", "the claim the student wins: worse is 'kd 4', no arm and exit of the grid"),
+        ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
+        ("worse: kd 2", "worse: kd 2, rate: cer", "rate is one of wer, spikes"),
+        ("worse: kd 2", "worse: skd 4, rate: spikes", "the spikes of 'skd 4' are compared with no teacher's"),
+        ("corpus: tiny", "", "has to have exactly the keys"),
+        ("corpus: tiny", "corpus: [", "is not YAML"),
+        ("corpus: tiny", "corpus: t\N{LATIN SMALL LETTER I WITH DIAERESIS}ny", "is not YAML"),
+    ],
+)
+def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
+    assert old in GRID
+    (tmp_path / "grid.yaml").write_text(GRID.replace(old, new, 1), encoding="latin-1")
+    with pytest.raises(UserError, match=f"^grid .*{sentence}"):
+        read_grid(tmp_path / "grid.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_grid_composes(tmp_path, path):
+    """Every arm sets keys that its configuration has."""
+    grid = read_grid(path)
+    for run in runs_of(grid, tmp_path, GIVEN, seeds=[1]):
+        name = run.train[run.train.index("--config-name") + 1]
+        overrides = list(run.train[run.train.index(name) + 1 :])
+        assert not [override for override in overrides if override.startswith("+")]
+        compose(REPOSITORY / "config" / "finetune", name, [o for o in overrides if not o.startswith("hydra.")])
+        for command in run.decode.values():
+            compose(REPOSITORY / "config" / "decode", "viterbi", list(command[command.index("viterbi") + 1 :]))
+        for command in run.align.values():
+            AlignSettings.read(
+                to_container(
+                    compose(REPOSITORY / "config" / "align", "align", list(command[command.index("align") + 1 :]))
+                )
+            )
+
+
+def test_decoding_is_told_where_the_data_are(grid, tmp_path):
+    given = {**GIVEN, "task.label_dir": "/labels", "common.cpu": "true", "optimization.lr": "[1]"}
+    run = runs_of(grid, tmp_path, given)[1]
+    for command in (run.decode["test", 2], run.align[2]):
+        assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
+
+
+def test_labels_of_another_folder_count_as_data(grid, tmp_path, data):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "train.ltr").write_text("A |\n")
+    run = runs_of(grid, tmp_path, {**GIVEN, "task.data": data, "task.label_dir": labels})[0]
+    assert run.data == (data, labels)
+    before = data_hash(*run.data)
+    (labels / "train.ltr").write_text("B |\n")
+    assert data_hash(*run.data) != before
