@@ -28,7 +28,7 @@ from fairseq_skd.models.adaptation import Shape, adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
-from fairseq_skd.models.training_data import check_before_loading
+from fairseq_skd.models.training_data import check_before_loading, check_settings
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -90,8 +90,9 @@ class SkdCtc(BaseFairseqModel):
         else:
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
-            check_before_loading(task)
+            check_settings(task)
             pretrained = load_pretrained(cfg.w2v_path)
+            check_before_loading(task, pretrained.shortest_audio)
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             _keep_architecture(cfg, pretrained)

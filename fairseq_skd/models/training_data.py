@@ -16,8 +16,8 @@ from fairseq_skd.errors import UserError
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
 
 
-def check_before_loading(task: FairseqTask) -> None:
-    """Make a task check each split before it loads it; tasks other than fairseq's two for fine-tuning are left alone.
+def check_settings(task: FairseqTask) -> None:
+    """Check where a task reads its data from; tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
         task: its dictionary has not been asked for yet.
@@ -27,44 +27,7 @@ def check_before_loading(task: FairseqTask) -> None:
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
-    _check_settings(task.cfg)
-    load = task.load_dataset
-
-    @functools.wraps(load)
-    def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        check_split(task, split)
-        return load(split, *args, **kwargs)
-
-    task.load_dataset = load_dataset
-
-
-def check_split(task: FairseqTask, split: str) -> None:
-    """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
-
-    Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
-
-    Args:
-        task: one of fairseq's two for fine-tuning.
-        split: the name.
-
-    Raises:
-        UserError: a file is missing or damaged, see :mod:`fairseq_skd.decoding.subset`; or no utterance is as long as
-            the task wants them.
-    """
     cfg = task.cfg
-    if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
-        return
-    subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
-    kept = _kept(cfg, subset)
-    for extension in _extensions(cfg):
-        labels = _label_folder(cfg) / f"{split}.{extension}"
-        by_bytes = isinstance(task, HubertPretrainingTask)
-        check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
-    spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
-    check_audio(subset, cfg.sample_rate, indices=spread)
-
-
-def _check_settings(cfg: Any) -> None:
     if OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, "data"):
         raise UserError("task.data is not set: give the folder of <split>.tsv and its labels")
     if not getattr(cfg, "fine_tuning", True):
@@ -84,6 +47,53 @@ def _check_settings(cfg: Any) -> None:
             )
 
 
+def check_before_loading(task: FairseqTask, shortest: int) -> None:
+    """Make a task check each split before it loads it; tasks other than fairseq's two for fine-tuning are left alone.
+
+    Args:
+        task: its ``load_dataset`` is wrapped.
+        shortest: samples that the encoder needs for one frame.
+    """
+    if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
+        return
+    load = task.load_dataset
+
+    @functools.wraps(load)
+    def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
+        check_split(task, split, shortest)
+        return load(split, *args, **kwargs)
+
+    task.load_dataset = load_dataset
+
+
+def check_split(task: FairseqTask, split: str, shortest: int) -> None:
+    """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
+
+    Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
+
+    Args:
+        task: one of fairseq's two for fine-tuning.
+        split: the name.
+        shortest: samples that the encoder needs for one frame.
+
+    Raises:
+        UserError: a file is missing or damaged, see :mod:`fairseq_skd.decoding.subset`; no utterance is as long as
+            the task wants them; or one is too short for the encoder.
+    """
+    cfg = task.cfg
+    if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
+        return
+    subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
+    kept = _kept(cfg, subset)
+    _check_lengths(subset, kept, shortest)
+    for extension in _extensions(cfg):
+        labels = _label_folder(cfg) / f"{split}.{extension}"
+        by_bytes = isinstance(task, HubertPretrainingTask)
+        check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
+    spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
+    check_audio(subset, cfg.sample_rate, shortest, spread)
+
+
 def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
     """Places of the utterances that the task does not drop for their length."""
     bounds = {key: getattr(cfg, key, None) for key in ("min_sample_size", "max_keep_size")}
@@ -100,6 +110,16 @@ def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
             f"{max(subset.samples)} samples"
         )
     return kept
+
+
+def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
+    """The convolutions fail on a batch that has no longer utterance than these, which may be the last of an epoch."""
+    short = [index for index in kept if subset.samples[index] < shortest]
+    if short:
+        raise UserError(
+            f"{len(short)} of {len(kept)} utterances of {subset.manifest} are shorter than {shortest} samples, one "
+            f"frame of the model: set task.min_sample_size={shortest}, the first is {subset.where(short[0])}"
+        )
 
 
 def _extensions(cfg: Any) -> list[str]:

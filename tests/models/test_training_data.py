@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.models.training_data import check_before_loading
+from fairseq_skd.models.training_data import check_before_loading, check_settings
 from tests.builders import CtcTask, model_config, write_corpus, write_pretrained
 
 TASKS = ("hubert_pretraining", "audio_finetuning")
+SHORTEST = 400  # 25 ms
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def make_task(name: str, folder: Path, **changes):
 @pytest.fixture(params=TASKS)
 def task(request, folder):
     task = make_task(request.param, folder)
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     return task
 
 
@@ -124,10 +125,10 @@ def test_no_folder_and_no_dictionary(name, folder):
     task = make_task(name, folder)
     (folder / "dict.ltr.txt").unlink()
     with pytest.raises(UserError, match=r"dictionary .*/data/dict\.ltr\.txt does not exist: put it beside the labels"):
-        check_before_loading(task)
+        check_settings(task)
     folder.rename(folder.parent / "elsewhere")
     with pytest.raises(UserError, match=r"task\.data=.*/data is not a folder"):
-        check_before_loading(task)
+        check_settings(task)
 
 
 @pytest.mark.parametrize(
@@ -144,35 +145,48 @@ def test_settings_of_the_task(folder, changes, sentence):
     cfg = OmegaConf.create({**task.cfg, "fine_tuning": True, **changes})
     task.cfg = cfg
     with pytest.raises(UserError, match=sentence):
-        check_before_loading(task)
+        check_settings(task)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_the_task_drops_may_be_anything(name, folder):
     """fairseq leaves out utterances below min_sample_size, and never reads their audio or labels."""
     task = make_task(name, folder, min_sample_size=2000)
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     (folder / "audio" / "train1.wav").unlink()
     (folder / "train.ltr").write_text("A |\n\u00c9 |\n")
     task.load_dataset("train")
     assert len(task.dataset("train")) == 1
 
 
-def test_audio_of_less_than_a_frame_is_trained_on(task, folder):
-    soundfile.write(folder / "audio" / "train1.wav", soundfile.read(folder / "audio" / "train1.wav")[0][:100], 16000)
+def test_audio_of_less_than_a_frame(task, folder):
+    """Alone in a batch it would end a training in an error of a convolution."""
+    audio = folder / "audio" / "train1.wav"
+    soundfile.write(audio, soundfile.read(audio)[0][:100], 16000)
+    with pytest.raises(UserError, match=r"1 of 2 audio files are shorter than 400 samples, one frame .* line 3: "):
+        task.load_dataset("train")
+    manifest = folder / "train.tsv"
+    manifest.write_text(manifest.read_text().replace("\t1600", "\t100"))
+    with pytest.raises(
+        UserError,
+        match=r"1 of 2 utterances of .*/train\.tsv are shorter than 400 samples, .*: set task\.min_sample_size=400, .*"
+        r"line 3: .*/train1\.wav$",
+    ):
+        task.load_dataset("train")
+    task.cfg.min_sample_size = 400
     task.load_dataset("train")
-    assert len(task.dataset("train")) == 2
+    assert len(task.dataset("train")) == 1
 
 
 def test_windows_line_ends(folder):
     """The HuBERT task reads labels by bytes, the other one by lines."""
     (folder / "train.ltr").write_bytes(b"A |\r\nN O |\r\n")
     task = make_task("audio_finetuning", folder)
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     task.load_dataset("train")
     assert task.dataset("train")[1]["label"].tolist() == [10, 8, 4]
     task = make_task("hubert_pretraining", folder)
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     with pytest.raises(UserError, match=r"train\.ltr line 1 holds a carriage return"):
         task.load_dataset("train")
 
@@ -184,20 +198,21 @@ def test_a_dictionary_of_its_own_folder(folder):
     (folder / "elsewhere").mkdir()
     (folder / "dict.ltr.txt").rename(folder / "elsewhere" / "dict.ltr.txt")
     task = make_task("audio_finetuning", folder, target_dictionary=str(folder / "elsewhere"))
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     task.load_dataset("train")
     assert len(task.dataset("train")) == 2
 
 
 def test_other_tasks_are_left_alone(folder):
     task = CtcTask()
-    check_before_loading(task)
+    check_settings(task)
+    check_before_loading(task, SHORTEST)
     assert not hasattr(task, "load_dataset")
 
 
 def test_no_utterance_of_the_wanted_length(folder):
     task = make_task("hubert_pretraining", folder, min_sample_size=4000, max_keep_size=5000)
-    check_before_loading(task)
+    check_before_loading(task, SHORTEST)
     with pytest.raises(
         UserError,
         match=r"train\.tsv has no utterance within task.min_sample_size=4000 and task.max_keep_size=5000: .* 1600 to",
