@@ -5,10 +5,10 @@ import hashlib
 import itertools
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.grid import Run, aligned, decoded, shown
 from experiments.grid_file import REPOSITORY
@@ -35,14 +35,52 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
         yield handle.fileno()
 
 
-def summaries(run: Run) -> dict[tuple[str, int], Path]:
-    """What each decoding of a run leaves behind when it is done, by subset and exit."""
-    return {key: decoded(run.folder, *key) / "summary.json" for key in run.decode}
+class Evaluation(NamedTuple):
+    """A command that follows a training, and what it leaves behind.
+
+    Attributes:
+        command: decoding, or the comparison of spikes.
+        result: the last file that it writes.
+        log: its output; beside it stands the command that made the result.
+    """
+
+    command: Sequence[str]
+    result: Path
+    log: Path
+
+    def done(self) -> bool:
+        """Whether the result is there and this command made it."""
+        made_by = self.log.with_suffix(".txt")
+        return (
+            self.result.is_file() and made_by.is_file() and made_by.read_text(encoding="utf-8") == shown(self.command)
+        )
+
+    def begin(self) -> None:
+        """Take away what another command left, and note this one."""
+        self.result.unlink(missing_ok=True)
+        with replacing(self.log.with_suffix(".txt")) as beside:
+            beside.write_text(shown(self.command), encoding="utf-8")
 
 
-def analyses(run: Run) -> dict[int, Path]:
-    """What each comparison of spikes leaves behind when it is done, by exit."""
-    return {layer: aligned(run.folder, layer) / "align.json" for layer in run.align}
+def evaluations(run: Run) -> list[Evaluation]:
+    """What follows the training of a run, in order."""
+    decodings = [
+        Evaluation(command, _summary(run, *key), run.folder / f"decode-{key[0]}-layer{key[1]}.log")
+        for key, command in run.decode.items()
+    ]
+    comparisons = [
+        Evaluation(command, _analysis(run, layer), run.folder / f"align-layer{layer}.log")
+        for layer, command in run.align.items()
+    ]
+    return decodings + comparisons
+
+
+def _summary(run: Run, subset: str, layer: int) -> Path:
+    return decoded(run.folder, subset, layer) / "summary.json"
+
+
+def _analysis(run: Run, layer: int) -> Path:
+    return aligned(run.folder, layer) / "align.json"
 
 
 def note_commit(run: Run) -> None:
@@ -55,12 +93,12 @@ def note_commit(run: Run) -> None:
 def result_of(run: Run) -> dict[str, Any]:
     """The line of a run that is done."""
     scores = []
-    for (subset, layer), file in summaries(run).items():
-        summary = json.loads(file.read_text(encoding="utf-8"))
+    for subset, layer in run.decode:
+        summary = json.loads(_summary(run, subset, layer).read_text(encoding="utf-8"))
         scores.append({"subset": subset, "exit": layer, **{key: summary[key] for key in _SCORES}})
     alignment = []
-    for layer, file in analyses(run).items():
-        found = json.loads(file.read_text(encoding="utf-8"))
+    for layer in run.align:
+        found = json.loads(_analysis(run, layer).read_text(encoding="utf-8"))
         metrics = {key: found[key] for key in _ALIGNMENT}
         alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
     curves = read_log(run.folder / "hydra_train.log")

@@ -20,9 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 
 from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
-from experiments.results import RESULT, analyses, collect, locked, note_commit, result_of, summaries
+from experiments.results import RESULT, collect, evaluations, locked, note_commit, result_of
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
+
+# What tells the runs of a grid apart: one value for all would mix them up.
+_OWN = {"common.seed": "--seeds", "checkpoint.save_dir": "--out", "hydra.run.dir": "--out"}
 
 
 def run_all(runs: Sequence[Run], out: Path) -> list[Run]:
@@ -60,20 +63,20 @@ def _run_one(run: Run) -> bool:
             print(f"{run.name}: another job is at it", flush=True)
             return False
         _claim(run)
-        result = run.folder / RESULT
-        if not result.is_file():
+        result, trained = run.folder / RESULT, run.folder / "trained"
+        steps = evaluations(run)
+        if result.is_file() and all(step.done() for step in steps):
+            print(f"{run.name}: done before", flush=True)
+            return True
+        if not (result.is_file() or trained.is_file()):  # fairseq would add an update to a training that is done
             print(f"{run.name}\n{shown(run.train)}", flush=True)
             note_commit(run)
             _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
-        elif all(file.is_file() for file in (*summaries(run).values(), *analyses(run).values())):
-            print(f"{run.name}: done before", flush=True)
-            return True
-        for (subset, layer), summary in summaries(run).items():
-            if not summary.is_file():
-                _call(run.decode[subset, layer], run.folder / f"decode-{subset}-layer{layer}.log", run, lock)
-        for layer, analysis in analyses(run).items():
-            if not analysis.is_file():
-                _call(run.align[layer], run.folder / f"align-layer{layer}.log", run, lock)
+            trained.touch()
+        for step in steps:
+            if not step.done():
+                step.begin()
+                _call(step.command, step.log, run, lock)
         with replacing(result) as beside:
             beside.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
     return True
@@ -146,9 +149,12 @@ def _settings(overrides: Sequence[str]) -> dict[str, object]:
     """What was given, key by key, with absolute paths of what has to be there.
 
     Raises:
-        UserError: it is not given, or is not there.
+        UserError: it is not given, or is not there; or it is a key that tells the runs apart.
     """
     given: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
+    for key, instead in _OWN.items():
+        if key in given:
+            raise UserError(f"{key} is set by the grid for each run: give {instead}")
     for key in ("task.data", "model.w2v_path"):
         if key not in given:
             raise UserError(f"{key} is not set: give {key}=...")

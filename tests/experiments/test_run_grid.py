@@ -164,6 +164,31 @@ def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
     assert run_grid.run_all(runs, tmp_path) == []
 
 
+def test_a_training_that_is_done_is_not_begun_again(grid, tmp_path, data):
+    """fairseq takes one more update of a training that had all of them."""
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
+    broken = replace(run, decode=dict.fromkeys(run.decode, (sys.executable, "-c", "exit(3)")))
+    with pytest.raises(
+        UserError, match=r"a command failed \(status 3\); what it said is in .*decode-valid-layer4\.log"
+    ):
+        run_grid.run_all([broken], tmp_path)
+    assert run_grid.run_all([run], tmp_path) == []
+    assert (run.folder / "tries").read_text() == "1"
+
+
+def test_a_decoding_with_other_settings_is_made_again(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    command = run.decode["test", 2]
+    changed = replace(run, decode={**run.decode, ("test", 2): (*command[:-1], "7")})
+    others = (run.folder / "decode" / "test-layer4" / "summary.json").stat().st_mtime_ns
+    run_grid.run_all([changed], tmp_path)
+    scores = json.loads((run.folder / "result.json").read_text())["scores"]
+    assert [score["wer"] for score in scores] == [4, 2, 4, 7]
+    assert (run.folder / "tries").read_text() == "1"
+    assert (run.folder / "decode" / "test-layer4" / "summary.json").stat().st_mtime_ns == others
+
+
 def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
     (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
     run_grid.run_all([run], tmp_path)
@@ -188,6 +213,8 @@ def test_the_data_hash_sees_labels_but_not_the_root(data):
         (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
         (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
         (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+        (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
+        (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentence):
