@@ -88,11 +88,16 @@ class BlankPlateau:
         self.verdict_at = max_update // 4 if max_update > 0 else None
         self.watch_from = max_update // 5
         self._spoken: Tensor | int = 0
+        self._watching = False
 
     def watch(self, updates: int, frames: Tensor, blanks: Tensor) -> None:
         """Count a training batch; warn when the verdict is due and no frame was anything but blank."""
         if self.verdict_at is None or updates < self.watch_from:
             return
+        if not self._watching and updates > self.watch_from:  # a resumed run: what came before was not seen
+            self.verdict_at = None
+            return
+        self._watching = True
         self._spoken = self._spoken + (frames - blanks)
         if updates < self.verdict_at:
             return

@@ -50,7 +50,8 @@ class FrozenTeacher:
         _check_task(trained, task)
         sha256 = file_hash(path)
         _remember(cfg, sha256)
-        trained.config["model"]["student_layers"] = []
+        if not trained.config["model"].get("condition_on_students"):  # else the upper layers need the students
+            trained.config["model"]["student_layers"] = []
         return cls(build_model(trained, task, trained.depth), sha256)
 
     @torch.no_grad()

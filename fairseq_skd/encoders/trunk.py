@@ -24,7 +24,7 @@ from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What disturbs the encoder during training, and the generator's key.
+    """What disturbs the encoder during training.
 
     Attributes:
         time: spans of frames replaced by the mask embedding, None for none.

@@ -1,6 +1,6 @@
 """The terms of the objective, each summed over the batch, in float32 whatever the model's precision.
 
-All of them take log posteriors of layout (T, B, V) and the number of real frames of each utterance; padded frames and
+All of them take outputs of layout (T, B, V), CTC log posteriors and the others logits, and the number of real frames of each utterance; padded frames and
 utterances left out never enter, neither in the value nor in the gradient.
 """
 
@@ -74,8 +74,7 @@ def frame_kl(
 ) -> Tensor:
     """L_SKD: KL(p_T(t) || p_S(t)) in nats, summed over real frames and over the batch (paper: eq. of L_SKD).
 
-    Summed like CTC's likelihood, so that both terms of the student's loss have the scale of an utterance. Blank frames
-    count: the paper finds that masking them does not help here.
+    Summed like CTC's likelihood, so that both terms of the student's loss have the scale of an utterance.
 
     Args:
         teacher_logits: (T, B, V).

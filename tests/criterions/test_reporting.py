@@ -25,3 +25,12 @@ def test_no_warning_once_something_is_said(caplog, max_update, spoken_at):
         for updates in range(20):
             plateau.watch(updates, torch.tensor(50), torch.tensor(49 if updates == spoken_at else 50))
     assert "blanks only" not in caplog.text
+
+
+@pytest.mark.parametrize("resumed_at", [9, 30])
+def test_no_verdict_on_what_a_resumed_run_has_not_seen(caplog, resumed_at):
+    plateau = BlankPlateau(max_update=40)
+    with caplog.at_level(logging.WARNING):
+        for updates in range(resumed_at, 40):
+            plateau.watch(updates, torch.tensor(50), torch.tensor(50))
+    assert "blanks only" not in caplog.text
