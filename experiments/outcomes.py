@@ -64,7 +64,7 @@ class Outcomes:
         files = sorted(folder.glob(f"*/seed*/{RESULT}"))
         if not files:
             raise UserError(f"{folder} holds no {RESULT}: give --runs the --out of run_grid.py")
-        results = [_read(file, ("arm", "seed", "data_sha256", "scores", "alignment")) for file in files]
+        results = [_read(file, ("arm", "seed", "data_sha256", "updates", "scores", "alignment")) for file in files]
         for file, result in zip(files, results, strict=True):
             if result["data_sha256"] != results[0]["data_sha256"]:
                 raise UserError(f"{file} and {files[0]} are of different data: they cannot be compared")
@@ -108,12 +108,16 @@ class Outcomes:
         another seed would do is only known from the seeds.
 
         Raises:
-            UserError: the two were decoded on different utterances.
+            UserError: the two were trained for different numbers of updates, or decoded on different utterances.
         """
         by_model, counts = (self.spikes, self.lost_spikes) if claim.rate == "spikes" else (self.scores, self.words)
         seeds = sorted(set(by_model(claim.better)) & set(by_model(claim.worse)))
         if not seeds:
             return Verdict("not run", None, {})
+        trained = {model: self._updates(model, seeds) for model in (claim.better, claim.worse)}
+        if trained[claim.better] != trained[claim.worse]:
+            told = " and ".join(f"{model} for {updates}" for model, updates in trained.items())
+            raise UserError(f"updates differ, so the claim {claim.text} cannot be judged: {told}")
 
         def difference(chosen: Sequence[int]) -> Interval:
             a, b = counts(claim.better, chosen), counts(claim.worse, chosen)
@@ -130,6 +134,9 @@ class Outcomes:
         if found.low > claim.margin and (claim.margin > 0 or all(value > 0 for value in by_seed.values())):
             return Verdict("does not hold", found, by_seed)
         return Verdict("undecided", found, by_seed)
+
+    def _updates(self, model: Model, seeds: Sequence[int]) -> list[int]:
+        return [r["updates"] for r in self.results if r["arm"] == model.arm and r["seed"] in seeds]
 
     def _run(self, model: Model, seed: int) -> Path:
         return self.folder / model.arm / f"seed{seed}"

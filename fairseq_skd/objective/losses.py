@@ -1,7 +1,7 @@
 """The terms of the objective, each summed over the batch, in float32 whatever the model's precision.
 
-All of them take outputs of layout (T, B, V), CTC log posteriors and the others logits, and the number of real frames of each utterance; padded frames and
-utterances left out never enter, neither in the value nor in the gradient.
+All of them take outputs of layout (T, B, V), CTC log posteriors and the others logits, and the number of real frames of
+each utterance; padded frames and utterances left out never enter, neither in the value nor in the gradient.
 """
 
 import torch

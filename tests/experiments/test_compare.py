@@ -39,7 +39,7 @@ def decoded(folder, wrong):
     (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
 
 
-def run(out, arm, seed, wrong, lost=None, data="abc"):
+def run(out, arm, seed, wrong, lost=None, data="abc", updates=30):
     """``wrong``: exit -> errors of each utterance; ``lost``: of 2 spikes of the teacher in each."""
     folder = out / "tiny" / arm / f"seed{seed}"
     scores = []
@@ -47,7 +47,7 @@ def run(out, arm, seed, wrong, lost=None, data="abc"):
         decoded(folder / "decode" / f"test-layer{layer}", errors)
         score = {"subset": "test", "exit": layer, "wer": 100 * sum(errors) / 32, "parameters": 1000 * layer}
         scores.append({**score, "character_errors": sum(errors), "characters": 56})
-    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": [], "data_sha256": data}
+    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": [], "data_sha256": data, "updates": updates}
     if lost is not None:
         (folder / "align" / "layer2").mkdir(parents=True)
         columns = {"lost_spikes": lost, "teacher_spikes": [2] * 8}
@@ -199,3 +199,12 @@ def test_a_subset_that_the_grid_lacks(out):
 
 def test_models():
     assert str(Model("skd", 6)) == "skd 6"
+
+
+def test_other_numbers_of_updates_are_not_compared(out):
+    run(out, "later", 1, {2: [0] * 8}, updates=60)
+    claim = Claim("it is better", Model("skd", 2), Model("later", 2))
+    with pytest.raises(
+        UserError, match=r"updates differ, so the claim it is better cannot be judged: .*\[30\] and .*\[60\]"
+    ):
+        Outcomes.read(out / "tiny", "test").judge(claim)
