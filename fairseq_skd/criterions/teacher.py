@@ -131,4 +131,7 @@ def _resumed_from(root: DictConfig) -> Path | None:
     if not folder or not file:
         return None
     path = Path(os.path.join(folder, file)) if file == _LATEST else Path(file)
+    once = OmegaConf.select(root, "checkpoint.continue_once")
+    if file == _LATEST and once and not path.is_file():
+        path = Path(once)
     return path if path.is_file() else None

@@ -169,6 +169,10 @@ def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teac
     other = write_fine_tuned(folder / "other.pt", seed=9, extractor_mode="layer_norm")
     with pytest.raises(UserError, match=r"criterion.teacher_path=.*other.pt is not the file that .*checkpoint_last.pt"):
         criterion(other, root)
+    new = {"save_dir": str(folder / "new"), "restore_file": "checkpoint_last.pt"}
+    criterion(other, {"checkpoint": new})
+    with pytest.raises(UserError, match=r"is not the file that .*checkpoint_last.pt"):
+        criterion(other, {"checkpoint": {**new, "continue_once": str(save_dir / "checkpoint_last.pt")}})
 
 
 def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher_path):
