@@ -1,6 +1,7 @@
 """Parameters of a checkpoint made those of a model with other exits: new student heads, exits that are not there."""
 
 import logging
+import re
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from fairseq_skd.errors import UserError
 logger = logging.getLogger(__name__)
 
 _STUDENTS = ("student_heads.", "conditioners.")  # what fairseq's fine-tuned models lack
+_LAYER = re.compile(r"w2v_encoder\.w2v_model\.encoder\.layers\.(\d+)\.")
 _ABOVE = ("w2v_encoder.proj.", "w2v_encoder.w2v_model.encoder.layers.", "w2v_encoder.w2v_model.encoder.layer_norm.")
 
 
@@ -39,9 +41,16 @@ def adapt(state: MutableMapping[str, Tensor], prefix: str, own: Mapping[str, Ten
         shape: of the model.
 
     Raises:
-        UserError: layers of the model were trained to see a student's posteriors, and would not see them here.
+        UserError: the checkpoint has more layers than the model, or layers of the model were trained to see a student's
+            posteriors, and would not see them here.
     """
     names = [key[len(prefix) :] for key in state if key.startswith(prefix)]
+    layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
+    if layers > shape.depth:
+        raise UserError(
+            f"the fine-tuned checkpoint has {layers} layers, the model {shape.depth}: model.keep_layers prunes what "
+            f"model.w2v_path names; leave it at 0 to start from this checkpoint, or leave the checkpoint out"
+        )
     if shape.depth in shape.exits:
         _fill_in_students(state, prefix, own)
     for name in names:

@@ -186,6 +186,14 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
         assert torch.equal(model.student_heads["3"].layer_norm.weight, final)
 
 
+def test_a_fine_tuned_checkpoint_is_not_pruned(checkpoint):
+    deep = build(checkpoint, student_layers=[2]).state_dict()
+    with pytest.raises(
+        UserError, match=r"^the fine-tuned checkpoint has 4 layers, the model 3: model\.keep_layers prunes"
+    ):
+        build(checkpoint, student_layers=[2], keep_layers=3).load_state_dict(dict(deep), strict=True)
+
+
 def test_heads_alone_train_first(checkpoint):
     model = build(checkpoint, freeze_finetune_updates=3).train()
     for updates, expected in ((2, False), (3, True)):
