@@ -42,8 +42,9 @@ def _row(outcomes: Outcomes, model: Model) -> tuple[str, ...]:
     seeds = sorted(scores)
     cer = 100 * sum(s["character_errors"] for s in scores.values()) / sum(s["characters"] for s in scores.values())
 
-    def mean(values: Sequence[float], scale: float = 1.0) -> str:
-        return f"{scale * statistics.fmean(values):.1f}" if values else ""
+    def mean(values: Sequence[float | None], scale: float = 1.0) -> str:
+        known = [value for value in values if value is not None]  # none where the teacher has no spike
+        return f"{scale * statistics.fmean(known):.1f}" if known else "-" * bool(values)
 
     return (
         *(model.arm, str(model.exit), f"{scores[seeds[0]]['parameters']:,}", str(len(seeds))),
@@ -52,7 +53,7 @@ def _row(outcomes: Outcomes, model: Model) -> tuple[str, ...]:
         f"{cer:.1f}",
         mean([found["spike_disagreement"]["value"] for found in spikes.values()], 100),
         mean([found["spike_miss"]["value"] for found in spikes.values()], 100),
-        mean([found["offset"]["mean_ms"] for found in spikes.values() if found["offset"]["mean_ms"] is not None]),
+        mean([found["offset"]["mean_ms"] for found in spikes.values()]),
     )
 
 

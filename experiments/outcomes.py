@@ -59,13 +59,16 @@ class Outcomes:
         """The results below a corpus's folder.
 
         Raises:
-            UserError: there is none, one is damaged, or they are of different data.
+            UserError: there is none, one is damaged or not in its place, or they are of different data.
         """
         files = sorted(folder.glob(f"*/seed*/{RESULT}"))
         if not files:
             raise UserError(f"{folder} holds no {RESULT}: give --runs the --out of run_grid.py")
         results = [_read(file, ("arm", "seed", "data_sha256", "updates", "scores", "alignment")) for file in files]
         for file, result in zip(files, results, strict=True):
+            place = f"{result['arm']}/seed{result['seed']}"
+            if file.parent != folder / place:
+                raise UserError(f"{file} is the result of {place}: move it out of {folder}")
             if result["data_sha256"] != results[0]["data_sha256"]:
                 raise UserError(f"{file} and {files[0]} are of different data: they cannot be compared")
         return cls(folder, results, subset)

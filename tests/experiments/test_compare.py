@@ -1,6 +1,7 @@
 """Tables and verdicts from runs made by hand, whose counts are known."""
 
 import json
+import shutil
 
 import pytest
 
@@ -208,3 +209,22 @@ def test_other_numbers_of_updates_are_not_compared(out):
         UserError, match=r"updates differ, so the claim it is better cannot be judged: .*\[30\] and .*\[60\]"
     ):
         Outcomes.read(out / "tiny", "test").judge(claim)
+
+
+@pytest.mark.parametrize("copy", ["skd/seed1.old", "skd_old/seed1"])
+def test_a_run_that_was_set_aside_does_not_pass_for_the_real_one(out, copy):
+    shutil.copytree(out / "tiny" / "skd" / "seed1", out / "tiny" / copy)
+    with pytest.raises(UserError, match=rf"{copy}/result.json is the result of skd/seed1: move it out of .*/tiny$"):
+        Outcomes.read(out / "tiny", "test")
+
+
+def test_a_teacher_without_spikes(out, capsys):
+    """Nothing to disagree with: no rate, and no offset."""
+    for file in (out / "tiny" / "kd").glob("*/result.json"):
+        result = json.loads(file.read_text())
+        (found,) = result["alignment"]
+        found.update(spike_disagreement={"value": None}, spike_miss={"value": None}, offset={"mean_ms": None})
+        file.write_text(json.dumps(result))
+    compare.main([str(out / "grid.yaml"), "--runs", str(out)])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| kd "))
+    assert [cell.strip() for cell in row.split("|")[-4:-1]] == ["-", "-", "-"]
