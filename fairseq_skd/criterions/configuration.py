@@ -1,5 +1,6 @@
 """The keys of ``criterion:`` for ``skd_ctc`` and ``kd_ctc``: those of fairseq's ``ctc``, and the objective's."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -99,8 +100,8 @@ def check_distillation(cfg: DistillationKeys) -> FrameSelection:
     Raises:
         UserError: those are unknown, or the temperature is out of range.
     """
-    if cfg.temperature <= 0:
-        raise UserError(f"criterion.temperature={cfg.temperature} is not positive")
+    if not 0 < cfg.temperature < math.inf:
+        raise UserError(f"criterion.temperature={cfg.temperature} is not a positive number")
     return FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)
 
 

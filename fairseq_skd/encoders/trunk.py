@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,9 +39,8 @@ class Regularisation:
     layerdrop: float = 0.0
 
 
-@dataclass
-class TrunkOutput:
-    """One forward pass.
+class TrunkOutput(NamedTuple):
+    """One forward pass. A tuple, into which fairseq's NanDetector can look when a gradient is not finite.
 
     Attributes:
         taps: layer count -> hidden states after that many layers, (T, B, C), without the extra padding that the

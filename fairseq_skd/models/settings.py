@@ -1,5 +1,6 @@
 """From the flat keys of ``model:`` to what the encoder is built with."""
 
+import math
 from typing import Any
 
 from fairseq_skd.encoders.masking import SpanMask
@@ -28,6 +29,8 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
         raise UserError(
             "model.layer_type=trf_adp: skd_ctc builds no adapters, which no pretrained encoder has weights for"
         )
+    if not math.isfinite(cfg.blank_weight):
+        raise UserError(f"model.blank_weight={cfg.blank_weight} is not a finite number")
     for key in ("mask_prob", "mask_channel_prob", "layerdrop", "mask_dropout"):
         if not 0 <= cfg[key] <= 1:
             raise UserError(f"model.{key}={cfg[key]} is not a probability between 0 and 1")

@@ -84,8 +84,8 @@ class DistillationWeight:
     max_update: int = 0
 
     def __post_init__(self) -> None:
-        if not self.kd_weight >= 0:
-            raise UserError(f"criterion.kd_weight={self.kd_weight} is negative")
+        if not 0 <= self.kd_weight < math.inf:
+            raise UserError(f"criterion.kd_weight={self.kd_weight} is not a number of at least 0")
         if not 0 <= self.warmup <= 1:
             raise UserError(f"criterion.kd_warmup={self.warmup} is a share of the updates, between 0 and 1")
         if self.warmup > 0 and self.max_update < 1:

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from fairseq.nan_detector import NanDetector
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
@@ -104,6 +105,7 @@ def test_impossible_students(checkpoint, layers, sentence):
         ({"blank_mode": "mul"}, "choose add or set"),
         ({"layer_type": "trf_adp"}, "skd_ctc builds no adapters"),
         ({"mask_prob": 1.5}, "model.mask_prob=1.5 is not a probability"),
+        ({"blank_weight": float("inf")}, "model.blank_weight=inf is not a finite number"),
     ],
 )
 def test_refusals(checkpoint, changes, sentence):
@@ -275,3 +277,14 @@ def test_bfloat16(checkpoint):
     assert out["encoder_out"].dtype == torch.bfloat16
     assert model.get_normalized_probs(out, log_probs=True).dtype == torch.float32
     out["encoder_out"].float().sum().backward()
+
+
+def test_fairseq_finds_where_a_gradient_is_not_finite(checkpoint, caplog):
+    model = build(checkpoint).train()
+    with torch.no_grad():
+        model.student_heads["2"].proj.weight.fill_(torch.nan)
+    with caplog.at_level(logging.WARNING, "fairseq.nan_detector"), NanDetector(model):
+        logits = model(**SAMPLE["net_input"])["exit_logits"]
+        sum(exit_logits.sum() for exit_logits in logits.values()).backward()
+    assert "NaN detected in output of student_heads.2.proj" in caplog.text
+    assert "backward" in caplog.text

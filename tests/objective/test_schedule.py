@@ -135,7 +135,8 @@ def test_distillation_grows_and_stays() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"kd_weight": -1.0}, r"criterion\.kd_weight=-1\.0 is negative"),
+        ({"kd_weight": -1.0}, r"criterion\.kd_weight=-1\.0 is not a number of at least 0"),
+        ({"kd_weight": float("nan")}, r"criterion\.kd_weight=nan is not a number of at least 0"),
         ({"warmup": 1.5}, r"criterion\.kd_warmup=1\.5 is a share of the updates, between 0 and 1"),
         ({"warmup": float("nan")}, r"criterion\.kd_warmup=nan is a share"),
         ({"warmup": 0.5}, r"criterion\.kd_warmup=0\.5 needs the length of the run: set optimization\.max_update"),
