@@ -20,6 +20,11 @@ from experiments.outcomes import Outcomes, Verdict
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.scoring.bootstrap import Interval
 
+RULE = """\
+A claim holds where the interval lies below its margin (0 if it has none), and does not hold where it lies above;
+without a margin every seed has to say the same, too. Else it is undecided. Intervals are of 10,000 bootstrap draws
+over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say."""
+
 
 def table(outcomes: Outcomes, order: Sequence[str]) -> str:
     """A row a model: error rates over all seeds, and where it spikes beside its teacher."""
@@ -87,7 +92,9 @@ def _spread(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments in, two tables out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=RULE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("grid", type=Path, help="the grid's YAML, such as experiments/an4.yaml")
     parser.add_argument("--runs", type=Path, required=True, help="--out of run_grid.py")
     parser.add_argument("--subset", default="test", help="on which words are counted (test)")
@@ -98,13 +105,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grid = read_grid(args.grid)
     if args.tries:
         tries = tries_of(grid)
-        print(table(Outcomes.read(args.runs / grid["corpus"], tries["subsets"][0]), list(tries["arms"])))
+        outcomes = Outcomes.read(args.runs / grid["corpus"], tries["subsets"][0])
+        if not {model.arm for model in outcomes.models()} & set(tries["arms"]):
+            raise UserError(f"{outcomes.folder} holds no tries: run run_grid.py --tries")
+        print(_with_notes(table(outcomes, list(tries["arms"])), outcomes))
         return
     if args.subset not in grid["subsets"]:
         raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")
     claims = [Claim.read(entry, grid["arms"]) for entry in grid["claims"]]
     outcomes = Outcomes.read(args.runs / grid["corpus"], args.subset)
-    print(f"{table(outcomes, list(grid['arms']))}\n\n{verdicts(outcomes, claims)}")
+    print(_with_notes(table(outcomes, list(grid["arms"])), outcomes))
+    print(f"\n{verdicts(outcomes, claims)}\n\n{RULE}")
+
+
+def _with_notes(text: str, outcomes: Outcomes) -> str:
+    return "\n\n".join([text, *outcomes.mixed()])
 
 
 if __name__ == "__main__":

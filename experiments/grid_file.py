@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
 
 # What a value has to be, in words and as a test.
-_NAME = ("a name", lambda value: isinstance(value, str) and value)
+_NAME = ("a name without a slash", lambda value: isinstance(value, str) and value.strip(".") and "/" not in value)
 _NAMES = ("a list of names", lambda value: _list_of(value, str))
 _NUMBERS = ("a list of different whole numbers", lambda value: _list_of(value, int) and len(set(value)) == len(value))
 _MAPPING = ("a mapping", lambda value: isinstance(value, dict))
@@ -33,6 +33,17 @@ _GRID = {
 _ARM = {"exits": _NUMBERS, "set": _MAPPING, "needs": _NAME, "config": _CONFIG, "seeds": _NUMBERS, "tries": _TRIES}
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently keep the last: an arm would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_grid(path: Path) -> dict[str, Any]:
     """A grid's YAML, checked.
 
@@ -41,7 +52,7 @@ def read_grid(path: Path) -> dict[str, Any]:
             needs one that is not there or comes later, or a claim about what is not in it.
     """
     try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+        grid = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"grid {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -77,10 +88,13 @@ def tries_of(grid: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(grid: Any) -> None:
     if not isinstance(grid, dict) or set(grid) != set(_GRID):
-        raise UserError(f"it has to have exactly the keys {', '.join(sorted(_GRID))}")
+        wrong = sorted(map(str, set(grid) ^ set(_GRID))) if isinstance(grid, dict) else []
+        told = f", {', '.join(wrong)} is unknown or missing" if wrong else ""
+        raise UserError(f"it has to have exactly the keys {', '.join(sorted(_GRID))}{told}")
     _check_values(grid, _GRID, "")
     known: set[str] = set()
     for name, arm in grid["arms"].items():
+        _check_values({"its name": name}, {"its name": _NAME}, f"arm {name}: ")
         if not isinstance(arm, dict) or "exits" not in arm:
             raise UserError(f"arm {name} has no exits")
         foreign = set(arm) - set(_ARM)

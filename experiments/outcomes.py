@@ -1,6 +1,7 @@
 """What a grid's runs came to, utterance by utterance, and what can be said of two of them."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy.typing as npt
 
 from experiments.claims import Claim, Model
 from experiments.grid import aligned, decoded
-from experiments.results import RESULT
+from experiments.results import KEYS, RESULT
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.folders import utterance_errors
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
+
+# What a command tells apart from that of another seed.
+_OF_A_SEED = ("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path")
 
 Integers = npt.NDArray[np.int64]
 
@@ -64,7 +68,7 @@ class Outcomes:
         files = sorted(folder.glob(f"*/seed*/{RESULT}"))
         if not files:
             raise UserError(f"{folder} holds no {RESULT}: give --runs the --out of run_grid.py")
-        results = [_read(file, ("arm", "seed", "data_sha256", "updates", "scores", "alignment")) for file in files]
+        results = [_read(file, KEYS) for file in files]
         for file, result in zip(files, results, strict=True):
             place = f"{result['arm']}/seed{result['seed']}"
             if file.parent != folder / place:
@@ -76,6 +80,18 @@ class Outcomes:
     def models(self) -> list[Model]:
         """Those that were decoded on the subset."""
         return sorted({Model(r["arm"], score["exit"]) for r in self.results for score in self._scores(r)})
+
+    def mixed(self) -> list[str]:
+        """Arms whose seeds were trained with different settings, a sentence each."""
+        told = []
+        for arm in dict.fromkeys(result["arm"] for result in self.results):
+            mine = [result for result in self.results if result["arm"] == arm]
+            given = [set(shlex.split(result["command"])) for result in mine]
+            for result, settings in zip(mine[1:], given[1:], strict=True):
+                other = sorted(part for part in settings ^ given[0] if part.partition("=")[0] not in _OF_A_SEED)
+                if other:
+                    told.append(f"{arm}: seeds {mine[0]['seed']} and {result['seed']} differ in {', '.join(other)}")
+        return told
 
     def scores(self, model: Model) -> dict[int, dict[str, Any]]:
         """Seed -> scores on the subset."""
@@ -158,5 +174,5 @@ def _read(file: Path, keys: Sequence[str]) -> dict[str, Any]:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or not set(keys) <= set(found):
-        raise UserError(f"{file} is missing or damaged: move its run away, and run it again")
+        raise UserError(f"{file} is missing or damaged: delete it, and run run_grid.py again")
     return found

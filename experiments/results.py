@@ -1,38 +1,20 @@
-"""What is kept of a grid's runs: a file of each, a line of each, and the lock of their folders."""
+"""What is kept of a grid's runs: a file of each, a line of each; and how far each of them is."""
 
-import fcntl
-import hashlib
-import itertools
 import json
-import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.folder import began_with, begun, is_of_another_command, locked
 from experiments.grid import Run, aligned, decoded, shown
-from experiments.grid_file import REPOSITORY
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.logs import read_log
 
 RESULT = "result.json"
+TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it
+KEYS = ("corpus", "arm", "seed", "commit", "command", "data_sha256", "updates", "seconds", "scores", "alignment")
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
 _ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
-
-
-@contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
-    """The descriptor of a lock that this process holds, or None if another one does.
-
-    The system frees it when this process and those that it was passed on to have ended, however they end.
-    """
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        yield handle.fileno()
 
 
 class Evaluation(NamedTuple):
@@ -83,11 +65,29 @@ def _analysis(run: Run, layer: int) -> Path:
     return aligned(run.folder, layer) / "align.json"
 
 
-def note_commit(run: Run) -> None:
-    """Add the code that trains from here on to what trained before."""
-    notes = run.folder / "commits"
-    with notes.open("a", encoding="utf-8") as handle:
-        handle.write(f"{_commit()}\n")
+def is_trained(run: Run) -> bool:
+    """Whether its result is there, or all of its training."""
+    return read_result(run.folder) is not None or (run.folder / TRAINED).is_file()
+
+
+def state(run: Run) -> str:
+    """How far a run is, for people."""
+    if is_of_another_command(run):
+        return "its folder holds a run of another command"
+    if read_result(run.folder) is not None:
+        return "done" if all(step.done() for step in evaluations(run)) else "trained, to be decoded or compared again"
+    if is_trained(run):
+        return "trained, to be decoded"
+    return "begun" if begun(run) else "to do"
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of the run in a folder; None if it is not there, or is damaged and has to be made again."""
+    try:
+        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and set(KEYS) <= set(found) else None
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -101,14 +101,15 @@ def result_of(run: Run) -> dict[str, Any]:
         found = json.loads(_analysis(run, layer).read_text(encoding="utf-8"))
         metrics = {key: found[key] for key in _ALIGNMENT}
         alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
+    commits, data = began_with(run)
     curves = read_log(run.folder / "hydra_train.log")
     return {
         "corpus": run.corpus,
         "arm": run.arm,
         "seed": run.seed,
-        "commit": ", ".join(dict.fromkeys((run.folder / "commits").read_text(encoding="utf-8").split())),
+        "commit": commits,
         "command": shown(run.train),
-        "data_sha256": data_hash(*run.data),
+        "data_sha256": data,
         "updates": int(max(update for update, _ in curves["valid_loss"])),
         "seconds": float((run.folder / "seconds").read_text()),
         "scores": scores,
@@ -116,28 +117,9 @@ def result_of(run: Run) -> dict[str, Any]:
     }
 
 
-def data_hash(*folders: Path) -> str:
-    """SHA-256 over manifests (without their root line) and labels, by name: equal where the same data is trained on."""
-    digest = hashlib.sha256()
-    for file in itertools.chain.from_iterable(sorted(folder.iterdir()) for folder in folders):
-        if file.suffix in (".tsv", ".ltr", ".spm", ".wrd"):
-            content = file.read_bytes()
-            digest.update(file.name.encode() + b"\0")
-            digest.update(content.partition(b"\n")[2] if file.suffix == ".tsv" else content)
-    return digest.hexdigest()
-
-
-def _commit() -> str:
-    """The checkout's commit, with a mark if files that git knows were changed."""
-    git = ("git", "-C", str(REPOSITORY))
-    head = subprocess.run((*git, "rev-parse", "HEAD"), capture_output=True, text=True)
-    changed = subprocess.run((*git, "diff", "--quiet", "HEAD"), capture_output=True).returncode
-    return head.stdout.strip() + ("-changed" if changed else "") if head.returncode == 0 else "unknown"
-
-
 def collect(out: Path) -> None:
     """All results below ``out`` in one file, a line each; one job at a time, so that the last one writes them all."""
     with locked(out / "results.lock", wait=True):
-        lines = [path.read_text(encoding="utf-8") for path in sorted(out.glob(f"*/*/seed*/{RESULT}"))]
+        found = [read_result(path.parent) for path in sorted(out.glob(f"*/*/seed*/{RESULT}"))]
         with replacing(out / "results.jsonl") as beside:
-            beside.write_text("".join(lines), encoding="utf-8")
+            beside.write_text("".join(f"{json.dumps(one)}\n" for one in found if one is not None), encoding="utf-8")

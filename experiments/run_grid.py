@@ -18,11 +18,14 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
+from experiments.folder import claim, locked, note_commit, note_data
 from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
-from experiments.results import RESULT, collect, evaluations, locked, note_commit, result_of
+from experiments.preflight import check_runs
+from experiments.results import RESULT, TRAINED, collect, evaluations, is_trained, read_result, result_of, state
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files import replacing
+from fairseq_skd.infer import quieten_libraries
 
 # What tells the runs of a grid apart: one value for all would mix them up.
 _OWN = {"common.seed": "--seeds", "checkpoint.save_dir": "--out", "hydra.run.dir": "--out"}
@@ -49,7 +52,16 @@ def run_all(runs: Sequence[Run], out: Path) -> list[Run]:
 
 
 def _teacher_ready(run: Run, out: Path) -> bool:
-    return run.needs is None or (out / run.corpus / run.needs / f"seed{run.seed}" / RESULT).is_file()
+    return run.needs is None or read_result(out / run.corpus / run.needs / f"seed{run.seed}") is not None
+
+
+def _why(run: Run, out: Path) -> str:
+    """Why a run is left over."""
+    if _teacher_ready(run, out):
+        return f"{run.name} (another job is at it)"
+    return (
+        f"{run.name} (it needs {run.needs}, which is not done: name that among the --arms, or wait for the job at it)"
+    )
 
 
 def _run_one(run: Run) -> bool:
@@ -62,35 +74,33 @@ def _run_one(run: Run) -> bool:
         if lock is None:
             print(f"{run.name}: another job is at it", flush=True)
             return False
-        _claim(run)
-        result, trained = run.folder / RESULT, run.folder / "trained"
+        claim(run)
+        note_data(run)
         steps = evaluations(run)
-        if result.is_file() and all(step.done() for step in steps):
+        if read_result(run.folder) is not None and all(step.done() for step in steps):
             print(f"{run.name}: done before", flush=True)
             return True
-        if not (result.is_file() or trained.is_file()):  # fairseq would add an update to a training that is done
-            print(f"{run.name}\n{shown(run.train)}", flush=True)
-            note_commit(run)
-            _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
-            trained.touch()
+        if not is_trained(run):
+            _train(run, lock)
         for step in steps:
             if not step.done():
                 step.begin()
                 _call(step.command, step.log, run, lock)
-        with replacing(result) as beside:
+        with replacing(run.folder / RESULT) as beside:
             beside.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
     return True
 
 
-def _claim(run: Run) -> None:
-    """Remember the command; a folder that was begun with another one is not mixed with this."""
-    command = run.folder / "command.txt"
-    wanted = shown(run.train) + "\n"
-    if not command.is_file():
-        with replacing(command) as beside:
-            beside.write_text(wanted, encoding="utf-8")
-    elif command.read_text(encoding="utf-8") != wanted:
-        raise UserError(f"{run.folder} holds a run of another command ({command}): move it away, or give another --out")
+def _train(run: Run, lock: int) -> None:
+    print(f"{run.name}\n{shown(run.train)}", flush=True)
+    note_commit(run)
+    _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
+    if not run.checkpoint.is_file():
+        raise UserError(
+            f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
+            f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
+        )
+    (run.folder / TRAINED).touch()
 
 
 def _call(command: Sequence[str], log: Path, run: Run, lock: int, seconds: Path | None = None) -> None:
@@ -119,30 +129,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="the grid's YAML, such as experiments/an4.yaml")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; results.jsonl is written there")
-    parser.add_argument("--arms", help="only these, separated by commas")
+    parser.add_argument("--arms", type=_names, help="only these, separated by commas")
     parser.add_argument("--seeds", type=_seeds, help="instead of the grid's, separated by commas")
     parser.add_argument("--tries", action="store_true", help="instead of the arms, the short tries of their weights")
     parser.add_argument("--list", action="store_true", help="show the commands and what is done, run nothing")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every training")
     args = parser.parse_intermixed_args(arguments)
     given = _settings(args.overrides)
-    arms = args.arms.split(",") if args.arms else None
     out = args.out.absolute()
     grid = read_grid(args.grid)
-    runs = runs_of(tries_of(grid) if args.tries else grid, out, given, arms, args.seeds)
+    runs = runs_of(tries_of(grid) if args.tries else grid, out, given, args.arms, args.seeds)
+    check_runs(runs)
     if args.list:
         for run in runs:
-            print(f"{run.name}: {'done' if (run.folder / RESULT).is_file() else 'to do'}\n  {shown(run.train)}")
+            print(f"{run.name}: {state(run)}\n  {shown(run.train)}")
         return
     left = run_all(runs, out)
     print(out / "results.jsonl")
     if left:
-        names = ", ".join(f"{run.name}" + f" (needs {run.needs})" * (run.needs is not None) for run in left)
-        raise UserError(f"not done, since another job is at it or at what it needs, or that was not run: {names}")
+        raise UserError("not done: " + ", ".join(_why(run, out) for run in left))
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not names separated by commas, each given once")
+    return names
 
 
 def _seeds(text: str) -> list[int]:
-    return [int(seed) for seed in text.split(",")]
+    if not all(seed.isdecimal() for seed in _names(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas")
+    return [int(seed) for seed in _names(text)]
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, object]:
@@ -172,4 +190,5 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
+    quieten_libraries()
     sys.exit(run_command("run_grid", main))

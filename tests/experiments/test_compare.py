@@ -40,7 +40,7 @@ def decoded(folder, wrong):
     (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
 
 
-def run(out, arm, seed, wrong, lost=None, data="abc", updates=30):
+def run(out, arm, seed, wrong, lost=None, data="abc", updates=30, command="train"):
     """``wrong``: exit -> errors of each utterance; ``lost``: of 2 spikes of the teacher in each."""
     folder = out / "tiny" / arm / f"seed{seed}"
     scores = []
@@ -48,7 +48,8 @@ def run(out, arm, seed, wrong, lost=None, data="abc", updates=30):
         decoded(folder / "decode" / f"test-layer{layer}", errors)
         score = {"subset": "test", "exit": layer, "wer": 100 * sum(errors) / 32, "parameters": 1000 * layer}
         scores.append({**score, "character_errors": sum(errors), "characters": 56})
-    result = {"arm": arm, "seed": seed, "scores": scores, "alignment": [], "data_sha256": data, "updates": updates}
+    result = {"corpus": "tiny", "arm": arm, "seed": seed, "commit": "1111111", "seconds": 1.0, "command": command}
+    result |= {"scores": scores, "alignment": [], "data_sha256": data, "updates": updates}
     if lost is not None:
         (folder / "align" / "layer2").mkdir(parents=True)
         columns = {"lost_spikes": lost, "teacher_spikes": [2] * 8}
@@ -83,7 +84,7 @@ def judge(out, better, worse, **more):
 
 def test_the_tables(out, capsys):
     compare.main([str(out / "grid.yaml"), "--runs", str(out)])
-    table, _, claims = capsys.readouterr().out.partition("\n\n")
+    table, claims, rule = capsys.readouterr().out.split("\n\n")
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [row[:4] for row in cells] == [
         ["ctc", "4", "4,000", "2"],
@@ -96,6 +97,7 @@ def test_the_tables(out, capsys):
     assert cells[2][4].startswith("26.6 [25.0, ") and cells[2][5] == "25.0, 28.1; sd 2.2"
     assert cells[2][7:] == ["6.2", "6.2", "15.0"]
     assert "spike disagreement %  " in table.replace("|", " ")  # of the subset that the words are of, so not named
+    assert rule == f"{compare.RULE}\n"
     outcomes = [line.split("|")[-2].strip() for line in claims.splitlines()[2:]]
     assert outcomes == ["**holds**", "**holds**", "**holds**", "**not run**"]
     # a draw holds the last utterance 0 to 3 times, but for 1.1 % of the draws
@@ -132,7 +134,7 @@ def test_a_seed_that_says_otherwise_leaves_it_open(out):
 def test_one_seed_is_called_one(out, capsys):
     run(out, "later", 1, {2: [2] * 8})
     compare.main([str(out / "grid.yaml"), "--runs", str(out)])
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().out.split("\n\n")[1].splitlines()[-1]
     assert last.split("|")[-2].strip() == "**holds**, one seed"
 
 
@@ -179,7 +181,7 @@ def test_other_utterances_are_not_compared(out):
 
 def test_a_damaged_result_is_named(out):
     (out / "tiny" / "kd" / "seed1" / "result.json").write_text('{"arm": "kd"')
-    with pytest.raises(UserError, match="kd/seed1/result.json is missing or damaged: move its run away"):
+    with pytest.raises(UserError, match="kd/seed1/result.json is missing or damaged: delete it, and run "):
         Outcomes.read(out / "tiny", "test")
 
 
@@ -228,3 +230,19 @@ def test_a_teacher_without_spikes(out, capsys):
     compare.main([str(out / "grid.yaml"), "--runs", str(out)])
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| kd "))
     assert [cell.strip() for cell in row.split("|")[-4:-1]] == ["-", "-", "-"]
+
+
+def test_seeds_of_different_settings_are_named(out, capsys):
+    told = "train common.seed={0} checkpoint.save_dir=/{0} 'optimization.lr=[{1}]'"
+    for seed, rate in ((1, 1), (2, 1), (3, 2)):
+        run(out, "later", seed, {2: [0] * 8}, command=told.format(seed, rate))
+    compare.main([str(out / "grid.yaml"), "--runs", str(out)])
+    found = capsys.readouterr().out
+    assert "\n\nlater: seeds 1 and 3 differ in optimization.lr=[1], optimization.lr=[2]\n\n" in found
+    assert "seeds 1 and 2" not in found
+    assert found.endswith(f"{compare.RULE}\n")
+
+
+def test_tries_that_were_not_run(out):
+    with pytest.raises(UserError, match="/tiny holds no tries: run run_grid.py --tries"):
+        compare.main([str(out / "grid.yaml"), "--runs", str(out), "--tries"])

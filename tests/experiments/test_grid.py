@@ -2,9 +2,9 @@
 
 import pytest
 
+from experiments.folder import data_hash
 from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
-from experiments.results import data_hash
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import UserError
@@ -16,7 +16,7 @@ def test_commands_of_a_grid(grid, tmp_path):
     assert [(run.arm, run.seed) for run in runs] == [(arm, seed) for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
     kd = runs[5]
     assert f"criterion.teacher_path={tmp_path}/tiny/ctc/seed2/checkpoints/checkpoint_best.pt" in kd.train
-    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini"} <= set(kd.train)
+    assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini_softmax_kl"} <= set(kd.train)
     assert {"task.data=/data", "model.w2v_path=/w2v.pt"} <= set(kd.train)
     assert list(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
     command = runs[1].decode["test", 2]
@@ -52,7 +52,7 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
     ("old", "new", "sentence"),
     [
         ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
-        ("needs: ctc, ", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
+        ("    needs: ctc\n", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
         ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
         ("exits: [4],", "", "arm ctc has no exits"),
@@ -67,7 +67,10 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
         ("worse: kd 2", "worse: kd 2, rate: cer", "rate is one of wer, spikes"),
         ("worse: kd 2", "worse: skd 4, rate: spikes", "the spikes of 'skd 4' are compared with no teacher's"),
-        ("corpus: tiny", "", "has to have exactly the keys"),
+        ("corpus: tiny", "", "has to have exactly the keys .*, corpus is unknown or missing"),
+        ("corpus: tiny", "corpus: ../tiny", "corpus is ../tiny, it has to be a name without a slash"),
+        ("  kd:", "  k/d:", "arm k/d: its name is k/d, it has to be a name without a slash"),
+        ("  kd:", "  skd:", "is not YAML: skd is given twice .*line 10"),
         ("corpus: tiny", "corpus: [", "is not YAML"),
         ("corpus: tiny", "corpus: t\N{LATIN SMALL LETTER I WITH DIAERESIS}ny", "is not YAML"),
     ],

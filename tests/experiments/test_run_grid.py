@@ -12,53 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import results, run_grid
-from experiments.grid import Run, aligned, decoded, runs_of
+from experiments import folder, run_grid
+from experiments.folder import data_hash, locked
+from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY
-from experiments.results import data_hash, locked
+from experiments.results import state
 from fairseq_skd.errors import UserError
-from tests.experiments.grids import GIVEN, GRID
-
-# What stands for training, decoding and the analysis. Training fails the first time where it is told to, and then
-# goes on where it was.
-TRAIN = """
-import json, pathlib, sys
-folder, fails = pathlib.Path(sys.argv[1]), sys.argv[2] == "fails"
-tries = folder / "tries"
-n = int(tries.read_text()) + 1 if tries.exists() else 1
-tries.write_text(str(n))
-if fails and n == 1:
-    sys.exit("cut off")
-entry = {"valid_num_updates": "30", "valid_loss": "1.5"}
-(folder / "hydra_train.log").write_text("[x][valid][INFO] - " + json.dumps(entry))
-"""
-DECODE = """
-import json, pathlib, sys
-folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True, exist_ok=True)
-keys = "wer cer word_errors words character_errors characters sentences parameters"
-(folder / "summary.json").write_text(json.dumps({key: int(sys.argv[2]) for key in keys.split()}))
-"""
-ALIGN = """
-import json, pathlib, sys
-folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True)
-rate = {"value": 0.25, "low": 0.2, "high": 0.3}
-rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss"), rate)
-(folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "subset": "test"}))
-"""
-
-
-def stub(run: Run, data: Path, fails: str = "") -> Run:
-    """The run with its commands replaced by those above."""
-    python = (sys.executable, "-c")
-    return replace(
-        run,
-        data=(data,),
-        train=(*python, TRAIN, str(run.folder), fails),
-        decode={key: (*python, DECODE, str(decoded(run.folder, *key)), str(key[1])) for key in run.decode},
-        align={layer: (*python, ALIGN, str(aligned(run.folder, layer))) for layer in run.align},
-    )
+from tests.experiments.grids import GIVEN, stub
 
 
 def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
@@ -84,18 +44,18 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
 
 def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    monkeypatch.setattr(results, "_commit", lambda: "1111111")
+    monkeypatch.setattr(folder, "_commit", lambda: "1111111")
     with pytest.raises(
         UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
     ):
         run_grid.run_all([run], tmp_path)
     first = float((run.folder / "seconds").read_text())
-    monkeypatch.setattr(results, "_commit", lambda: "2222222-changed")
+    monkeypatch.setattr(folder, "_commit", lambda: "2222222-changed")
     assert run_grid.run_all([run], tmp_path) == []
     assert (run.folder / "tries").read_text() == "2"
     assert float((run.folder / "seconds").read_text()) > first
     assert "cut off" in (run.folder / "train.log").read_text()
-    monkeypatch.setattr(results, "_commit", lambda: "3333333")  # of the day when it is asked for again
+    monkeypatch.setattr(folder, "_commit", lambda: "3333333")  # of the day when it is asked for again
     assert run_grid.run_all([run], tmp_path) == []
     assert json.loads((run.folder / "result.json").read_text())["commit"] == "1111111, 2222222-changed"
 
@@ -121,7 +81,7 @@ def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data)
 JOB = """
 import pathlib, signal, sys
 from experiments import run_grid
-from experiments.results import locked
+from experiments.folder import locked
 folder = pathlib.Path(sys.argv[1])
 signal.signal(signal.SIGTERM, run_grid._terminate)
 training = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
@@ -197,53 +157,41 @@ def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
         run_grid.run_all([changed], tmp_path)
 
 
-def test_the_data_hash_sees_labels_but_not_the_root(data):
-    before = data_hash(data)
-    (data / "train.tsv").write_text("/elsewhere\na.wav\t16000\n")
-    assert data_hash(data) == before
+def test_a_damaged_result_is_made_again(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    whole = (run.folder / "result.json").read_text()
+    (run.folder / "result.json").write_text(whole[:100])
+    assert state(run) == "trained, to be decoded"
+    run_grid.run_all([run], tmp_path)
+    assert (run.folder / "result.json").read_text() == whole == (tmp_path / "results.jsonl").read_text()
+    assert (run.folder / "tries").read_text() == "1"
+
+
+def test_a_training_that_saved_nothing(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
+    with pytest.raises(UserError, match="ctc seed 1: the training ended without .*checkpoint_best.pt: its epochs"):
+        run_grid.run_all([replace(run, train=(sys.executable, "-c", ""))], tmp_path)
+    assert state(run) == "its folder holds a run of another command"
+
+
+def test_how_far_a_run_is(grid, tmp_path, data):
+    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    assert state(run) == "to do"
+    with pytest.raises(UserError):
+        run_grid.run_all([run], tmp_path)
+    assert state(run) == "begun"
+    run_grid.run_all([run], tmp_path)
+    assert state(run) == "done"
+    more = stub(runs_of({**grid, "subsets": ["more"]}, tmp_path, GIVEN, ["skd"], [1])[0], data, "fails")
+    assert state(more) == "trained, to be decoded or compared again"
+
+
+def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
+    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
+    with pytest.raises(UserError, match="a command failed"):
+        run_grid.run_all([run], tmp_path)
     (data / "train.ltr").write_text("B |\n")
-    assert data_hash(data) != before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ([], "task.data is not set"),
-        (["task.data={here}"], "model.w2v_path is not set"),
-        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
-        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
-        (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
-        (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
-        (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
-    ],
-)
-def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentence):
-    (tmp_path / "grid.yaml").write_text(GRID)
-    given = [argument.format(here=tmp_path) for argument in arguments]
-    with pytest.raises(UserError, match=sentence):
-        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), *given])
-    assert not (tmp_path / "out").exists()
-
-
-def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, capsys, monkeypatch):
-    """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
-    (tmp_path / "grid.yaml").write_text(GRID)
-    folder = tmp_path / "my data"
-    data.rename(folder)
-    monkeypatch.setattr(run_grid, "run_all", lambda runs, out: found.extend(runs) or [])
-    found: list[Run] = []
-    run_grid.main(
-        [
-            str(tmp_path / "grid.yaml"),
-            f"--out={tmp_path / 'my runs'}",
-            f"task.data={folder}",
-            f"model.w2v_path={folder}",
-        ]
-    )
-    run = found[1]
-    assert f"task.data='{folder}'" in run.train
-    assert f"task.data='{folder}'" in run.decode["test", 2]
-    assert run.data == (folder,)
-    (stubbed,) = [stub(run, *run.data)]
-    assert run_grid._run_one(stubbed)
-    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(folder)
+    with pytest.raises(UserError, match=rf"seed1 was begun with other manifests, labels or dictionary than {data} has"):
+        run_grid.run_all([run], tmp_path)
+    assert (run.folder / "tries").read_text() == "1"

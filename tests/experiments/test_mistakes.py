@@ -1,0 +1,110 @@
+"""What is wrong with a grid's runs is said before the first of them begins."""
+
+import json
+
+import pytest
+
+from experiments import run_grid
+from experiments.folder import data_hash
+from experiments.grid import Run
+from fairseq_skd.errors import UserError
+from tests.builders import write_pretrained
+from tests.experiments.grids import GRID, stub
+
+
+@pytest.fixture
+def given(tmp_path, data) -> list[str]:
+    """A grid, an encoder of 4 layers, and manifests with labels for it."""
+    (tmp_path / "grid.yaml").write_text(GRID)
+    write_pretrained(tmp_path / "w2v.pt")
+    for subset in ("valid", "test"):
+        (data / f"{subset}.tsv").write_text("/somewhere\na.wav\t16000\n")
+        (data / f"{subset}.ltr").write_text("A |\n")
+    places = {"--out": "out", "task.data": data.name, "model.w2v_path": "w2v.pt"}
+    return [str(tmp_path / "grid.yaml"), *(f"{key}={tmp_path / name}" for key, name in places.items())]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "task.data is not set"),
+        (["task.data={here}"], "model.w2v_path is not set"),
+        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+        (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
+        (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentence):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    given = [argument.format(here=tmp_path) for argument in arguments]
+    with pytest.raises(UserError, match=sentence):
+        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), *given])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("criterion.teacher_path", "criterion.teachr", "arm kd: .*hubert_mini_softmax_kl.yaml with .*: .*teachr"),
+        ("dataset.max_tokens: 100000", "dataset.max_token: 1", "arm ctc: .*viterbi.yaml with .*: .*max_token"),
+        (
+            "[valid, test]",
+            "[valid, tset]",
+            "arm ctc: .* subset tset: .*tset.tsv does not exist .there: test, ",
+        ),
+        ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, the model will have 2, 4"),
+    ],
+)
+@pytest.mark.parametrize("listed", [[], ["--list"]])
+def test_what_a_later_arm_would_meet(tmp_path, given, old, new, sentence, listed):
+    assert old in GRID
+    text = GRID.replace(old, new, 1).replace("better: skd 2, worse: kd 2", "better: skd 4, worse: ctc 4")
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        run_grid.main([*given, *listed])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
+    with pytest.raises(UserError, match=r"^arm ctc: .*grid\.yaml"):
+        run_grid.main([*given[:-1], f"model.w2v_path={given[0]}", "--arms", "ctc"])
+    (data / "test.ltr").unlink()
+    with pytest.raises(UserError, match=r"^arm ctc: the grid's subset test: label file .*test\.ltr does not exist$"):
+        run_grid.main(given)
+
+
+def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
+    run_grid.main([*given, "--list"])
+    states = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny ")]
+    assert states == [f"tiny {arm} seed {seed}: to do" for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_arm_whose_teacher_was_not_named(tmp_path, given):
+    with pytest.raises(UserError, match="^not done: tiny kd seed 1 .it needs ctc, which is not done: name that among"):
+        run_grid.main([*given, "--arms", "kd", "--seeds", "1"])
+
+
+@pytest.mark.parametrize("wrong", [["--arms", ""], ["--arms", "skd,,kd"], ["--seeds", "x"], ["--seeds", "1,1"]])
+def test_lists_that_are_none(given, wrong, capsys):
+    with pytest.raises(SystemExit):
+        run_grid.main([*given, *wrong])
+    assert f"argument {wrong[0]}: {wrong[1]!r} is not " in capsys.readouterr().err
+
+
+def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypatch):
+    """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
+    folder = tmp_path / "my data"
+    data.rename(folder)
+    monkeypatch.setattr(run_grid, "run_all", lambda runs, out: found.extend(runs) or [])
+    found: list[Run] = []
+    run_grid.main([given[0], f"--out={tmp_path / 'my runs'}", f"task.data={folder}", given[-1]])
+    run = found[1]
+    assert f"task.data='{folder}'" in run.train
+    assert f"task.data='{folder}'" in run.decode["test", 2]
+    assert run.data == (folder,)
+    (stubbed,) = [stub(run, *run.data)]
+    assert run_grid._run_one(stubbed)
+    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(folder)
