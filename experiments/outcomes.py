@@ -14,8 +14,8 @@ from experiments.claims import Claim, Model
 from experiments.grid import aligned, decoded
 from experiments.results import KEYS, RESULT
 from fairseq_skd.errors import UserError
-from fairseq_skd.reporting.folders import utterance_errors
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
+from fairseq_skd.scoring.texts import utterance_errors
 
 # What a command tells apart from that of another seed.
 _OF_A_SEED = ("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path")

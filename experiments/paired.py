@@ -15,8 +15,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.reporting.folders import read_texts, utterance_errors
 from fairseq_skd.scoring.bootstrap import Difference, Interval, paired_difference, rate_interval
+from fairseq_skd.scoring.texts import read_texts, utterance_errors
 
 
 def compare(first: Sequence[Path], second: Sequence[Path]) -> tuple[Interval, Interval, Difference, int]:

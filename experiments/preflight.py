@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.grid import Run
 from fairseq_skd.compat import compose
-from fairseq_skd.decoding.subset import read_manifest
+from fairseq_skd.corpora.subset import read_manifest
 from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.errors import UserError
 

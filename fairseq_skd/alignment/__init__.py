@@ -1,1 +1,1 @@
-"""Where teacher and student spike, and how far they agree (method section 4): metrics, figures, the command's work."""
+"""Where teacher and student spike, and how far they agree (docs/alignment.md): metrics, figures, the command's work."""

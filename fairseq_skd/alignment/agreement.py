@@ -1,4 +1,4 @@
-"""Agreement of teacher and student over one utterance (method section 4)."""
+"""Agreement of teacher and student over one utterance (docs/alignment.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from fairseq.data.audio.audio_utils import parse_path, read_from_stored_zip
 from fairseq_skd.alignment.agreement import Agreement, compare
 from fairseq_skd.alignment.comparison import Posteriors
 from fairseq_skd.alignment.spikes import Floats, Frames, Spikes
-from fairseq_skd.decoding.subset import Subset
+from fairseq_skd.corpora.subset import Subset
 from fairseq_skd.errors import UserError
 
 SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -24,14 +25,17 @@ def kept_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         raise UserError(f"align.history={folder} is not a folder")
     found: dict[int, Path] = {}
-    epochs = []
+    kept = []
     for path in sorted(folder.iterdir()):
-        if match := _BY_UPDATE.fullmatch(path.name):
-            found[int(match[1])] = path
-        elif _BY_EPOCH.fullmatch(path.name):
-            epochs.append(path)
-    for path in tqdm(epochs, desc="reading updates", unit="checkpoint", delay=1.0):
-        found.setdefault(_updates(path), path)
+        if _BY_UPDATE.fullmatch(path.name) or _BY_EPOCH.fullmatch(path.name):
+            kept.append(path)
+    # All of them now: a damaged one would otherwise be met when the ones before it were run, and lose what they gave.
+    for path in tqdm(kept, desc="reading checkpoints", unit="checkpoint", delay=1.0):
+        state = load_checkpoint(path)
+        match = _BY_UPDATE.fullmatch(path.name)
+        updates = int(match[1]) if match else _updates(path, state)
+        if match or updates not in found:
+            found[updates] = path
     if not found:
         raise UserError(
             f"align.history={folder} keeps no checkpoint of an update or epoch: train with "
@@ -40,9 +44,9 @@ def kept_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found.items())
 
 
-def _updates(path: Path) -> int:
+def _updates(path: Path, state: dict[str, Any]) -> int:
     """An epoch's file does not say its update in its name."""
-    history = load_checkpoint(path).get("optimizer_history")
+    history = state.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else None
     updates = last.get("num_updates") if isinstance(last, dict) else None
     if type(updates) is not int:

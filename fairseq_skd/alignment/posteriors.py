@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fairseq_skd.alignment.spikes import Frames
 from fairseq_skd.decoding.decode import Plan, load
-from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 
@@ -79,10 +78,4 @@ def batch_frames(log_posteriors: Tensor, lengths: Sequence[int]) -> list[Frames]
 
 def frame_seconds(plan: Plan) -> float:
     """From one frame to the next: the product of the convolutions' strides, over the sampling rate."""
-    return float(np.prod([stride for _, stride in frame_grid(plan)])) / int(plan.task_config["sample_rate"])
-
-
-def frame_grid(plan: Plan) -> list[tuple[int, int]]:
-    """Kernel and stride of each convolution: all that decides how many frames come out of how many samples."""
-    layers = parse_conv_layers(plan.trained.encoder.architecture["conv_feature_layers"])
-    return [(kernel, stride) for _, kernel, stride in layers]
+    return float(np.prod(plan.trained.encoder.frame_grid.strides)) / int(plan.task_config["sample_rate"])

@@ -22,7 +22,7 @@ from fairseq_skd.scoring.bootstrap import LEVEL
 
 
 def metrics(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[str, Any]:
-    """The metrics of method section 4 with their intervals, as ``align.json`` has them."""
+    """The metrics of docs/alignment.md with their intervals, as ``align.json`` has them."""
     counts = totals.utterance_counts(compared.agreements)
     frame_ms = 1000 * frame_seconds(sides.student.plan)
     who = (("teacher", sides.teacher, compared.teacher), ("student", sides.student, compared.student))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.alignment.configuration import AlignSettings
-from fairseq_skd.alignment.posteriors import frame_grid, frame_seconds
+from fairseq_skd.alignment.posteriors import frame_seconds
 from fairseq_skd.decoding.decode import Plan, prepare
 from fairseq_skd.decoding.exits import OVERRIDES, read_overrides
 from fairseq_skd.encoders.exits import check_decode_layer
@@ -81,8 +81,9 @@ def _check_comparable(teacher: Plan, student: Plan) -> None:
     lengths = [1000 * frame_seconds(plan) for plan in (teacher, student)]
     if lengths[0] != lengths[1]:
         raise UserError(f"{paths} have a frame every {lengths[0]:g} and {lengths[1]:g} ms: they cannot be compared")
-    if frame_grid(teacher) != frame_grid(student):
-        raise UserError(f"{paths} have feature extractors of other kernels or strides: their frames do not correspond")
+    grids = [plan.trained.encoder.frame_grid for plan in (teacher, student)]
+    if grids[0] != grids[1]:
+        raise UserError(f"{paths} make other frames of the same audio ({grids[0]} against {grids[1]})")
     ours, theirs = teacher.dictionary.symbols, student.dictionary.symbols
     if ours != theirs:
         raise UserError(f"{paths} have different dictionaries, of {len(ours)} and {len(theirs)} symbols")

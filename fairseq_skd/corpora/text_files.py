@@ -24,3 +24,17 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, start=1):
         if stripped := line.strip():
             yield number, stripped
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file, the last one with or without a newline.
+
+    Raises:
+        UserError: not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1})") from error
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines

@@ -1,4 +1,4 @@
-"""The criterion ``kd_ctc``: distillation from a separate, frozen teacher, the baselines of the method (section 2)."""
+"""The criterion ``kd_ctc``: distillation from a separate, frozen teacher (docs/method.md, section 2)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -15,7 +15,7 @@ from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
 
 @register_criterion("skd_ctc", dataclass=SkdCtcCriterionConfig)
 class SkdCtcCriterion(CtcCriterion):
-    """L = (1 - alpha) L_teacher + alpha L_student, L_student = L_CTC + kd_weight L_SKD (method section 1).
+    """L = (1 - alpha) L_teacher + alpha L_student, L_student = L_CTC + kd_weight L_SKD (docs/method.md, section 1).
 
     Several students: the mean of their losses. No student: L_teacher.
     """

@@ -1,6 +1,7 @@
 """A separate teacher: read from a fine-tuned checkpoint, frozen, and outside every module tree."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from fairseq.tasks import FairseqTask
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_skd.encoders.loading import load_checkpoint
@@ -16,6 +17,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained
+from fairseq_skd.saved_config import keep, root_of
 
 KEY = "criterion.teacher_path"
 _LATEST = "checkpoint_last.pt"
@@ -46,7 +48,10 @@ class FrozenTeacher:
                 than the task's; or another file than the run began with.
         """
         path = absolute(cfg.teacher_path)
-        trained = open_trained(path, KEY)
+        try:
+            trained = open_trained(path, KEY)
+        except UserError as error:
+            raise UserError(str(error) if KEY in str(error) else f"{KEY}: {error}") from error
         _check_task(trained, task)
         sha256 = file_hash(path)
         _remember(cfg, sha256)
@@ -71,14 +76,11 @@ class FrozenTeacher:
         return self.model.eval()(**net_input)["encoder_out"]
 
     def _check_frames(self, student: Any) -> None:
-        rates = []
-        for trunk in (self.model.w2v_encoder, student.w2v_encoder):
-            rates.append(([(kernel, stride) for _, kernel, stride in trunk.conv_layers], trunk.crop_multiple))
-        if rates[0] != rates[1]:
-            steps = ["x".join(str(stride) for _, stride in layers) for layers, _ in rates]
+        ours, theirs = self.model.w2v_encoder.frame_grid, student.w2v_encoder.frame_grid
+        if ours != theirs:
             raise UserError(
                 f"{KEY}: teacher and model cannot be compared frame by frame, they make other frames of the same audio "
-                f"(strides {steps[0]} against {steps[1]})"
+                f"({ours} against {theirs})"
             )
 
 
@@ -92,12 +94,15 @@ def file_hash(path: Path) -> str:
 
 
 def _check_task(trained: Any, task: FairseqTask) -> None:
-    ours, theirs = task.target_dictionary, trained.dictionary
-    symbols = list(theirs.symbols) if theirs is not None else None
-    if trained.symbols != len(ours) or symbols not in (None, list(ours.symbols)):
+    ours, theirs = list(task.target_dictionary.symbols), trained.dictionary
+    symbols = list(theirs.symbols) if theirs is not None else ours[: trained.symbols]
+    if trained.symbols != len(ours) or symbols != ours:
+        places = itertools.zip_longest(symbols, ours, fillvalue="nothing")
+        place, (its, own) = next((i, pair) for i, pair in enumerate(places) if pair[0] != pair[1])
         raise UserError(
             f"{KEY}={trained.path} was trained with another dictionary than that of task.data: teacher and model need "
-            f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)})"
+            f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)}; at index {place} it "
+            f"has {its}, the task {own})"
         )
     for key, value in (("normalize", trained.encoder.normalize), ("sample_rate", trained.encoder.sample_rate)):
         if getattr(task.cfg, key, value) != value:
@@ -105,12 +110,9 @@ def _check_task(trained: Any, task: FairseqTask) -> None:
 
 
 def _remember(cfg: Any, sha256: str) -> None:
-    """Write the file's hash into what fairseq saves, and refuse to go on from a checkpoint that holds another.
-
-    As :mod:`fairseq_skd.models.skd_ctc` does with the encoder: the parent of ``cfg`` is the root that is saved.
-    """
-    root = cfg._get_parent() if isinstance(cfg, DictConfig) else None
-    if not isinstance(root, DictConfig):
+    """Write the file's hash into what fairseq saves, and refuse to go on from a checkpoint that holds another."""
+    root = root_of(cfg)
+    if root is None:
         return
     resumed = _resumed_from(root)
     before = ((load_checkpoint(resumed)["cfg"] or {}).get("criterion") or {}).get("teacher_sha256") if resumed else None
@@ -119,10 +121,7 @@ def _remember(cfg: Any, sha256: str) -> None:
             f"{KEY}={cfg.teacher_path} is not the file that {resumed} was trained with (its SHA-256 begins with "
             f"{sha256[:12]}, not {before[:12]}): give that teacher, or another checkpoint.save_dir"
         )
-    node = OmegaConf.select(root, "criterion")
-    if isinstance(node, DictConfig):
-        with open_dict(node):
-            node.teacher_sha256 = sha256
+    keep(cfg, "criterion", "teacher_sha256", sha256)
 
 
 def _resumed_from(root: DictConfig) -> Path | None:

@@ -14,7 +14,8 @@ import fairseq
 import torch
 
 import fairseq_skd
-from fairseq_skd.decoding import checkpoint, results, subset
+from fairseq_skd.corpora import subset
+from fairseq_skd.decoding import checkpoint, results
 from fairseq_skd.decoding.batches import length_batches, load_batches
 from fairseq_skd.decoding.exits import choose_exit, read_overrides
 from fairseq_skd.decoding.search import Recognition, Searcher, recognise

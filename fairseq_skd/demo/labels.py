@@ -16,7 +16,7 @@ import soundfile
 from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
-from fairseq_skd.decoding.subset import read_manifest
+from fairseq_skd.corpora.subset import read_manifest
 from fairseq_skd.demo.folders import make_folder
 from fairseq_skd.demo.mfcc import Features, mfcc_with_deltas
 from fairseq_skd.errors import UserError, run_command

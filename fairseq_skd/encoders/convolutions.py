@@ -1,8 +1,8 @@
 """The feature extractor's arithmetic: which layers it has, and how many frames come out of how many samples."""
 
 import ast
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -19,6 +19,32 @@ class ConvLayer(NamedTuple):
     channels: int
     kernel: int
     stride: int
+
+
+class FrameGrid(NamedTuple):
+    """Which samples a frame is of. Two encoders of one grid make frames that correspond.
+
+    Attributes:
+        kernels: of each convolution, in samples or frames of the one below.
+        strides: of each convolution.
+        multiple: a batch is cut to a multiple of so many frames.
+    """
+
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    multiple: int
+
+    @classmethod
+    def of(cls, architecture: Mapping[str, Any]) -> "FrameGrid":
+        """That of an encoder's configuration."""
+        layers = parse_conv_layers(architecture["conv_feature_layers"])
+        kernels, strides = (tuple(getattr(layer, name) for layer in layers) for name in ("kernel", "stride"))
+        return cls(kernels, strides, int(architecture.get("crop_seq_to_multiple", 1)))
+
+    def __str__(self) -> str:
+        kernels, strides = ("x".join(map(str, sizes)) for sizes in (self.kernels, self.strides))
+        cut = f", cut to a multiple of {self.multiple}" if self.multiple > 1 else ""
+        return f"kernels {kernels}, strides {strides}{cut}"
 
 
 def parse_conv_layers(text: str) -> list[ConvLayer]:

@@ -64,9 +64,9 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
     try:
         state = load_checkpoint(file)
     except UserError as error:
-        if file.is_file() and (file.parent / huggingface.CONFIG).is_file():
-            raise UserError(f"{error}; for the model in its folder give model.w2v_path={file.parent}") from error
-        raise
+        beside = file.is_file() and (file.parent / huggingface.CONFIG).is_file()
+        instead = f"; for the model in its folder give model.w2v_path={file.parent}" if beside else ""
+        raise UserError(f"model.w2v_path: {error}{instead}") from error
     cfg = _from_microsoft(state["cfg"], path) or state["cfg"] or _from_namespace(state["args"])
     name = str(cfg["model"].get("_name") or cfg["model"].get("arch") or "")
     if name in FINE_TUNED or any(str(key).startswith("w2v_encoder.") for key in state["model"]):

@@ -8,7 +8,7 @@ from typing import Any
 import fairseq.utils
 from torch import Tensor
 
-from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
+from fairseq_skd.encoders.convolutions import FrameGrid, parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
 
 # What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
@@ -85,8 +85,13 @@ class PretrainedEncoder:
         """Samples that the feature extractor needs for one frame."""
         return receptive_field(parse_conv_layers(self.architecture["conv_feature_layers"]))
 
+    @property
+    def frame_grid(self) -> FrameGrid:
+        """Which samples each frame is of."""
+        return FrameGrid.of(self.architecture)
+
     def first_layers(self, layers: int) -> "PretrainedEncoder":
-        """The encoder without the transformer layers above the first ``layers`` (layer pruning, method section 2).
+        """The encoder without the transformer layers above the first ``layers`` (layer pruning, docs/method.md).
 
         Raises:
             UserError: it has no such number of layers.

@@ -110,7 +110,7 @@ class Trunk(nn.Module):
         self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
         self.proj: nn.Linear | None = None  # the teacher's head: fairseq's checkpoints keep it under this name
         self.conv_layers = parse_conv_layers(pretrained.architecture["conv_feature_layers"])
-        self.crop_multiple = int(pretrained.architecture.get("crop_seq_to_multiple", 1))
+        self.frame_grid = pretrained.frame_grid
         self.regularisation = regularisation
         self.feature_grad_mult = feature_grad_mult
 
@@ -144,8 +144,8 @@ class Trunk(nn.Module):
         """
         features = self._extract(source).transpose(1, 2)  # (B, C, T) -> (B, T, C)
         lengths, padding = self._frames(source, padding_mask, features.size(1))
-        if features.size(1) % self.crop_multiple:
-            kept = features.size(1) - features.size(1) % self.crop_multiple
+        if cut := features.size(1) % self.frame_grid.multiple:
+            kept = features.size(1) - cut
             features, lengths = features[:, :kept], lengths.clamp(max=kept)
             padding = padding[:, :kept] if padding is not None else None
         model = self.w2v_model

@@ -15,7 +15,6 @@ import torch
 from fairseq.distributed import utils as distributed_utils
 from fairseq.models import BaseFairseqModel, register_model
 from fairseq.tasks import FairseqTask
-from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor, nn
 
 from fairseq_skd.compat import to_container
@@ -29,11 +28,12 @@ from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
 from fairseq_skd.models.training_data import check_before_loading, check_settings
+from fairseq_skd.saved_config import keep, root_of
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
 class SkdCtc(BaseFairseqModel):
-    """Self-teacher and self-students on one trunk (method section 1).
+    """Self-teacher and self-students on one trunk (docs/method.md, section 1).
 
     Attributes:
         depth: L.
@@ -92,10 +92,10 @@ class SkdCtc(BaseFairseqModel):
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
             check_settings(task)
             pretrained = load_pretrained(cfg.w2v_path)
-            check_before_loading(task, pretrained.shortest_audio)
+            check_before_loading(task, pretrained.shortest_audio, root_of(cfg))
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
-            _keep_architecture(cfg, pretrained)
+            keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # so that a checkpoint is built without the file
         if bool(cfg.normalize) != pretrained.normalize:
             raise UserError(
                 f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "
@@ -204,15 +204,3 @@ class SkdCtc(BaseFairseqModel):
         key = (self.cfg.seed, self.num_updates, self._micro_batch, worker)
         self._micro_batch += 1
         return np.random.default_rng([abs(int(part)) for part in key])
-
-
-def _keep_architecture(cfg: SkdCtcConfig, pretrained: PretrainedEncoder) -> None:
-    """Write the encoder's configuration into what fairseq saves, so that a checkpoint can be built without the file.
-
-    fairseq hands ``build_model`` a copy of ``cfg.model`` whose parent is the root configuration it later saves.
-    """
-    root = cfg._get_parent() if isinstance(cfg, DictConfig) else None
-    for node in (cfg, OmegaConf.select(root, "model") if isinstance(root, DictConfig) else None):
-        if isinstance(node, DictConfig):
-            with open_dict(node):
-                node.w2v_args = pretrained.to_w2v_args()

@@ -1,6 +1,7 @@
 """What fairseq's tasks load to train on, checked first: bad data get a sentence instead of an assertion deep inside."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
 from omegaconf import OmegaConf
 
-from fairseq_skd.decoding.subset import Subset, check_audio, check_labels, read_manifest
+from fairseq_skd.corpora.subset import Subset, check_audio, check_labels, read_manifest
 from fairseq_skd.errors import UserError
+from fairseq_skd.models import batches
 
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
 
@@ -47,12 +49,15 @@ def check_settings(task: FairseqTask) -> None:
             )
 
 
-def check_before_loading(task: FairseqTask, shortest: int) -> None:
-    """Make a task check each split before it loads it; tasks other than fairseq's two for fine-tuning are left alone.
+def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> None:
+    """Make a task check each split before it loads it, and make the same batches of it after a resume.
+
+    Tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
         task: its ``load_dataset`` is wrapped.
         shortest: samples that the encoder needs for one frame.
+        root: the whole configuration, if there is one.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -60,16 +65,25 @@ def check_before_loading(task: FairseqTask, shortest: int) -> None:
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        check_split(task, split, shortest)
-        return load(split, *args, **kwargs)
+        subset = check_split(task, split, shortest)
+        training = root is not None and split == root.dataset.train_subset
+        if subset is not None and root is not None:
+            _check_batches(task.cfg, subset, root.dataset, "" if training else "_valid")
+        loaded = load(split, *args, **kwargs)
+        if training:
+            batches.keep(task.dataset(split), root)
+        return loaded
 
     task.load_dataset = load_dataset
 
 
-def check_split(task: FairseqTask, split: str, shortest: int) -> None:
+def check_split(task: FairseqTask, split: str, shortest: int) -> Subset | None:
     """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
 
     Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
+
+    Returns:
+        the split, or None if nothing was checked.
 
     Args:
         task: one of fairseq's two for fine-tuning.
@@ -77,12 +91,12 @@ def check_split(task: FairseqTask, split: str, shortest: int) -> None:
         shortest: samples that the encoder needs for one frame.
 
     Raises:
-        UserError: a file is missing or damaged, see :mod:`fairseq_skd.decoding.subset`; no utterance is as long as
+        UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; no utterance is as long as
             the task wants them; or one is too short for the encoder.
     """
     cfg = task.cfg
     if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
-        return
+        return None
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
     kept = _kept(cfg, subset)
     _check_lengths(subset, kept, shortest)
@@ -92,6 +106,7 @@ def check_split(task: FairseqTask, split: str, shortest: int) -> None:
         check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
+    return subset
 
 
 def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
@@ -119,6 +134,20 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
         raise UserError(
             f"{len(short)} of {len(kept)} utterances of {subset.manifest} are shorter than {shortest} samples, one "
             f"frame of the model: set task.min_sample_size={shortest}, the first is {subset.where(short[0])}"
+        )
+
+
+def _check_batches(cfg: Any, subset: Subset, dataset: Any, suffix: str) -> None:
+    """An utterance that is longer than a batch may be is an assertion in fairseq, of validation after an epoch."""
+    limit = dataset.get(f"max_tokens{suffix}")
+    if limit is None:
+        return
+    cut = (getattr(cfg, "max_sample_size", None) or math.inf) if getattr(cfg, "pad_audio", True) is False else math.inf
+    longest = max(_kept(cfg, subset), key=lambda index: subset.samples[index])
+    if min(subset.samples[longest], cut) > limit:
+        raise UserError(
+            f"dataset.max_tokens{suffix}={limit} samples is less than the longest utterance of {subset.manifest} has: "
+            f"set it to {subset.samples[longest]} or more, {subset.where(longest)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which frames a distillation term looks at, and how much each weighs (method section 2, after Hilmes et al. 2025).
+"""Which frames a distillation term looks at, and how much each weighs (docs/method.md, section 3; Hilmes et al. 2025).
 
 The choice is made by the teacher's posteriors alone. CTC posteriors are mostly blank, so a plain sum over the kept
 frames would be many times smaller than one over all frames, and a change of weight would pass for an effect of masking:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairseq_skd.decoding.subset import read_lines
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.logs import Curve, read_log
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval
-from fairseq_skd.scoring.errors import ErrorCount, count_errors
+from fairseq_skd.scoring.errors import ErrorCount
+from fairseq_skd.scoring.texts import utterance_errors
 
 _SUMMARY = ("wer", "cer", "word_errors", "words", "exit_layer", "layers", "parameters", "manifest", "checkpoint")
 _ALIGN = ("frame_disagreement", "spike_disagreement", "offset", "teacher", "student", "examples", "figures", "frame_ms")
@@ -22,16 +22,17 @@ class Decoded:
     """A summary of ``fairseq_skd.infer``; ``interval`` of its WER in percent if the texts beside it tell it."""
 
     name: str
+    file: Path
     summary: dict[str, Any]
     interval: Interval | None
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """An analysis of ``fairseq_skd.align`` and the folder of its files."""
+    """An analysis of ``fairseq_skd.align``, beside whose ``file`` its figures and examples lie."""
 
     name: str
-    folder: Path
+    file: Path
     found: dict[str, Any]
 
 
@@ -69,12 +70,10 @@ def read_runs(folder: Path) -> Runs:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
-        Decoded(_name(folder, path), found, wer_interval(path.parent, found))
+        Decoded(_name(folder, path), path, found, wer_interval(path.parent, found))
         for path, found in _records(folder, "summary*.json", _SUMMARY)
     ]
-    aligned = [
-        Aligned(_name(folder, path), path.parent, found) for path, found in _records(folder, "align.json", _ALIGN)
-    ]
+    aligned = [Aligned(_name(folder, path), path, found) for path, found in _records(folder, "align.json", _ALIGN)]
     if not (trained or decoded or aligned):
         raise UserError(
             f"{folder} holds no hydra_train.log, no summary.json of fairseq_skd.infer, no align.json of "
@@ -84,41 +83,20 @@ def read_runs(folder: Path) -> Runs:
 
 
 def wer_interval(folder: Path, summary: dict[str, Any]) -> Interval | None:
-    """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``; None if they are another run's."""
+    """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``.
+
+    None, which is told on stderr, if they are missing or are another run's.
+    """
     try:
         counts = utterance_errors(folder)
-    except UserError:
+    except UserError as error:
+        print(f"no interval: {error}", file=sys.stderr)
         return None
     if sum(counts, ErrorCount(0, 0)) != (summary["word_errors"], summary["words"]):
+        print(f"no interval: hypo.word and ref.word in {folder} are not those of its summary", file=sys.stderr)
         return None
     found = rate_interval([count.errors for count in counts], [count.total for count in counts])
     return Interval(*(100 * bound for bound in found))
-
-
-def utterance_errors(folder: Path) -> list[ErrorCount]:
-    """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
-
-    Raises:
-        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other.
-    """
-    files = [folder / name for name in ("hypo.word", "ref.word")]
-    try:
-        texts = [[text.split() for text in read_texts(file)] for file in files]
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
-    if len(texts[0]) != len(texts[1]) or not texts[0]:
-        raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
-    return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
-
-
-def read_texts(file: Path) -> list[str]:
-    """Lines of ``hypo.word`` or ``ref.word`` without the place in the manifest that each ends with.
-
-    Raises:
-        OSError: the file cannot be read.
-        UserError: not UTF-8.
-    """
-    return [line.rpartition(" (")[0] for line in read_lines(file)]
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:

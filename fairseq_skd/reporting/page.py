@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +20,14 @@ from fairseq_skd.reporting.vector import inline_svg
 
 _HERE = Path(__file__).parent
 _MOST_SYMBOLS = 40
+DECODED = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % interval", "CER %", "sentences")
+ALIGNED = (
+    *("compared", "subset", "teacher", "student"),
+    *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
+    *("offset ms", "blank %, teacher / student"),
+)
+Record = TypeVar("Record", Decoded, Aligned)
+Made = TypeVar("Made")
 
 
 class Table(NamedTuple):
@@ -40,17 +49,29 @@ class Analysis(NamedTuple):
     players: list[player.Player]
 
 
+class Section(NamedTuple):
+    """What an ``align.json`` adds to the page: a row of a table, and a section of its own."""
+
+    row: tuple[str, ...]
+    analysis: Analysis
+
+
 def render(runs: Runs, title: str) -> str:
-    """The whole page.
+    """The whole page. What is damaged is left out, and named on the page and on stderr.
 
     Raises:
-        UserError: an ``align.json`` or a summary that is damaged.
+        UserError: all of it is damaged.
     """
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    damaged: list[Path] = []
+    rows = _sound(runs.decoded, decoded_row, "infer", damaged)
+    sections = _sound(runs.aligned, lambda aligned: Section(aligned_row(aligned), analysis(aligned)), "align", damaged)
+    if not (rows or sections or runs.trained):
+        raise UserError(f"nothing can be shown, all files are damaged: {', '.join(map(str, damaged))}")
     tables = [
-        _table("results", runs.decoded, decoded_table),
-        _table("alignment", runs.aligned, aligned_table),
+        Table("Error rates", DECODED, rows, 3),
+        Table("Alignment of teacher and student", ALIGNED, [section.row for section in sections], 4),
     ]
     return environment.get_template("report.html.j2").render(
         title=title,
@@ -64,58 +85,42 @@ def render(runs: Runs, title: str) -> str:
             (run.name, inline_svg(draw_curves({run.name: run.curves}), f"learning curves of {run.name}"))
             for run in runs.trained
         ],
-        analyses=[_checked(aligned, analysis) for aligned in runs.aligned],
+        analyses=[section.analysis for section in sections],
+        damaged=[str(file) for file in damaged],
         geometry=player,
     )
 
 
-def decoded_table(decoded: list[Decoded]) -> Table:
-    """A row a summary of ``fairseq_skd.infer``."""
-    header = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % interval", "CER %", "sentences")
-    rows = []
-    for one in decoded:
-        found = one.summary
-        between = f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-"
-        rows.append(
-            (
-                one.name,
-                Path(found["manifest"]).stem,
-                "full" if found["exit_layer"] == found["layers"] else "student",
-                f"{found['exit_layer']} of {found['layers']}",
-                f"{found['parameters']:,}",
-                f"{found['wer']:.2f}",
-                between,
-                f"{found['cer']:.2f}",
-                f"{found.get('sentences', 0):,}",
-            )
-        )
-    return Table("Error rates", header, rows, 3)
-
-
-def aligned_table(aligned: list[Aligned]) -> Table:
-    """A row an ``align.json``."""
-    header = (
-        *("compared", "subset", "teacher", "student"),
-        *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
-        *("offset ms", "blank %, teacher / student"),
+def decoded_row(one: Decoded) -> tuple[str, ...]:
+    """A summary of ``fairseq_skd.infer`` under :data:`DECODED`."""
+    found = one.summary
+    return (
+        one.name,
+        Path(found["manifest"]).stem,
+        "full" if found["exit_layer"] == found["layers"] else "student",
+        f"{found['exit_layer']} of {found['layers']}",
+        f"{found['parameters']:,}",
+        f"{found['wer']:.2f}",
+        f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-",
+        f"{found['cer']:.2f}",
+        f"{found.get('sentences', 0):,}",
     )
-    rows = []
-    for one in aligned:
-        found = one.found
-        blanks = (_percent(found[who]["blank_share"]) for who in ("teacher", "student"))
-        rows.append(
-            (
-                one.name,
-                str(found.get("subset", "-")),
-                *(f"{found[who]['exit_layer']} of {found[who]['layers']}" for who in ("teacher", "student")),
-                *_rate(found["frame_disagreement"]),
-                *_rate(found["spike_disagreement"]),
-                _percent(found["spike_miss"]["value"]),
-                "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
-                " / ".join(blanks),
-            )
-        )
-    return Table("Alignment of teacher and student", header, rows, 4)
+
+
+def aligned_row(one: Aligned) -> tuple[str, ...]:
+    """An ``align.json`` under :data:`ALIGNED`."""
+    found = one.found
+    blanks = (_percent(found[who]["blank_share"]) for who in ("teacher", "student"))
+    return (
+        one.name,
+        str(found.get("subset", "-")),
+        *(f"{found[who]['exit_layer']} of {found[who]['layers']}" for who in ("teacher", "student")),
+        *_rate(found["frame_disagreement"]),
+        *_rate(found["spike_disagreement"]),
+        _percent(found["spike_miss"]["value"]),
+        "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
+        " / ".join(blanks),
+    )
 
 
 def analysis(aligned: Aligned) -> Analysis:
@@ -139,26 +144,22 @@ def analysis(aligned: Aligned) -> Analysis:
         figures=figures,
         symbols=Table("Teacher's spikes by symbol", ("symbol", "spikes", "lost", "missed"), rows, 1),
         players=[
-            player.make_player(aligned.folder, example, found["frame_ms"], names) for example in found["examples"]
+            player.make_player(aligned.file.parent, example, found["frame_ms"], names) for example in found["examples"]
         ],
     )
 
 
-def _checked(aligned: Aligned, make: Callable[[Aligned], Analysis]) -> Analysis:
-    try:
-        return make(aligned)
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise UserError(f"{aligned.folder / 'align.json'} is damaged: run fairseq_skd.align again") from error
-
-
-def _table(kind: str, found: list[Any], make: Callable[[list[Any]], Table]) -> Table:
-    try:
-        return make(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        names = ", ".join(one.name for one in found)
-        raise UserError(f"{kind}: one of {names} is damaged: write it again") from error
+def _sound(records: Sequence[Record], make: Callable[[Record], Made], tool: str, damaged: list[Path]) -> list[Made]:
+    """What is made of each record; a damaged one, whatever its values are, is left out and put on the list."""
+    made = []
+    for record in records:
+        try:
+            made.append(make(record))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            told = str(error) if isinstance(error, UserError) else "a value in it is missing or of the wrong kind"
+            print(f"left out: {record.file}: {told}; run fairseq_skd.{tool} again", file=sys.stderr)
+            damaged.append(record.file)
+    return made
 
 
 def _rate(rate: dict[str, float | None]) -> tuple[str, str]:

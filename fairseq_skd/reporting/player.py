@@ -82,7 +82,7 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
     try:
         waveform, rate = soundfile.read(io.BytesIO(content), dtype="float32")
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise UserError(f"{path} cannot be read as audio: run fairseq_skd.align again") from error
+        raise UserError(f"{path} cannot be read as audio") from error
     seconds = len(waveform) / rate
     lanes = []
     for who, other in (("teacher", "student"), ("student", "teacher")):
@@ -169,4 +169,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}, which align.json names, cannot be read: run fairseq_skd.align again") from error
+        raise UserError(f"{path}, which align.json names, cannot be read") from error

@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
         (
             ["{hubert}", "align.teacher_path={kernels}"],
-            r"kernels\.pt and .* have feature extractors of other kernels or strides",
+            r"kernels\.pt and .* make other frames of the same audio .kernels .* against kernels ",
         ),
         (
             ["{hubert}", "align.teacher_path={letters}"],
@@ -94,3 +94,11 @@ def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys)
     assert run_command("fairseq_skd.align", lambda: run(corpus, f"common_eval.path={hubert}")) == 2
     sentence = "fairseq_skd.align: the alignment analysis needs rapidfuzz: pip install 'fairseq_skd[analysis]'\n"
     assert capsys.readouterr().err == sentence
+
+
+def test_a_damaged_checkpoint_of_a_history_is_met_before_anything_runs(corpus, hubert, tmp_path, monkeypatch):
+    shutil.copy(hubert, tmp_path / "checkpoint_1_20.pt")
+    (tmp_path / "checkpoint_2_40.pt").write_bytes(hubert.read_bytes()[:5000])
+    monkeypatch.setattr("fairseq_skd.alignment.analysis.compare_sides", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(UserError, match=r"checkpoint_2_40\.pt cannot be read, it is truncated"):
+        run(corpus, f"align.history={tmp_path}")

@@ -126,7 +126,7 @@ def test_variants_that_cannot_be_fine_tuned(tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "no.pt") == f"checkpoint {tmp_path / 'no.pt'} does not exist"
+    assert refusal(tmp_path / "no.pt") == f"model.w2v_path: checkpoint {tmp_path / 'no.pt'} does not exist"
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     path.touch()
-    assert refusal(path) == f"checkpoint {path} cannot be read, it is truncated or not a PyTorch file"
+    assert refusal(path) == f"model.w2v_path: checkpoint {path} cannot be read, it is truncated or not a PyTorch file"
 
 
 @pytest.mark.parametrize("text", [b"# a readme\n", b"hello world\n", b"{}", b"version 1\n", b"PK\x03\x04 no more"])
@@ -146,8 +146,9 @@ def test_a_file_of_another_kind(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(text)
     assert refusal(path) in (
-        f"checkpoint {path} cannot be read, it is truncated or not a PyTorch file",
-        f"checkpoint {path} is refused: it is not a PyTorch file, or its pickle holds something other than weights and "
+        f"model.w2v_path: checkpoint {path} cannot be read, it is truncated or not a PyTorch file",
+        f"model.w2v_path: checkpoint {path} is refused: it is not a PyTorch file, or its pickle holds something "
+        "other than weights and "
         "configuration",
     )
 
@@ -159,7 +160,7 @@ def test_truncated_files(tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / "cut.pt"
     for end in np.linspace(1, len(whole) - 1, 25).astype(int):
         path.write_bytes(whole[:end])
-        assert refusal(path).startswith(f"checkpoint {path} ")
+        assert refusal(path).startswith(f"model.w2v_path: checkpoint {path} ")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -182,7 +183,7 @@ def test_damaged_files_load_or_are_refused_in_a_sentence(tmp_path: Path, legacy:
 def test_other_peoples_files(tmp_path: Path, state: object) -> None:
     path = tmp_path / "c.pt"
     torch.save(state, path)
-    assert refusal(path) == f"checkpoint {path} holds no 'model' dict: it is not a fairseq checkpoint"
+    assert refusal(path) == f"model.w2v_path: checkpoint {path} holds no 'model' dict: it is not a fairseq checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -190,11 +191,14 @@ def test_other_peoples_files(tmp_path: Path, state: object) -> None:
 )
 def test_weights_without_a_configuration(tmp_path: Path, parts: dict[str, Any]) -> None:
     path = save(tmp_path / "c.pt", **parts)
-    assert refusal(path) == f"checkpoint {path} has neither 'cfg' nor 'args': it is not a fairseq checkpoint"
+    assert (
+        refusal(path)
+        == f"model.w2v_path: checkpoint {path} has neither 'cfg' nor 'args': it is not a fairseq checkpoint"
+    )
 
 
 def test_an_interpolation_that_leads_nowhere(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt", cfg=OmegaConf.create({"model": {**MODEL, "encoder_layers": "${task.layers}"}}))
     sentence = refusal(path)
-    assert sentence.startswith(f"checkpoint {path}: its 'cfg' cannot be read (")
+    assert sentence.startswith(f"model.w2v_path: checkpoint {path}: its 'cfg' cannot be read (")
     assert "task.layers" in sentence

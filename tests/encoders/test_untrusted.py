@@ -35,7 +35,7 @@ def test_code_in_a_checkpoint_is_named_and_not_run(
     path = save(tmp_path / "c.pt", legacy, **state)
     sentence = refusal(path)
     assert not target.exists()
-    assert sentence.startswith(f"checkpoint {path} is refused: it holds ")
+    assert sentence.startswith(f"model.w2v_path: checkpoint {path} is refused: it holds ")
     assert sentence.endswith("which is not on the allow-list of checkpoint contents and could run code")
     found = sentence.split("it holds ")[1].split(",")[0]
     assert named in found

@@ -99,7 +99,7 @@ def test_no_other_file_gets_onto_the_page(folder, name):
 
 def test_audio_that_is_none(folder):
     (folder / "example-0.flac").write_text("text")
-    with pytest.raises(UserError, match=r"example-0\.flac cannot be read as audio: run fairseq_skd\.align again"):
+    with pytest.raises(UserError, match=r"example-0\.flac cannot be read as audio"):
         make_player(folder, example(), 20.0, NAMES)
 
 

@@ -78,11 +78,14 @@ def test_interval_is_that_of_the_texts(runs):
         assert one.interval.value == pytest.approx(one.summary["wer"], abs=1e-4)
 
 
-def test_texts_of_another_run_give_no_interval(runs, tmp_path):
+def test_texts_of_another_run_give_no_interval(runs, tmp_path, capsys):
     shutil.copytree(runs / "skd" / "decode-2", tmp_path / "runs" / "decode")
     (tmp_path / "runs" / "decode" / "hypo.word").write_text("A NO (None-0)\n" * 5)
     (one,) = read_runs(tmp_path / "runs").decoded
     assert one.interval is None
+    folder = tmp_path / "runs" / "decode"
+    told = f"no interval: hypo.word and ref.word in {folder} are not those of its summary\n"
+    assert capsys.readouterr().err == told
     (tmp_path / "runs" / "decode" / "hypo.word").unlink()
     assert read_runs(tmp_path / "runs").decoded[0].interval is None
 
@@ -154,19 +157,38 @@ def damage(folder, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "reason"),
     [
-        ({"examples": [{}]}, r"align\.json is damaged: run fairseq_skd\.align again"),
-        ({"by_symbol": 3}, r"align\.json is damaged: run fairseq_skd\.align again"),
-        ({"frame_disagreement": "high"}, r"alignment: one of skd/align is damaged"),
+        ({"examples": [{}]}, "a value in it is missing or of the wrong kind"),
+        ({"by_symbol": 3}, "a value in it is missing or of the wrong kind"),
+        ({"frame_disagreement": "high"}, "a value in it is missing or of the wrong kind"),
+        ({"examples": "../x"}, "a value in it is missing or of the wrong kind"),
+        (None, "example-0.flac, which align.json names, cannot be read"),
     ],
 )
-def test_damage_is_one_sentence(runs, tmp_path, changes, sentence):
+def test_what_is_damaged_is_left_out_and_named(runs, tmp_path, capsys, changes, reason):
     shutil.copytree(runs, tmp_path / "runs")
-    damage(tmp_path / "runs", **changes)
-    with pytest.raises(UserError, match=sentence):
+    if changes is None:
+        next((tmp_path / "runs").rglob("example-0.flac")).unlink()
+    else:
+        damage(tmp_path / "runs", **changes)
+    text, cells = page_of(tmp_path / "runs", tmp_path / "report.html")
+    file = tmp_path / "runs" / "skd" / "align" / "align.json"
+    told = capsys.readouterr().err
+    assert told.startswith(f"left out: {file}: ")
+    assert told.endswith(f"{reason}; run fairseq_skd.align again\n")
+    assert f"Left out, since they are damaged: {file}<" in text
+    assert sorted({row[0] for row in cells.rows if "skd" in row[0]}) == ["skd/decode-2", "skd/decode-4"]
+
+
+def test_a_damaged_summary_is_named_too(runs, tmp_path, capsys):
+    shutil.copytree(runs / "skd" / "decode-2", tmp_path / "runs" / "decode")
+    path = tmp_path / "runs" / "decode" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "wer": "low"}))
+    with pytest.raises(UserError, match=rf"^nothing can be shown, all files are damaged: {path}$"):
         page_of(tmp_path / "runs", tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+    assert f"left out: {path}: a value in it is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -186,7 +208,7 @@ def test_mistakes(tmp_path, folder, out, sentence):
 def test_missing_libraries_are_one_sentence(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run_command("fairseq_skd.report", lambda: report.main([str(runs), "--out", str(tmp_path / "r.html")])) == 2
-    assert "the report needs jinja2 and matplotlib and rapidfuzz" in capsys.readouterr().err
+    assert "the report needs jinja2 and matplotlib" in capsys.readouterr().err
 
 
 def test_inline_svg_follows_the_page():

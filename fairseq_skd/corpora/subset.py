@@ -12,6 +12,7 @@ import soundfile
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
+from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
 
 
@@ -63,20 +64,6 @@ def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset
         names.append(fields[0])
         samples.append(int(fields[1]))
     return Subset(manifest, root.strip(), names, samples)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file, the last one with or without a newline.
-
-    Raises:
-        UserError: not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1})") from error
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictionary:

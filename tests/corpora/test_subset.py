@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from fairseq.data import Dictionary
 
-from fairseq_skd.decoding.subset import check_audio, read_dictionary, read_manifest, read_references
+from fairseq_skd.corpora.subset import check_audio, read_dictionary, read_manifest, read_references
 from fairseq_skd.errors import UserError
 from tests.builders import letter_dictionary, write_corpus, write_dictionary
 

@@ -1,0 +1,33 @@
+"""The texts that ``fairseq_skd.infer`` decoded into a folder, counted utterance by utterance."""
+
+from pathlib import Path
+
+from fairseq_skd.corpora.text_files import read_lines
+from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.errors import ErrorCount, count_errors
+
+
+def utterance_errors(folder: Path) -> list[ErrorCount]:
+    """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
+
+    Raises:
+        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other.
+    """
+    files = [folder / name for name in ("hypo.word", "ref.word")]
+    try:
+        texts = [[text.split() for text in read_texts(file)] for file in files]
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
+    if len(texts[0]) != len(texts[1]) or not texts[0]:
+        raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
+    return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
+
+
+def read_texts(file: Path) -> list[str]:
+    """Lines of ``hypo.word`` or ``ref.word`` without the place in the manifest that each ends with.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: not UTF-8.
+    """
+    return [line.rpartition(" (")[0] for line in read_lines(file)]
