@@ -108,18 +108,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         outcomes = Outcomes.read(args.runs / grid["corpus"], tries["subsets"][0])
         if not {model.arm for model in outcomes.models()} & set(tries["arms"]):
             raise UserError(f"{outcomes.folder} holds no tries: run run_grid.py --tries")
-        print(_with_notes(table(outcomes, list(tries["arms"])), outcomes))
+        print(_with_notes(outcomes, list(tries["arms"])))
         return
     if args.subset not in grid["subsets"]:
         raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")
     claims = [Claim.read(entry, grid["arms"]) for entry in grid["claims"]]
     outcomes = Outcomes.read(args.runs / grid["corpus"], args.subset)
-    print(_with_notes(table(outcomes, list(grid["arms"])), outcomes))
+    print(_with_notes(outcomes, list(grid["arms"])))
     print(f"\n{verdicts(outcomes, claims)}\n\n{RULE}")
 
 
-def _with_notes(text: str, outcomes: Outcomes) -> str:
-    return "\n\n".join([text, *outcomes.mixed()])
+def _with_notes(outcomes: Outcomes, arms: Sequence[str]) -> str:
+    return "\n\n".join([table(outcomes, arms), *outcomes.mixed(arms)])
 
 
 if __name__ == "__main__":

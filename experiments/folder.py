@@ -2,11 +2,9 @@
 
 import fcntl
 import hashlib
-import itertools
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 
 from experiments.grid import Run, shown
@@ -35,16 +33,30 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
         yield handle.fileno()
 
 
-def claim(run: Run) -> None:
-    """Remember the command; a folder that was begun with another one is not mixed with this.
+def check_folder(run: Run) -> None:
+    """Refuse a folder that was begun with another command or other data: the two would be mixed.
 
     Raises:
         UserError: it was.
     """
     if is_of_another_command(run):
         raise UserError(f"{run.folder} holds a run of another command ({run.folder / _COMMAND}): {_MEND}")
+    if has_other_data(run):
+        files = ", ".join(map(str, run.data.training_files()))
+        raise UserError(f"{run.folder} was begun with other data, one of these was changed since: {files}; {_MEND}")
+
+
+def claim(run: Run) -> None:
+    """Remember command and data.
+
+    Raises:
+        UserError: the folder was begun with others.
+    """
+    check_folder(run)
     with replacing(run.folder / _COMMAND) as beside:
         beside.write_text(shown(run.train) + "\n", encoding="utf-8")
+    with replacing(run.folder / _DATA) as beside:
+        beside.write_text(data_hash(run.data.training_files()) + "\n", encoding="utf-8")
 
 
 def is_of_another_command(run: Run) -> bool:
@@ -53,21 +65,10 @@ def is_of_another_command(run: Run) -> bool:
     return command.is_file() and command.read_text(encoding="utf-8") != shown(run.train) + "\n"
 
 
-def note_data(run: Run) -> None:
-    """Remember which data a run began with, and refuse to go on with others.
-
-    Raises:
-        UserError: a manifest, a label file or the dictionary was changed since.
-    """
-    note, found = run.folder / _DATA, data_hash(*run.data)
-    if not note.is_file():
-        with replacing(note) as beside:
-            beside.write_text(found + "\n", encoding="utf-8")
-    elif note.read_text(encoding="utf-8").strip() != found:
-        folders = " and ".join(map(str, run.data))
-        raise UserError(
-            f"{run.folder} was begun with other manifests, labels or dictionary than {folders} has now: {_MEND}"
-        )
+def has_other_data(run: Run) -> bool:
+    """Whether its folder was begun with other manifests, labels or dictionaries of training than there are now."""
+    note = run.folder / _DATA
+    return note.is_file() and note.read_text(encoding="utf-8").strip() != data_hash(run.data.training_files())
 
 
 def note_commit(run: Run) -> None:
@@ -88,16 +89,13 @@ def began_with(run: Run) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(commits)), (run.folder / _DATA).read_text(encoding="utf-8").strip()
 
 
-def data_hash(*folders: Path) -> str:
-    """SHA-256 over manifests (without their root line), labels and dictionaries: equal where the data is the same."""
-    files = list(itertools.chain.from_iterable(sorted(folder.iterdir()) for folder in folders))
-    splits = {file.stem for file in files if file.suffix == ".tsv"}
+def data_hash(files: Iterable[Path]) -> str:
+    """SHA-256 over files by name, manifests without their root line; a file that is not there counts as empty."""
     digest = hashlib.sha256()
     for file in files:
-        if file.is_file() and (file.stem in splits or fnmatch(file.name, "dict.*.txt")):
-            content = file.read_bytes()
-            digest.update(file.name.encode() + b"\0")
-            digest.update(content.partition(b"\n")[2] if file.suffix == ".tsv" else content)
+        content = file.read_bytes() if file.is_file() else b""
+        digest.update(file.name.encode() + b"\0")
+        digest.update(content.partition(b"\n")[2] if file.suffix == ".tsv" else content)
     return digest.hexdigest()
 
 

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml
 
 from experiments.grid_file import REPOSITORY, TEACHER, aligned_exits
 from fairseq_skd.errors import UserError
@@ -15,6 +17,40 @@ from fairseq_skd.overrides import hydra_overrides
 CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
 # Of what is given for training, what decoding has to be told as well.
 _BOTH = ("task.data", "task.label_dir", "common.cpu")
+
+
+class Data(NamedTuple):
+    """What a run is trained and decoded on.
+
+    Attributes:
+        manifests: folder of <split>.tsv.
+        labels: folder of <split>.<extension> and of the dictionaries.
+        splits: those of training and validation.
+        extensions: of the labels.
+    """
+
+    manifests: Path
+    labels: Path
+    splits: tuple[str, ...]
+    extensions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> "Data":
+        """That of a training's settings; ``task.data`` is among them."""
+        manifests = Path(str(settings["task.data"]))
+        names = [str(settings.get(f"dataset.{split}_subset", split)) for split in ("train", "valid")]
+        labels = yaml.safe_load(str(settings.get("task.labels", "ltr")))
+        extensions = tuple(map(str, labels)) if isinstance(labels, list) else (str(labels),)
+        return cls(manifests, Path(str(settings.get("task.label_dir", manifests))), tuple(names), extensions)
+
+    def files(self, *splits: str) -> list[Path]:
+        """Manifests and labels of some splits."""
+        labels = [self.labels / f"{split}.{extension}" for split in splits for extension in self.extensions]
+        return [self.manifests / f"{split}.tsv" for split in splits] + labels
+
+    def training_files(self) -> list[Path]:
+        """All that training reads but the audio."""
+        return self.files(*self.splits) + [self.labels / f"dict.{extension}.txt" for extension in self.extensions]
 
 
 @dataclass(frozen=True)
@@ -26,7 +62,7 @@ class Run:
         seed: of fairseq and of the masks.
         folder: of its own; holds checkpoints, logs, decoded texts and the result.
         exits: layer counts that are decoded.
-        data: folders of manifests and labels; one where they lie together.
+        data: what it is trained and decoded on.
         train: the training command.
         decode: (subset, exit layer) -> command.
         align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
@@ -39,7 +75,7 @@ class Run:
     seed: int
     folder: Path
     exits: tuple[int, ...]
-    data: tuple[Path, ...]
+    data: Data
     train: tuple[str, ...]
     decode: Mapping[tuple[str, int], tuple[str, ...]]
     align: Mapping[int, tuple[str, ...]]
@@ -79,11 +115,12 @@ def runs_of(
     for name in arms or ():
         if name not in grid["arms"]:
             raise UserError(f"--arms {name}: the grid has {', '.join(grid['arms'])}")
+    asked = {name: seeds or arm.get("seeds", grid["seeds"]) for name, arm in grid["arms"].items()}
     return [
         _run(grid, out, given, name, seed)
-        for seed in seeds or grid["seeds"]
-        for name, arm in grid["arms"].items()
-        if (not arms or name in arms) and (seeds or seed in arm.get("seeds", grid["seeds"]))
+        for seed in dict.fromkeys(itertools.chain(seeds or grid["seeds"], *asked.values()))
+        for name in grid["arms"]
+        if (not arms or name in arms) and seed in asked[name]
     ]
 
 
@@ -130,8 +167,8 @@ def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: 
         }
         command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
         align[layer] = (*command, *hydra_overrides(chosen))
-    data = tuple(Path(str(given[key])) for key in ("task.data", "task.label_dir") if key in given)
-    return Run(grid["corpus"], name, seed, folder, tuple(arm["exits"]), data, train, decode, align, needs)
+    data, exits = Data.of(settings), tuple(arm["exits"])
+    return Run(grid["corpus"], name, seed, folder, exits, data, train, decode, align, needs)
 
 
 def decoded(folder: Path, subset: str, layer: int) -> Path:

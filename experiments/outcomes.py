@@ -1,6 +1,5 @@
 """What a grid's runs came to, utterance by utterance, and what can be said of two of them."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from experiments.claims import Claim, Model
 from experiments.grid import aligned, decoded
-from experiments.results import KEYS, RESULT
+from experiments.results import KEYS, RESULT, read_record
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
 from fairseq_skd.scoring.texts import utterance_errors
@@ -81,10 +80,10 @@ class Outcomes:
         """Those that were decoded on the subset."""
         return sorted({Model(r["arm"], score["exit"]) for r in self.results for score in self._scores(r)})
 
-    def mixed(self) -> list[str]:
-        """Arms whose seeds were trained with different settings, a sentence each."""
+    def mixed(self, arms: Sequence[str]) -> list[str]:
+        """Of these arms, those whose seeds were trained with different settings, a sentence each."""
         told = []
-        for arm in dict.fromkeys(result["arm"] for result in self.results):
+        for arm in arms:
             mine = [result for result in self.results if result["arm"] == arm]
             given = [set(shlex.split(result["command"])) for result in mine]
             for result, settings in zip(mine[1:], given[1:], strict=True):
@@ -169,10 +168,7 @@ def _percent(interval: Interval) -> Interval:
 
 
 def _read(file: Path, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not set(keys) <= set(found):
+    found = read_record(file, keys)
+    if found is None:
         raise UserError(f"{file} is missing or damaged: delete it, and run run_grid.py again")
     return found

@@ -1,54 +1,101 @@
-"""What can be known of a grid's runs before the first of them begins: keys, subsets, exits."""
+"""What can be known of a grid's runs before the first of them begins: keys, values, subsets, exits."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.grid import Run
 from fairseq_skd.compat import compose
 from fairseq_skd.corpora.subset import read_manifest
+from fairseq_skd.criterions.configuration import (
+    KdCtcCriterionConfig,
+    SkdCtcCriterionConfig,
+    check_distillation,
+    check_method,
+)
+from fairseq_skd.encoders.exits import check_student_layers
 from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.configuration import SkdCtcConfig
+from fairseq_skd.models.settings import refuse_foreign_keys
+from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
+
+_CRITERIONS = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}
 
 
 def check_runs(runs: Sequence[Run]) -> None:
     """Refuse what would fail only after other runs were trained.
 
     Raises:
-        UserError: a key that a configuration lacks, a subset without manifest or labels, an encoder that cannot be
-            used, or an exit that a model will not have.
+        UserError: a key that a configuration lacks, a value out of range, a subset without manifest or labels, an
+            encoder that cannot be used, or an exit that a model will not have.
     """
     first = {run.arm: run for run in reversed(runs)}  # the seeds of an arm differ in nothing that is checked
-    depths: dict[str, int] = {}
+    encoders: dict[str, PretrainedEncoder] = {}
+    seen: set[tuple[str, ...]] = set()
     for arm in dict.fromkeys(run.arm for run in runs):
         try:
-            _check(first[arm], depths)
+            _check(first[arm], encoders, seen)
         except UserError as error:
             raise UserError(f"arm {arm}: {error}") from error
 
 
-def _check(run: Run, depths: dict[str, int]) -> None:
+def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str, ...]]) -> None:
     training = _composed(run.train)
     for command in (*run.decode.values(), *run.align.values()):
-        _composed(command)
+        keys = tuple(part.partition("=")[0] for part in command)
+        if keys not in seen:  # what differs otherwise is subsets, exits and paths
+            _composed(command)
+            seen.add(keys)
     for subset in dict.fromkeys(subset for subset, _ in run.decode):
-        _check_subset(Path(training.task.data), training.task, subset)
-    encoder = training.model.w2v_path
-    if encoder not in depths:
-        depths[encoder] = load_pretrained(encoder).depth
-    depth = training.model.keep_layers or depths[encoder]
-    exits = [*training.model.student_layers, depth]
+        read_manifest(run.data.manifests, subset, f"the grid's subset {subset}")
+        missing = next((file for file in run.data.files(subset) if not file.is_file()), None)
+        if missing is not None:
+            raise UserError(f"the grid's subset {subset}: label file {missing} does not exist")
+    _check_criterion(training)
+    model = _typed(SkdCtcConfig, training.model)
+    refuse_foreign_keys(model)
+    if model.w2v_path not in encoders:
+        encoders[model.w2v_path] = load_pretrained(model.w2v_path)
+    encoder = encoders[model.w2v_path]
+    if bool(training.task.normalize) != encoder.normalize:
+        raise UserError(f"task.normalize={training.task.normalize}, but the encoder has normalize={encoder.normalize}")
+    if model.keep_layers != 0:
+        encoder = encoder.first_layers(model.keep_layers)
+    exits = {encoder.depth, *check_student_layers(model.student_layers, encoder.depth)}
     for layer in run.exits:
         if layer not in exits:
             raise UserError(f"exits has {layer}, the model will have {', '.join(map(str, sorted(exits)))}")
 
 
-def _check_subset(data: Path, task: Any, subset: str) -> None:
-    read_manifest(data, subset, f"the grid's subset {subset}")
-    for extension in [task.labels] if isinstance(task.labels, str) else task.labels:
-        labels = Path(task.label_dir or data) / f"{subset}.{extension}"
-        if not labels.is_file():
-            raise UserError(f"the grid's subset {subset}: label file {labels} does not exist")
+def _check_criterion(training: Any) -> None:
+    name = training.criterion._name
+    if name not in _CRITERIONS:
+        raise UserError(f"criterion._name={name} is none of {', '.join(_CRITERIONS)}")
+    criterion = _typed(_CRITERIONS[name], training.criterion)
+    updates = int(training.optimization.max_update)
+    check_distillation(criterion)
+    DistillationWeight(criterion.kd_weight, criterion.kd_warmup, updates)
+    if name == "skd_ctc":
+        AlphaSchedule(criterion.schedule, updates, criterion.tau, criterion.alpha)
+    else:
+        check_method(criterion)
+
+
+def _typed(kind: Any, section: Any) -> Any:
+    """A section with the types of its dataclass, what interpolates from other sections left at its default."""
+    given = OmegaConf.to_container(section, resolve=False)
+    plain = {key: value for key, value in given.items() if "${" not in str(value)}
+    typed = OmegaConf.structured(kind)
+    for key, value in plain.items():
+        try:
+            typed = OmegaConf.merge(typed, {key: value})
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}={value} cannot be used: {str(error).splitlines()[0]}") from error
+    return typed
 
 
 def _composed(command: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.folder import began_with, begun, is_of_another_command, locked
+from experiments.folder import began_with, begun, data_hash, has_other_data, is_of_another_command, locked
 from experiments.grid import Run, aligned, decoded, shown
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.logs import read_log
@@ -22,38 +22,47 @@ class Evaluation(NamedTuple):
 
     Attributes:
         command: decoding, or the comparison of spikes.
+        data: manifest and labels of the subset.
         result: the last file that it writes.
-        log: its output; beside it stands the command that made the result.
+        keys: what has to stand in it.
+        log: its output; beside it is noted what made the result: the command, and a hash of the data.
     """
 
     command: Sequence[str]
+    data: Sequence[Path]
     result: Path
+    keys: Sequence[str]
     log: Path
 
     def done(self) -> bool:
-        """Whether the result is there and this command made it."""
+        """Whether the result is there, whole, and made by this command of this data."""
         made_by = self.log.with_suffix(".txt")
-        return (
-            self.result.is_file() and made_by.is_file() and made_by.read_text(encoding="utf-8") == shown(self.command)
-        )
+        if not made_by.is_file() or made_by.read_text(encoding="utf-8") != self._made_by():
+            return False
+        return read_record(self.result, self.keys) is not None
 
     def begin(self) -> None:
         """Take away what another command left, and note this one."""
         self.result.unlink(missing_ok=True)
         with replacing(self.log.with_suffix(".txt")) as beside:
-            beside.write_text(shown(self.command), encoding="utf-8")
+            beside.write_text(self._made_by(), encoding="utf-8")
+
+    def _made_by(self) -> str:
+        return f"{shown(self.command)}\n{data_hash(self.data)}\n"
 
 
 def evaluations(run: Run) -> list[Evaluation]:
     """What follows the training of a run, in order."""
-    decodings = [
-        Evaluation(command, _summary(run, *key), run.folder / f"decode-{key[0]}-layer{key[1]}.log")
-        for key, command in run.decode.items()
-    ]
-    comparisons = [
-        Evaluation(command, _analysis(run, layer), run.folder / f"align-layer{layer}.log")
-        for layer, command in run.align.items()
-    ]
+    decodings = []
+    for (subset, layer), command in run.decode.items():
+        files = run.data.files(subset)
+        log = run.folder / f"decode-{subset}-layer{layer}.log"
+        decodings.append(Evaluation(command, files, _summary(run, subset, layer), _SCORES, log))
+    comparisons = []
+    for layer, command in run.align.items():
+        files = run.data.files(list(run.decode)[-1][0])  # the last subset
+        log = run.folder / f"align-layer{layer}.log"
+        comparisons.append(Evaluation(command, files, _analysis(run, layer), (*_ALIGNMENT, "subset"), log))
     return decodings + comparisons
 
 
@@ -65,29 +74,36 @@ def _analysis(run: Run, layer: int) -> Path:
     return aligned(run.folder, layer) / "align.json"
 
 
-def is_trained(run: Run) -> bool:
-    """Whether its result is there, or all of its training."""
-    return read_result(run.folder) is not None or (run.folder / TRAINED).is_file()
+def is_trained(folder: Path) -> bool:
+    """Whether the run in a folder had all its updates."""
+    return read_result(folder) is not None or (folder / TRAINED).is_file()
 
 
 def state(run: Run) -> str:
     """How far a run is, for people."""
     if is_of_another_command(run):
         return "its folder holds a run of another command"
-    if read_result(run.folder) is not None:
-        return "done" if all(step.done() for step in evaluations(run)) else "trained, to be decoded or compared again"
-    if is_trained(run):
-        return "trained, to be decoded"
+    if has_other_data(run):
+        return "its folder holds a run of other data"
+    if all(step.done() for step in evaluations(run)) and read_result(run.folder) is not None:
+        return "done"
+    if is_trained(run.folder):
+        return "trained, to be decoded or compared"
     return "begun" if begun(run) else "to do"
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of the run in a folder; None if it is not there, or is damaged and has to be made again."""
+    return read_record(folder / RESULT, KEYS)
+
+
+def read_record(file: Path, keys: Sequence[str]) -> dict[str, Any] | None:
+    """A JSON file that has these keys, None if it is not there or is not that."""
     try:
-        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and set(KEYS) <= set(found) else None
+    return found if isinstance(found, dict) and set(keys) <= set(found) else None
 
 
 def result_of(run: Run) -> dict[str, Any]:

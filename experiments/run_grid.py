@@ -18,7 +18,7 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from experiments.folder import claim, locked, note_commit, note_data
+from experiments.folder import check_folder, claim, locked, note_commit
 from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from experiments.preflight import check_runs
@@ -52,7 +52,7 @@ def run_all(runs: Sequence[Run], out: Path) -> list[Run]:
 
 
 def _teacher_ready(run: Run, out: Path) -> bool:
-    return run.needs is None or read_result(out / run.corpus / run.needs / f"seed{run.seed}") is not None
+    return run.needs is None or is_trained(out / run.corpus / run.needs / f"seed{run.seed}")
 
 
 def _why(run: Run, out: Path) -> str:
@@ -75,13 +75,14 @@ def _run_one(run: Run) -> bool:
             print(f"{run.name}: another job is at it", flush=True)
             return False
         claim(run)
-        note_data(run)
         steps = evaluations(run)
         if read_result(run.folder) is not None and all(step.done() for step in steps):
             print(f"{run.name}: done before", flush=True)
             return True
-        if not is_trained(run):
+        if not is_trained(run.folder):
             _train(run, lock)
+        (run.folder / TRAINED).touch()
+        (run.folder / RESULT).unlink(missing_ok=True)  # one that lacks what follows must not pass for the whole
         for step in steps:
             if not step.done():
                 step.begin()
@@ -100,7 +101,6 @@ def _train(run: Run, lock: int) -> None:
             f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
             f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
         )
-    (run.folder / TRAINED).touch()
 
 
 def _call(command: Sequence[str], log: Path, run: Run, lock: int, seconds: Path | None = None) -> None:
@@ -144,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             print(f"{run.name}: {state(run)}\n  {shown(run.train)}")
         return
+    for run in runs:
+        check_folder(run)
     left = run_all(runs, out)
     print(out / "results.jsonl")
     if left:
@@ -170,8 +172,9 @@ def _settings(overrides: Sequence[str]) -> dict[str, object]:
         UserError: it is not given, or is not there; or it is a key that tells the runs apart.
     """
     given: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
+    bare = {key.lstrip("+~") for key in given}
     for key, instead in _OWN.items():
-        if key in given:
+        if key in bare:
             raise UserError(f"{key} is set by the grid for each run: give {instead}")
     for key in ("task.data", "model.w2v_path"):
         if key not in given:

@@ -14,6 +14,14 @@ def root_of(section: Any) -> DictConfig | None:
     return root if isinstance(root, DictConfig) else None
 
 
+def select(root: DictConfig | None, key: str) -> Any:
+    """The value of ``section.key``; None if there is no such section, key or root."""
+    section, _, name = key.partition(".")
+    if root is None or section not in root or root[section] is None or name not in root[section]:
+        return None
+    return root[section][name]
+
+
 def keep(section: Any, name: str, key: str, value: Any) -> None:
     """Set a key in the section ``name`` of the root above ``section``, and in ``section`` if it is a copy of that."""
     root = root_of(section)

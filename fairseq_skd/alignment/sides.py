@@ -48,6 +48,10 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
     except UserError as error:
         raise UserError(f"align.teacher_path={keys.teacher_path}: {error}") from error
     _check_comparable(teacher, student)
+    if teacher.exit_layer == student.exit_layer and Path(teacher.trained.path).samefile(student.trained.path):
+        raise UserError(
+            f"align.teacher_path and common_eval.path are both {path}, and both its exit {student.exit_layer}"
+        )
     return Sides(Side(teacher, teacher.exit_layer), Side(student, student.exit_layer))
 
 

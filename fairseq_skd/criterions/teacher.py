@@ -97,12 +97,11 @@ def _check_task(trained: Any, task: FairseqTask) -> None:
     ours, theirs = list(task.target_dictionary.symbols), trained.dictionary
     symbols = list(theirs.symbols) if theirs is not None else ours[: trained.symbols]
     if trained.symbols != len(ours) or symbols != ours:
-        places = itertools.zip_longest(symbols, ours, fillvalue="nothing")
-        place, (its, own) = next((i, pair) for i, pair in enumerate(places) if pair[0] != pair[1])
+        pairs = enumerate(itertools.zip_longest(symbols, ours, fillvalue="nothing"))
+        differs = next((f"; at index {i} it has {its}, the task {own}" for i, (its, own) in pairs if its != own), "")
         raise UserError(
             f"{KEY}={trained.path} was trained with another dictionary than that of task.data: teacher and model need "
-            f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)}; at index {place} it "
-            f"has {its}, the task {own})"
+            f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)}{differs})"
         )
     for key, value in (("normalize", trained.encoder.normalize), ("sample_rate", trained.encoder.sample_rate)):
         if getattr(task.cfg, key, value) != value:

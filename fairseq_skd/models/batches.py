@@ -11,6 +11,8 @@ from typing import Any
 
 from fairseq.data import FairseqDataset, data_utils
 
+from fairseq_skd.saved_config import select
+
 _FIRST_EPOCH = 1
 
 
@@ -21,17 +23,14 @@ def keep(dataset: FairseqDataset, root: Any) -> None:
 
     Args:
         dataset: its ``ordered_indices`` is wrapped.
-        root: the whole configuration.
+        root: the whole configuration, or as much of it as there is.
     """
-    keys = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
-    if not any(_is_on(root, *key.split(".")) for key in keys):
-        dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, root.common.seed)
+    seed = select(root, "common.seed")
+    anew = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
+    if seed is not None and not any(select(root, key) for key in anew):
+        dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)
 
 
 def _ordered(ordered_indices: Callable[[], Any], seed: int) -> Any:
     with data_utils.numpy_seed(seed + _FIRST_EPOCH):
         return ordered_indices()
-
-
-def _is_on(root: Any, section: str, key: str) -> bool:
-    return key in root[section] and bool(root[section][key])

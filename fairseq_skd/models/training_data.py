@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from fairseq_skd.corpora.subset import Subset, check_audio, check_labels, read_manifest
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import batches
+from fairseq_skd.saved_config import select
 
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
 
@@ -57,7 +58,7 @@ def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> 
     Args:
         task: its ``load_dataset`` is wrapped.
         shortest: samples that the encoder needs for one frame.
-        root: the whole configuration, if there is one.
+        root: the whole configuration, or as much of it as there is.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -66,9 +67,10 @@ def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
         subset = check_split(task, split, shortest)
-        training = root is not None and split == root.dataset.train_subset
-        if subset is not None and root is not None:
-            _check_batches(task.cfg, subset, root.dataset, "" if training else "_valid")
+        training = split == select(root, "dataset.train_subset")
+        if subset is not None:
+            key = f"dataset.max_tokens{'' if training else '_valid'}"
+            _check_batches(task.cfg, subset, key, select(root, key))
         loaded = load(split, *args, **kwargs)
         if training:
             batches.keep(task.dataset(split), root)
@@ -137,16 +139,15 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
         )
 
 
-def _check_batches(cfg: Any, subset: Subset, dataset: Any, suffix: str) -> None:
+def _check_batches(cfg: Any, subset: Subset, key: str, limit: int | None) -> None:
     """An utterance that is longer than a batch may be is an assertion in fairseq, of validation after an epoch."""
-    limit = dataset.get(f"max_tokens{suffix}")
     if limit is None:
         return
     cut = (getattr(cfg, "max_sample_size", None) or math.inf) if getattr(cfg, "pad_audio", True) is False else math.inf
     longest = max(_kept(cfg, subset), key=lambda index: subset.samples[index])
     if min(subset.samples[longest], cut) > limit:
         raise UserError(
-            f"dataset.max_tokens{suffix}={limit} samples is less than the longest utterance of {subset.manifest} has: "
+            f"{key}={limit} samples is less than the longest utterance of {subset.manifest} has: "
             f"set it to {subset.samples[longest]} or more, {subset.where(longest)}"
         )
 

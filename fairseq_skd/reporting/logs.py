@@ -9,6 +9,7 @@ from typing import Any
 from fairseq_skd.errors import UserError
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})$")
+_LARGEST = 1e30  # a loss that diverged is far below it; beyond it no axis can be drawn
 Curve = list[tuple[float, float]]
 
 
@@ -47,6 +48,7 @@ def _entry(line: str) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return math.nan
+    return number if abs(number) < _LARGEST else math.nan

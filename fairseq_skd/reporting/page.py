@@ -155,7 +155,7 @@ def _sound(records: Sequence[Record], make: Callable[[Record], Made], tool: str,
     for record in records:
         try:
             made.append(make(record))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
             told = str(error) if isinstance(error, UserError) else "a value in it is missing or of the wrong kind"
             print(f"left out: {record.file}: {told}; run fairseq_skd.{tool} again", file=sys.stderr)
             damaged.append(record.file)

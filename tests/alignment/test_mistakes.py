@@ -58,6 +58,10 @@ pytestmark = pytest.mark.usefixtures("here")
             ["{hubert}", "align.teacher_path={letters}"],
             r"^align\.teacher_path=.*letters\.pt: dictionary .* has 'Q' where the checkpoint was trained with 'Z'",
         ),
+        (
+            ["{hubert}", "align.teacher_path={hubert}"],
+            r"^align\.teacher_path and common_eval\.path are both .*, and both its exit 4$",
+        ),
         (["align.history=nowhere"], r"align\.history=.*nowhere is not a folder"),
         (
             ["align.history=."],

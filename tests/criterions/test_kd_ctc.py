@@ -198,6 +198,13 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
         match=r"was trained with another dictionary .*has 32, the task 33; at index 32 it has nothing, the task 9",
     ):
         criterion(teacher_path, task=task)
+    bare = edit_checkpoint(teacher_path, folder / "bare.pt")
+    state = torch.load(bare, weights_only=True)
+    for name in ("w2v_encoder.proj.weight", "w2v_encoder.proj.bias"):
+        state["model"][name] = torch.cat([state["model"][name], state["model"][name][:1]])
+    torch.save(state, bare)
+    with pytest.raises(UserError, match=r"another dictionary .*\(it has 33, the task 32\)$"):
+        criterion(bare)
     with pytest.raises(UserError, match="was trained with task.normalize=False, not True"):
         criterion(teacher_path, task=CtcTask(normalize=True))
 

@@ -52,7 +52,7 @@ keys = "wer cer word_errors words character_errors characters sentences paramete
 ALIGN = """
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True)
+folder.mkdir(parents=True, exist_ok=True)
 rate = {"value": 0.25, "low": 0.2, "high": 0.3}
 rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss"), rate)
 (folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "subset": "test"}))
@@ -64,7 +64,7 @@ def stub(run: Run, data: Path, fails: str = "") -> Run:
     python = (sys.executable, "-c")
     return replace(
         run,
-        data=(data,),
+        data=run.data._replace(manifests=data, labels=data),
         train=(*python, TRAIN, str(run.folder), fails),
         decode={key: (*python, DECODE, str(decoded(run.folder, *key)), str(key[1])) for key in run.decode},
         align={layer: (*python, ALIGN, str(aligned(run.folder, layer))) for layer in run.align},

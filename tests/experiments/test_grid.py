@@ -2,7 +2,6 @@
 
 import pytest
 
-from experiments.folder import data_hash
 from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from fairseq_skd.alignment.configuration import AlignSettings
@@ -38,6 +37,8 @@ def test_seeds_of_an_arm(grid, tmp_path):
     runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN)]
     assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
     assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
+    grid["arms"]["skd"]["seeds"] = [2, 7]  # one that the grid does not have
+    assert [run.seed for run in runs_of(grid, tmp_path, GIVEN, ["skd"])] == [2, 7]
 
 
 def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
@@ -106,14 +107,3 @@ def test_decoding_is_told_where_the_data_are(grid, tmp_path):
     run = runs_of(grid, tmp_path, given)[1]
     for command in (run.decode["test", 2], run.align[2]):
         assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
-
-
-def test_labels_of_another_folder_count_as_data(grid, tmp_path, data):
-    labels = tmp_path / "labels"
-    labels.mkdir()
-    (labels / "train.ltr").write_text("A |\n")
-    run = runs_of(grid, tmp_path, {**GIVEN, "task.data": data, "task.label_dir": labels})[0]
-    assert run.data == (data, labels)
-    before = data_hash(*run.data)
-    (labels / "train.ltr").write_text("B |\n")
-    assert data_hash(*run.data) != before

@@ -32,6 +32,7 @@ def given(tmp_path, data) -> list[str]:
         (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
         (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
         (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+        (["++common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
         (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
         (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
     ],
@@ -55,6 +56,14 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
             "arm ctc: .* subset tset: .*tset.tsv does not exist .there: test, ",
         ),
         ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, the model will have 2, 4"),
+        ("keep_layers: 2", "keep_layers: 20", "arm kd: model.keep_layers=20: this encoder has 1 to 4 layers to keep"),
+        ('"[2]"}', '"[7]"}', "arm skd: model.student_layers=.7.: there is no student of 7 layers"),
+        ('"[2]"}', '"[2]", criterion.tau: 0.9}', "arm skd: criterion.tau=0.9 must be at least 0 and below 0.5"),
+        ('"[2]"}', '"[2]", criterion.kd_weight: much}', "arm skd: kd_weight=much cannot be used: "),
+        ('"[2]"}', '"[2]", criterion.frames: some}', "arm skd: criterion.frames=some is not known"),
+        ('"[2]"}', '"[2]", model.mask_prob: 2}', "arm skd: model.mask_prob=2.0 is not a probability"),
+        ('"[2]"}', "2}", "arm skd: student_layers=2 cannot be used: "),
+        ('"[2]"}', '"[2]", task.normalize: true}', "arm skd: task.normalize=True, but the encoder has normalize=False"),
     ],
 )
 @pytest.mark.parametrize("listed", [[], ["--list"]])
@@ -104,7 +113,16 @@ def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypa
     run = found[1]
     assert f"task.data='{folder}'" in run.train
     assert f"task.data='{folder}'" in run.decode["test", 2]
-    assert run.data == (folder,)
-    (stubbed,) = [stub(run, *run.data)]
+    assert run.data.manifests == run.data.labels == folder
+    stubbed = stub(run, folder)
     assert run_grid._run_one(stubbed)
-    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(folder)
+    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(run.data.training_files())
+
+
+def test_a_folder_of_another_run_is_met_before_the_first_one_trains(tmp_path, given, monkeypatch):
+    folder = tmp_path / "out" / "tiny" / "kd" / "seed2"
+    folder.mkdir(parents=True)
+    (folder / "command.txt").write_text("python -m fairseq_cli.hydra_train\n")
+    monkeypatch.setattr(run_grid, "run_all", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="tiny/kd/seed2 holds a run of another command .*move it away, or give another"):
+        run_grid.main(given)

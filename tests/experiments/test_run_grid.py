@@ -39,7 +39,7 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
     assert (alignment["exit"], alignment["teacher"], alignment["spike_miss"]["value"]) == (2, "skd", 0.25)
     assert next(line for line in lines if line["arm"] == "kd")["alignment"][0]["teacher"] == "ctc"
     assert skd["updates"] == 30 and skd["seconds"] > 0
-    assert skd["data_sha256"] == data_hash(data) and len(skd["data_sha256"]) == 64
+    assert skd["data_sha256"] == data_hash(runs[0].data.training_files()) and len(skd["data_sha256"]) == 64
 
 
 def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
@@ -162,7 +162,7 @@ def test_a_damaged_result_is_made_again(grid, tmp_path, data):
     run_grid.run_all([run], tmp_path)
     whole = (run.folder / "result.json").read_text()
     (run.folder / "result.json").write_text(whole[:100])
-    assert state(run) == "trained, to be decoded"
+    assert state(run) == "trained, to be decoded or compared"
     run_grid.run_all([run], tmp_path)
     assert (run.folder / "result.json").read_text() == whole == (tmp_path / "results.jsonl").read_text()
     assert (run.folder / "tries").read_text() == "1"
@@ -184,7 +184,7 @@ def test_how_far_a_run_is(grid, tmp_path, data):
     run_grid.run_all([run], tmp_path)
     assert state(run) == "done"
     more = stub(runs_of({**grid, "subsets": ["more"]}, tmp_path, GIVEN, ["skd"], [1])[0], data, "fails")
-    assert state(more) == "trained, to be decoded or compared again"
+    assert state(more) == "trained, to be decoded or compared"
 
 
 def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
@@ -192,6 +192,46 @@ def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
     with pytest.raises(UserError, match="a command failed"):
         run_grid.run_all([run], tmp_path)
     (data / "train.ltr").write_text("B |\n")
-    with pytest.raises(UserError, match=rf"seed1 was begun with other manifests, labels or dictionary than {data} has"):
+    with pytest.raises(UserError, match=rf"seed1 was begun with other data, .*{data}/train.ltr,"):
         run_grid.run_all([run], tmp_path)
+    assert state(run) == "its folder holds a run of other data"
+    assert (run.folder / "tries").read_text() == "1"
+
+
+def test_a_subset_that_was_changed_is_decoded_again(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    files = [run.folder / "decode" / f"{subset}-layer4" / "summary.json" for subset in ("valid", "test")]
+    before = [file.stat().st_mtime_ns for file in files]
+    (data / "test.ltr").write_text("A |\n")
+    (data / "more.tsv").write_text("/somewhere\n")
+    assert state(run) == "trained, to be decoded or compared"
+    run_grid.run_all([run], tmp_path)
+    after = [file.stat().st_mtime_ns for file in files]
+    assert before[0] == after[0] and before[1] < after[1]
+    assert (run.folder / "tries").read_text() == "1" and state(run) == "done"
+
+
+@pytest.mark.parametrize("file", ["decode/test-layer2/summary.json", "align/layer2/align.json"])
+def test_a_damaged_evaluation_is_made_again(grid, tmp_path, data, file):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    whole = (run.folder / file).read_text()
+    (run.folder / file).write_text(whole[:-5])
+    run_grid.run_all([run], tmp_path)
+    assert (run.folder / file).read_text() == whole
+
+
+def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_path, data):
+    """As where run_grid was killed while the last decoding, which outlives it, went on."""
+    (run,) = [stub(run, data) for run in runs_of({**grid, "subsets": ["test"]}, tmp_path, GIVEN, ["ctc"], [1])]
+    run_grid.run_all([run], tmp_path)
+    (more,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
+    broken = replace(more, decode={**more.decode, ("valid", 4): (sys.executable, "-c", "exit(3)")})
+    with pytest.raises(UserError, match="a command failed"):
+        run_grid.run_all([broken], tmp_path)
+    assert not (run.folder / "result.json").exists()
+    run_grid.run_all([more], tmp_path)
+    scores = json.loads((run.folder / "result.json").read_text())["scores"]
+    assert [score["subset"] for score in scores] == ["valid", "test"]
     assert (run.folder / "tries").read_text() == "1"

@@ -284,5 +284,8 @@ def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
     assert sorted(index for batch in first for index in batch) == list(range(12))
     assert batches_of(folder, name, 1, 6, root(1)) == first
     assert batches_of(folder, name, 2, 1, root(2)) != first
+    parts = [OmegaConf.create({"model": {}}), OmegaConf.create({"dataset": {"train_subset": "train"}}), None]
+    for whole in parts:  # a model in somebody's own program: fairseq's order
+        assert batches_of(folder, name, 1, 6, whole) != first
     anew = [batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) for epoch in (1, 6)]
     assert anew[0] == first != anew[1]

@@ -22,6 +22,14 @@ def test_curves_of_a_log(log):
     assert "loss" not in curves and "cut" not in curves
 
 
+def test_numbers_that_no_axis_can_hold_are_left_out(tmp_path):
+    told = '[x][valid][INFO] - {{"valid_num_updates": "{}", "valid_loss": "{}"}}\n'
+    path = tmp_path / "hydra_train.log"
+    path.write_text(told.format("1" * 400, 1) + told.format(20, "1e308") + told.format(30, 1.5))
+    assert read_log(path)["valid_loss"] == [(30, 1.5)]
+    draw_curves({"a run": read_log(path)})
+
+
 def lines_of(axes):
     return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
 

@@ -162,6 +162,7 @@ def damage(folder, **changes):
         ({"examples": [{}]}, "a value in it is missing or of the wrong kind"),
         ({"by_symbol": 3}, "a value in it is missing or of the wrong kind"),
         ({"frame_disagreement": "high"}, "a value in it is missing or of the wrong kind"),
+        ({"frame_ms": 0}, "a value in it is missing or of the wrong kind"),
         ({"examples": "../x"}, "a value in it is missing or of the wrong kind"),
         (None, "example-0.flac, which align.json names, cannot be read"),
     ],
