@@ -12,6 +12,7 @@ from fairseq_skd.reporting.logs import read_log
 
 RESULT = "result.json"
 TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it
+_LOG = "hydra_train.log"
 KEYS = ("corpus", "arm", "seed", "commit", "command", "data_sha256", "updates", "seconds", "scores", "alignment")
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
 _ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
@@ -75,8 +76,13 @@ def _analysis(run: Run, layer: int) -> Path:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the run in a folder had all its updates."""
-    return read_result(folder) is not None or (folder / TRAINED).is_file()
+    """Whether the run in a folder had all its updates; also of a training that outlived its job."""
+    return read_result(folder) is not None or (folder / TRAINED).is_file() or _says_done(folder / _LOG)
+
+
+def _says_done(log: Path) -> bool:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    return any("done training in" in line for line in lines[-3:])
 
 
 def state(run: Run) -> str:
@@ -118,7 +124,7 @@ def result_of(run: Run) -> dict[str, Any]:
         metrics = {key: found[key] for key in _ALIGNMENT}
         alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
     commits, data = began_with(run)
-    curves = read_log(run.folder / "hydra_train.log")
+    curves = read_log(run.folder / _LOG)
     return {
         "corpus": run.corpus,
         "arm": run.arm,

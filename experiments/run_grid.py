@@ -80,7 +80,14 @@ def _run_one(run: Run) -> bool:
             print(f"{run.name}: done before", flush=True)
             return True
         if not is_trained(run.folder):
-            _train(run, lock)
+            print(f"{run.name}\n{shown(run.train)}", flush=True)
+            note_commit(run)
+            _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
+        if not run.checkpoint.is_file():
+            raise UserError(
+                f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
+                f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
+            )
         (run.folder / TRAINED).touch()
         (run.folder / RESULT).unlink(missing_ok=True)  # one that lacks what follows must not pass for the whole
         for step in steps:
@@ -90,17 +97,6 @@ def _run_one(run: Run) -> bool:
         with replacing(run.folder / RESULT) as beside:
             beside.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
     return True
-
-
-def _train(run: Run, lock: int) -> None:
-    print(f"{run.name}\n{shown(run.train)}", flush=True)
-    note_commit(run)
-    _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
-    if not run.checkpoint.is_file():
-        raise UserError(
-            f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
-            f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
-        )
 
 
 def _call(command: Sequence[str], log: Path, run: Run, lock: int, seconds: Path | None = None) -> None:

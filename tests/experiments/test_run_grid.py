@@ -235,3 +235,20 @@ def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_p
     scores = json.loads((run.folder / "result.json").read_text())["scores"]
     assert [score["subset"] for score in scores] == ["valid", "test"]
     assert (run.folder / "tries").read_text() == "1"
+
+
+def test_a_training_that_outlived_its_job_is_not_begun_again(grid, tmp_path, data):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
+    run_grid.run_all([run], tmp_path)
+    for name in ("trained", "result.json"):
+        (run.folder / name).unlink()
+    log = run.folder / "hydra_train.log"
+    said = log.read_text()
+    log.write_text(f"{said}\n[x][fairseq_cli.train][INFO] - done training in 1.0 seconds\n")
+    run_grid.run_all([run], tmp_path)
+    assert (run.folder / "tries").read_text() == "1" and state(run) == "done"
+    for name in ("trained", "result.json"):
+        (run.folder / name).unlink()
+    log.write_text(said)  # as when it was cut off
+    run_grid.run_all([run], tmp_path)
+    assert (run.folder / "tries").read_text() == "2"
