@@ -173,6 +173,9 @@ def name_both_copies(package: Path) -> None:
     fairseq.utils.import_user_module = import_user_module
 
 
+_FEW = 8  # overrides that a message can hold
+
+
 def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """A Hydra YAML with ``key=value`` overrides applied, without Hydra's working directory and log files.
 
@@ -204,7 +207,8 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
         reason = str(error).partition("\n")[0] or type(error).__name__
         if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
             reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
-        raise UserError(f"{folder / name}.yaml with {' '.join(overrides) or 'no overrides'}: {reason}") from error
+        given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
+        raise UserError(f"{folder / name}.yaml with {given or 'no overrides'}: {reason}") from error
 
 
 def to_container(config: Any) -> Any:
