@@ -18,12 +18,12 @@ from experiments.claims import Claim, Model
 from experiments.grid_file import read_grid, tries_of
 from experiments.outcomes import Outcomes, Verdict
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.scoring.bootstrap import Interval
+from fairseq_skd.scoring.bootstrap import RESAMPLES, Interval
 
-RULE = """\
+RULE = f"""\
 A claim holds where the interval lies below its margin (0 if it has none), and does not hold where it lies above;
-without a margin every seed has to say the same, too. Else it is undecided. Intervals are of 10,000 bootstrap draws
-over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say."""
+without a margin every seed has to say the same, too. Else it is undecided. Intervals are of {RESAMPLES:,} bootstrap
+draws over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say."""
 
 
 def table(outcomes: Outcomes, order: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ from fairseq_skd.errors import UserError
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
+_FEW = 8  # overrides that a message can hold
+
 
 def checkpoint_globals() -> list[Any]:
     """What a real fairseq checkpoint holds besides tensors: classes whose construction runs no foreign code."""
@@ -171,9 +173,6 @@ def name_both_copies(package: Path) -> None:
 
     import_user_module.knows_fairseq_skd = True  # type: ignore[attr-defined]
     fairseq.utils.import_user_module = import_user_module
-
-
-_FEW = 8  # overrides that a message can hold
 
 
 def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
