@@ -7,7 +7,7 @@ import torch
 
 from fairseq_skd.errors import UserError
 from tests.builders import batch, write_pretrained
-from tests.models.test_skd_ctc import LARGE, build, rebuild
+from tests.models.models import LARGE, build, rebuild
 
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])["net_input"]
 

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from fairseq.tasks import setup_task
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
-from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
@@ -15,26 +13,12 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.training_data import check_before_loading, check_settings
 from tests.builders import CtcTask, model_config, write_corpus, write_pretrained
-
-TASKS = ("hubert_pretraining", "audio_finetuning")
-SHORTEST = 400  # 25 ms
+from tests.models.tasks import SHORTEST, TASKS, make_task
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "data", {"train": [("A NO", 0.2), ("TEN", 0.1)], "valid": [("A", 0.2)]})
-
-
-def make_task(name: str, folder: Path, **changes):
-    config = HubertPretrainingConfig() if name == "hubert_pretraining" else AudioFinetuningConfig()
-    own = {"labels": ["ltr"], "fine_tuning": True, "single_target": True} if "hubert" in name else {"labels": "ltr"}
-    merged = OmegaConf.merge(OmegaConf.structured(config), {"_name": name, "data": str(folder), **own, **changes})
-    return setup_task(OmegaConf.create({"task": merged, "common": {"tpu": False}}).task)
-
-
-def root(seed: int = 1, **dataset):
-    """What lies above ``cfg.model`` in a training."""
-    return OmegaConf.create({"common": {"seed": seed}, "task": {}, "dataset": {"train_subset": "train", **dataset}})
 
 
 @pytest.fixture(params=TASKS)
@@ -235,57 +219,3 @@ def test_training_checks_and_decoding_does_not(folder, tmp_path):
     again = make_task("hubert_pretraining", folder)
     SkdCtc.build_model(config, again)  # which holds the encoder's configuration now, as a checkpoint does
     assert "load_dataset" not in vars(again)
-
-
-@pytest.mark.parametrize(
-    ("split", "limits", "sentence"),
-    [
-        (
-            "train",
-            {"max_tokens": 3199},
-            r"dataset\.max_tokens=3199 samples is less .*train\.tsv has: set it to 3200 or more, .*line 2",
-        ),
-        (
-            "valid",
-            {"max_tokens_valid": 3199},
-            r"dataset\.max_tokens_valid=3199 samples is less .*valid\.tsv has: set it to 3200",
-        ),
-    ],
-)
-@pytest.mark.parametrize("name", TASKS)
-def test_an_utterance_longer_than_a_batch(name, folder, split, limits, sentence):
-    """fairseq ends in an assertion, that of validation after the first epoch."""
-    task = make_task(name, folder)
-    check_before_loading(task, SHORTEST, root(**{"max_tokens": 3200, "max_tokens_valid": None, **limits}))
-    with pytest.raises(UserError, match=sentence):
-        task.load_dataset(split)
-
-
-def test_utterances_that_are_cut_to_fit(folder):
-    task = make_task("hubert_pretraining", folder, pad_audio=False, max_sample_size=2000)
-    check_before_loading(task, SHORTEST, root(max_tokens=2000))
-    task.load_dataset("train")
-    assert [task.dataset("train").size(index) for index in range(2)] == [2000, 1600]
-
-
-def batches_of(folder, name, seed, epoch, whole):
-    """What fairseq makes of twelve utterances of one length in a process that begins in an epoch."""
-    task = make_task(name, folder)
-    check_before_loading(task, SHORTEST, whole)
-    task.load_dataset("train")
-    iterator = task.get_batch_iterator(task.dataset("train"), max_sentences=3, seed=seed, epoch=epoch)
-    return [[int(index) for index in batch] for batch in iterator.frozen_batches]
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
-    folder = write_corpus(tmp_path / "data", {"train": [("A", 0.2)] * 12})
-    first = batches_of(folder, name, 1, 1, root(1))
-    assert sorted(index for batch in first for index in batch) == list(range(12))
-    assert batches_of(folder, name, 1, 6, root(1)) == first
-    assert batches_of(folder, name, 2, 1, root(2)) != first
-    parts = [OmegaConf.create({"model": {}}), OmegaConf.create({"dataset": {"train_subset": "train"}}), None]
-    for whole in parts:  # a model in somebody's own program: fairseq's order
-        assert batches_of(folder, name, 1, 6, whole) != first
-    anew = [batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) for epoch in (1, 6)]
-    assert anew[0] == first != anew[1]

@@ -1,0 +1,22 @@
+"""Small models of skd_ctc: built to be trained, and built again as from their checkpoint."""
+
+import torch
+
+from fairseq_skd.models import SkdCtc
+from tests.builders import CtcTask, model_config
+
+LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
+
+
+def build(path, **changes) -> SkdCtc:
+    """A model that starts from a pretrained checkpoint, with one student of 2 layers unless changed."""
+    torch.manual_seed(1)
+    return SkdCtc.build_model(model_config(path, **changes), CtcTask())
+
+
+def rebuild(model: SkdCtc, **changes) -> SkdCtc:
+    """A model of a saved checkpoint: the pretrained file is not there, only its architecture."""
+    config = model_config("/gone.pt", w2v_args=model.cfg.w2v_args, **changes)
+    fresh = SkdCtc.build_model(config, CtcTask())
+    fresh.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, strict=True)
+    return fresh.eval()

@@ -1,0 +1,23 @@
+"""fairseq's two tasks for fine-tuning, on a small corpus."""
+
+from pathlib import Path
+
+from fairseq.tasks import setup_task
+from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
+from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+from omegaconf import OmegaConf
+
+TASKS = ("hubert_pretraining", "audio_finetuning")
+SHORTEST = 400  # 25 ms
+
+
+def make_task(name: str, folder: Path, **changes):
+    config = HubertPretrainingConfig() if name == "hubert_pretraining" else AudioFinetuningConfig()
+    own = {"labels": ["ltr"], "fine_tuning": True, "single_target": True} if "hubert" in name else {"labels": "ltr"}
+    merged = OmegaConf.merge(OmegaConf.structured(config), {"_name": name, "data": str(folder), **own, **changes})
+    return setup_task(OmegaConf.create({"task": merged, "common": {"tpu": False}}).task)
+
+
+def root(seed: int = 1, **dataset):
+    """What lies above ``cfg.model`` in a training."""
+    return OmegaConf.create({"common": {"seed": seed}, "task": {}, "dataset": {"train_subset": "train", **dataset}})

@@ -1,0 +1,70 @@
+"""What fairseq makes batches of: utterances that fit into one, and the same ones after a resume."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.training_data import check_before_loading
+from tests.builders import write_corpus
+from tests.models.tasks import SHORTEST, TASKS, make_task, root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "data", {"train": [("A NO", 0.2), ("TEN", 0.1)], "valid": [("A", 0.2)]})
+
+
+@pytest.mark.parametrize(
+    ("split", "limits", "sentence"),
+    [
+        (
+            "train",
+            {"max_tokens": 3199},
+            r"dataset\.max_tokens=3199 samples is less .*train\.tsv has: set it to 3200 or more, .*line 2",
+        ),
+        (
+            "valid",
+            {"max_tokens_valid": 3199},
+            r"dataset\.max_tokens_valid=3199 samples is less .*valid\.tsv has: set it to 3200",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", TASKS)
+def test_an_utterance_longer_than_a_batch(name, folder, split, limits, sentence):
+    """fairseq ends in an assertion, that of validation after the first epoch."""
+    task = make_task(name, folder)
+    check_before_loading(task, SHORTEST, root(**{"max_tokens": 3200, "max_tokens_valid": None, **limits}))
+    with pytest.raises(UserError, match=sentence):
+        task.load_dataset(split)
+
+
+def test_utterances_that_are_cut_to_fit(folder):
+    task = make_task("hubert_pretraining", folder, pad_audio=False, max_sample_size=2000)
+    check_before_loading(task, SHORTEST, root(max_tokens=2000))
+    task.load_dataset("train")
+    assert [task.dataset("train").size(index) for index in range(2)] == [2000, 1600]
+
+
+def batches_of(folder, name, seed, epoch, whole):
+    """What fairseq makes of twelve utterances of one length in a process that begins in an epoch."""
+    task = make_task(name, folder)
+    check_before_loading(task, SHORTEST, whole)
+    task.load_dataset("train")
+    iterator = task.get_batch_iterator(task.dataset("train"), max_sentences=3, seed=seed, epoch=epoch)
+    return [[int(index) for index in batch] for batch in iterator.frozen_batches]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
+    folder = write_corpus(tmp_path / "data", {"train": [("A", 0.2)] * 12})
+    first = batches_of(folder, name, 1, 1, root(1))
+    assert sorted(index for batch in first for index in batch) == list(range(12))
+    assert batches_of(folder, name, 1, 6, root(1)) == first
+    assert batches_of(folder, name, 2, 1, root(2)) != first
+    parts = [OmegaConf.create({"model": {}}), OmegaConf.create({"dataset": {"train_subset": "train"}}), None]
+    for whole in parts:  # a model in somebody's own program: fairseq's order
+        assert batches_of(folder, name, 1, 6, whole) != first
+    anew = [batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) for epoch in (1, 6)]
+    assert anew[0] == first != anew[1]
