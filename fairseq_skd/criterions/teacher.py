@@ -2,14 +2,12 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.tasks import FairseqTask
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_skd.encoders.loading import load_checkpoint
@@ -17,10 +15,10 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained
+from fairseq_skd.resuming import resumed_from
 from fairseq_skd.saved_config import keep, root_of
 
 KEY = "criterion.teacher_path"
-_LATEST = "checkpoint_last.pt"
 
 
 class FrozenTeacher:
@@ -113,7 +111,7 @@ def _remember(cfg: Any, sha256: str) -> None:
     root = root_of(cfg)
     if root is None:
         return
-    resumed = _resumed_from(root)
+    resumed = resumed_from(root)
     before = ((load_checkpoint(resumed)["cfg"] or {}).get("criterion") or {}).get("teacher_sha256") if resumed else None
     if before not in (None, sha256):
         raise UserError(
@@ -121,15 +119,3 @@ def _remember(cfg: Any, sha256: str) -> None:
             f"{sha256[:12]}, not {before[:12]}): give that teacher, or another checkpoint.save_dir"
         )
     keep(cfg, "criterion", "teacher_sha256", sha256)
-
-
-def _resumed_from(root: DictConfig) -> Path | None:
-    """The checkpoint that fairseq is going to go on from, if there is one."""
-    folder, file = OmegaConf.select(root, "checkpoint.save_dir"), OmegaConf.select(root, "checkpoint.restore_file")
-    if not folder or not file:
-        return None
-    path = Path(os.path.join(folder, file)) if file == _LATEST else Path(file)
-    once = OmegaConf.select(root, "checkpoint.continue_once")
-    if file == _LATEST and once and not path.is_file():
-        path = Path(once)
-    return path if path.is_file() else None

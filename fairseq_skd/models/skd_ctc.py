@@ -28,6 +28,7 @@ from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
 from fairseq_skd.models.training_data import check_before_loading, check_settings
+from fairseq_skd.resuming import warn_of_other_settings
 from fairseq_skd.saved_config import keep, root_of
 
 
@@ -93,6 +94,7 @@ class SkdCtc(BaseFairseqModel):
             check_settings(task)
             pretrained = load_pretrained(cfg.w2v_path)
             check_before_loading(task, pretrained.shortest_audio, root_of(cfg))
+            warn_of_other_settings(root_of(cfg))
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # so that a checkpoint is built without the file

@@ -61,8 +61,11 @@ def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
     refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"], KD)
     assert refused.returncode != 0
     assert f"criterion.teacher_path={other} is not the file that" in refused.stdout
-    resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'teacher.pt'}"], KD)
+    (work / "teacher.pt").rename(work / "moved.pt")
+    resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'moved.pt'}", "criterion.kd_weight=2"], KD)
     assert resumed.returncode == 0, resumed.stdout[-3000:]
+    told = "with other settings: optimization.max_update=8 (it had 6), criterion.kd_weight=2.0 (it had 1.0)\n"
+    assert told in resumed.stdout
     assert logged(resumed.stdout, "train")[-1]["train_num_updates"] == 8
     after = parameters(work / "kd" / "checkpoint_last.pt")
     assert any(not torch.equal(after[name], before[name]) for name in before)

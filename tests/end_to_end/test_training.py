@@ -59,6 +59,7 @@ def test_a_resumed_run_is_the_same_run(work, trained):
     resumed = train(work / "resumed", [*overrides, f"checkpoint.restore_file={middle}"])
     assert resumed.returncode == 0, resumed.stdout[-3000:]
     assert "@ 10 updates" in resumed.stdout
+    assert "with other settings" not in resumed.stdout
     straight = parameters(folder / "checkpoint_last.pt")
     assert not torch.equal(parameters(middle)["w2v_encoder.proj.weight"], straight["w2v_encoder.proj.weight"])
     assert_equal(parameters(work / "resumed" / "checkpoint_last.pt"), straight)

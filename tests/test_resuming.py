@@ -1,0 +1,111 @@
+"""What a training is told of the checkpoint that it goes on from."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.resuming import other_settings, resumed_from, warn_of_other_settings
+
+SAVED = {
+    "common": {"seed": 1, "log_interval": 20},
+    "task": {"data": "/data", "labels": ["ltr"]},
+    "criterion": {"kd_weight": 0.1, "max_update": 1000, "teacher_path": "/a.pt", "gone": 1},
+    "model": {"seed": 1, "student_layers": [6], "w2v_path": "/w2v.pt", "w2v_args": {"model": {}}, "data": "/data"},
+    "optimization": {"max_update": 1000, "lr": [8e-4]},
+    "lr_scheduler": None,
+    "optimizer": {"_name": "adam", "weight_decay": 0},
+    "checkpoint": {"save_interval": 1},
+}
+
+
+def root(folder: Path | None = None, **changes):
+    """The configuration now, as it was saved but for ``section={key: value}``."""
+    given = {section: {**(SAVED[section] or {}), **changes.get(section, {})} for section in SAVED}
+    given["checkpoint"] |= {"save_dir": str(folder), "restore_file": "checkpoint_last.pt"} | changes.get(
+        "checkpoint", {}
+    )
+    return OmegaConf.create(given)
+
+
+def write(path: Path, cfg=SAVED) -> Path:
+    torch.save({"cfg": cfg, "model": {"weight": torch.zeros(1)}}, path)
+    return path
+
+
+def test_nothing_changed():
+    assert other_settings(root(), SAVED) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"criterion": {"kd_weight": 0.3}}, {"criterion.kd_weight": (0.1, 0.3)}),
+        ({"optimization": {"lr": [8e-4, 4e-4]}}, {"optimization.lr": ([8e-4], [8e-4, 4e-4])}),
+        ({"model": {"student_layers": [4, 6]}}, {"model.student_layers": ([6], [4, 6])}),
+        ({"optimizer": {"_name": "adamw"}}, {"optimizer._name": ("adam", "adamw")}),
+        # one key that others take their value from
+        ({"common": {"seed": 2}, "model": {"seed": 2}}, {"common.seed": (1, 2)}),
+        (
+            {"optimization": {"max_update": 8}, "criterion": {"max_update": "${optimization.max_update}"}},
+            {"optimization.max_update": (1000, 8)},
+        ),
+        # where it runs, what it logs, and where things came from
+        ({"common": {"log_interval": 1}, "checkpoint": {"save_interval": 5}}, {}),
+        ({"model": {"w2v_path": "/moved.pt", "w2v_args": None}, "criterion": {"teacher_path": "/b.pt"}}, {}),
+        # of another version of fairseq, or unset
+        ({"criterion": {"new": 1, "kd_weight": "???"}, "task": {"data": "${nowhere}"}}, {}),
+    ],
+)
+def test_what_is_told(changes, told):
+    assert other_settings(root(**changes), SAVED) == told
+
+
+def test_a_configuration_without_sections():
+    assert other_settings(root(), {}) == {}
+    assert other_settings(OmegaConf.create({"criterion": "ctc"}), {**SAVED, "task": "hubert"}) == {}
+
+
+def test_the_checkpoint_that_fairseq_takes(tmp_path):
+    last, other = tmp_path / "checkpoint_last.pt", write(tmp_path / "other.pt")
+    assert resumed_from(root(tmp_path)) is None
+    assert resumed_from(root(tmp_path, checkpoint={"continue_once": str(other)})) == other
+    assert resumed_from(root(tmp_path, checkpoint={"restore_file": str(other)})) == other
+    write(last)
+    assert resumed_from(root(tmp_path)) == last
+    assert resumed_from(root(tmp_path, checkpoint={"continue_once": str(other)})) == last
+    assert resumed_from(OmegaConf.create({"model": {}})) is None
+
+
+def test_it_is_logged_where_training_goes_on(tmp_path, caplog):
+    changed = {"criterion": {"kd_weight": 0.3}}
+    with caplog.at_level(logging.WARNING):
+        warn_of_other_settings(root(tmp_path, **changed))
+        write(tmp_path / "checkpoint_last.pt")
+        warn_of_other_settings(None)
+        warn_of_other_settings(root(tmp_path))
+        warn_of_other_settings(root(tmp_path, **changed, checkpoint={"reset_optimizer": True}))
+        assert not caplog.records
+        warn_of_other_settings(root(tmp_path, **changed))
+    assert caplog.messages == [
+        f"this training goes on from {tmp_path}/checkpoint_last.pt with other settings: "
+        "criterion.kd_weight=0.3 (it had 0.1)"
+    ]
+
+
+def test_one_worker_tells(tmp_path, caplog):
+    write(tmp_path / "checkpoint_last.pt")
+    whole = root(tmp_path, criterion={"kd_weight": 0.3})
+    for rank, count in ((1, 0), (0, 1)):
+        whole["distributed_training"] = {"distributed_rank": rank, "distributed_world_size": 2}
+        warn_of_other_settings(whole)
+        assert len(caplog.records) == count
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint_last.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint_last\.pt"):
+        warn_of_other_settings(root(tmp_path))
