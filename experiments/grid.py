@@ -192,4 +192,10 @@ def _folder(out: Path, grid: Mapping[str, Any], arm: str, seed: int) -> Path:
 def shown(command: Sequence[str]) -> str:
     """A command for a shell, from the repository's folder."""
     program = "python" if command[0] == sys.executable else command[0]
-    return shlex.join((program, *command[1:])).replace(f"{REPOSITORY}/", "")
+    return " ".join([shlex.quote(program), *map(_shown_part, command[1:])])
+
+
+def _shown_part(part: str) -> str:
+    if part.startswith("common.user_dir="):  # fairseq looks for a relative one in the run's folder
+        return 'common.user_dir="$(python -m fairseq_skd)"'
+    return shlex.quote(part).replace(f"{REPOSITORY}/", "")

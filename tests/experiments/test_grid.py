@@ -1,8 +1,13 @@
 """A grid is checked, and made into commands."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from experiments.grid import runs_of
+from experiments.grid import runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.compat import compose, to_container
@@ -30,6 +35,26 @@ def test_commands_of_a_grid(grid, tmp_path):
     assert not [part for part in runs[1].align[2] if "teacher_path" in part]
     assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[2]
     assert [run.arm for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [7])] == ["skd"]
+
+
+def test_what_a_shell_makes_of_a_command(grid, tmp_path):
+    """Typed in the repository's folder it is the command that was run, and no path in it hangs on where Hydra goes."""
+    (run,) = runs_of(grid, tmp_path / "all runs", {**GIVEN, "task.data": Path("/my data")}, ["skd"], [1])
+    text = shown(run.train)
+    assert text.startswith("python -m fairseq_cli.hydra_train --config-dir config/finetune --config-name ")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    printed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {text}"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert printed[0] == "python"
+    printed[printed.index("config/finetune")] = str(REPOSITORY / "config" / "finetune")
+    assert printed[1:] == list(run.train[1:])
+    assert f"common.user_dir={REPOSITORY}/fairseq_skd" in printed and "task.data='/my data'" in printed
 
 
 def test_seeds_of_an_arm(grid, tmp_path):
