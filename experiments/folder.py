@@ -1,6 +1,7 @@
-"""The folder of a run: its lock, and what it was begun with: command, data, code."""
+"""The folder of a run: its lock, and what it was begun with: command, data, encoder, code."""
 
 import fcntl
+import functools
 import hashlib
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -10,10 +11,11 @@ from pathlib import Path
 from experiments.grid import Run, shown
 from experiments.grid_file import REPOSITORY
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import replacing
+from fairseq_skd.files import file_hash, replacing
 
 _COMMAND = "command.txt"
 _DATA = "data.sha256"
+_ENCODER = "encoder.sha256"
 _COMMITS = "commits"
 _MEND = "move it away, or give another --out"
 
@@ -34,7 +36,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
 
 
 def check_folder(run: Run) -> None:
-    """Refuse a folder that was begun with another command or other data: the two would be mixed.
+    """Refuse a folder that was begun with another command, other data or another encoder: the two would be mixed.
 
     Raises:
         UserError: it was.
@@ -44,31 +46,45 @@ def check_folder(run: Run) -> None:
     if has_other_data(run):
         files = ", ".join(map(str, run.data.training_files()))
         raise UserError(f"{run.folder} was begun with other data, one of these was changed since: {files}; {_MEND}")
+    if has_other_encoder(run):
+        raise UserError(f"{run.folder} was begun with another encoder, {run.encoder} was changed since; {_MEND}")
 
 
 def claim(run: Run) -> None:
-    """Remember command and data.
+    """Remember command, data and encoder.
 
     Raises:
         UserError: the folder was begun with others.
     """
     check_folder(run)
-    with replacing(run.folder / _COMMAND) as beside:
-        beside.write_text(shown(run.train) + "\n", encoding="utf-8")
-    with replacing(run.folder / _DATA) as beside:
-        beside.write_text(data_hash(run.data.training_files()) + "\n", encoding="utf-8")
+    begun_with = {
+        _COMMAND: shown(run.train),
+        _DATA: data_hash(run.data.training_files()),
+        _ENCODER: encoder_hash(run.encoder),
+    }
+    for name, content in begun_with.items():
+        with replacing(run.folder / name) as beside:
+            beside.write_text(content + "\n", encoding="utf-8")
 
 
 def is_of_another_command(run: Run) -> bool:
     """Whether its folder was begun with another command."""
-    command = run.folder / _COMMAND
-    return command.is_file() and command.read_text(encoding="utf-8") != shown(run.train) + "\n"
+    return _noted(run, _COMMAND) not in (None, shown(run.train))
 
 
 def has_other_data(run: Run) -> bool:
     """Whether its folder was begun with other manifests, labels or dictionaries of training than there are now."""
-    note = run.folder / _DATA
-    return note.is_file() and note.read_text(encoding="utf-8").strip() != data_hash(run.data.training_files())
+    return _noted(run, _DATA) not in (None, data_hash(run.data.training_files()))
+
+
+def has_other_encoder(run: Run) -> bool:
+    """Whether its folder was begun with an encoder of other content."""
+    return _noted(run, _ENCODER) not in (None, encoder_hash(run.encoder))
+
+
+def _noted(run: Run, name: str) -> str | None:
+    note = run.folder / name
+    return note.read_text(encoding="utf-8").rstrip("\n") if note.is_file() else None
 
 
 def note_commit(run: Run) -> None:
@@ -83,10 +99,11 @@ def begun(run: Run) -> bool:
     return (run.folder / _COMMAND).is_file()
 
 
-def began_with(run: Run) -> tuple[str, str]:
-    """The commits that trained it, and the hash of its data, as they were noted."""
+def began_with(run: Run) -> dict[str, str]:
+    """The commits that trained it, and the hashes of its data and its encoder, as they were noted."""
     commits = (run.folder / _COMMITS).read_text(encoding="utf-8").split()
-    return ", ".join(dict.fromkeys(commits)), (run.folder / _DATA).read_text(encoding="utf-8").strip()
+    hashes = {"data_sha256": _noted(run, _DATA) or "", "encoder_sha256": _noted(run, _ENCODER) or ""}
+    return {"commit": ", ".join(dict.fromkeys(commits)), **hashes}
 
 
 def data_hash(files: Iterable[Path]) -> str:
@@ -97,6 +114,26 @@ def data_hash(files: Iterable[Path]) -> str:
         digest.update(file.name.encode() + b"\0")
         digest.update(content.partition(b"\n")[2] if file.suffix == ".tsv" else content)
     return digest.hexdigest()
+
+
+def encoder_hash(path: Path) -> str:
+    """SHA-256 of a file; of a folder over its files by name; of nothing if there is none."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        listed = "".join(f"{_known_hash(file)} {file.name}\n" for file in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
+    return _known_hash(path) if path.is_file() else hashlib.sha256().hexdigest()
+
+
+def _known_hash(file: Path) -> str:
+    """All runs of a grid have the same encoder, which may be of gigabytes."""
+    status = file.stat()
+    return _hash_of_version(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache
+def _hash_of_version(file: Path, size: int, changed: int) -> str:
+    return file_hash(file)
 
 
 def _commit() -> str:

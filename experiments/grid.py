@@ -63,6 +63,7 @@ class Run:
         folder: of its own; holds checkpoints, logs, decoded texts and the result.
         exits: layer counts that are decoded.
         data: what it is trained and decoded on.
+        encoder: the pretrained one; a file, or a folder in transformers' format.
         train: the training command.
         decode: (subset, exit layer) -> command.
         align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
@@ -76,6 +77,7 @@ class Run:
     folder: Path
     exits: tuple[int, ...]
     data: Data
+    encoder: Path
     train: tuple[str, ...]
     decode: Mapping[tuple[str, int], tuple[str, ...]]
     align: Mapping[int, tuple[str, ...]]
@@ -167,8 +169,8 @@ def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: 
         }
         command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
         align[layer] = (*command, *hydra_overrides(chosen))
-    data, exits = Data.of(settings), tuple(arm["exits"])
-    return Run(grid["corpus"], name, seed, folder, exits, data, train, decode, align, needs)
+    data, encoder, exits = Data.of(settings), Path(str(settings["model.w2v_path"])), tuple(arm["exits"])
+    return Run(grid["corpus"], name, seed, folder, exits, data, encoder, train, decode, align, needs)
 
 
 def decoded(folder: Path, subset: str, layer: int) -> Path:

@@ -62,7 +62,7 @@ class Outcomes:
         """The results below a corpus's folder.
 
         Raises:
-            UserError: there is none, one is damaged or not in its place, or they are of different data.
+            UserError: there is none, one is damaged or not in its place, or they are of different data or encoders.
         """
         files = sorted(folder.glob(f"*/seed*/{RESULT}"))
         if not files:
@@ -72,8 +72,9 @@ class Outcomes:
             place = f"{result['arm']}/seed{result['seed']}"
             if file.parent != folder / place:
                 raise UserError(f"{file} is the result of {place}: move it out of {folder}")
-            if result["data_sha256"] != results[0]["data_sha256"]:
-                raise UserError(f"{file} and {files[0]} are of different data: they cannot be compared")
+            for key, what in (("data_sha256", "of different data"), ("encoder_sha256", "from different encoders")):
+                if result[key] != results[0][key]:
+                    raise UserError(f"{file} and {files[0]} are {what}: they cannot be compared")
         return cls(folder, results, subset)
 
     def models(self) -> list[Model]:

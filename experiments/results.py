@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.folder import began_with, begun, data_hash, has_other_data, is_of_another_command, locked
+from experiments.folder import (
+    began_with,
+    begun,
+    data_hash,
+    has_other_data,
+    has_other_encoder,
+    is_of_another_command,
+    locked,
+)
 from experiments.grid import Run, aligned, decoded, shown
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.logs import read_log
@@ -13,7 +21,10 @@ from fairseq_skd.reporting.logs import read_log
 RESULT = "result.json"
 TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it
 _LOG = "hydra_train.log"
-KEYS = ("corpus", "arm", "seed", "commit", "command", "data_sha256", "updates", "seconds", "scores", "alignment")
+KEYS = (
+    *("corpus", "arm", "seed", "commit", "command", "data_sha256", "encoder_sha256"),
+    *("updates", "seconds", "scores", "alignment"),
+)
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
 _ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
 
@@ -91,6 +102,8 @@ def state(run: Run) -> str:
         return "its folder holds a run of another command"
     if has_other_data(run):
         return "its folder holds a run of other data"
+    if has_other_encoder(run):
+        return "its folder holds a run from another encoder"
     if all(step.done() for step in evaluations(run)) and read_result(run.folder) is not None:
         return "done"
     if is_trained(run.folder):
@@ -123,15 +136,13 @@ def result_of(run: Run) -> dict[str, Any]:
         found = json.loads(_analysis(run, layer).read_text(encoding="utf-8"))
         metrics = {key: found[key] for key in _ALIGNMENT}
         alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
-    commits, data = began_with(run)
     curves = read_log(run.folder / _LOG)
     return {
         "corpus": run.corpus,
         "arm": run.arm,
         "seed": run.seed,
-        "commit": commits,
         "command": shown(run.train),
-        "data_sha256": data,
+        **began_with(run),
         "updates": int(max(update for update, _ in curves["valid_loss"])),
         "seconds": float((run.folder / "seconds").read_text()),
         "scores": scores,

@@ -1,5 +1,6 @@
 """Paths as users mean them, and writing so that what was there is never lost: write beside, then rename."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,15 @@ from pathlib import Path
 def absolute(path: str) -> Path:
     """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
     return Path(path).expanduser().absolute()
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """A separate teacher: read from a fine-tuned checkpoint, frozen, and outside every module tree."""
 
-import hashlib
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import absolute
+from fairseq_skd.files import absolute, file_hash
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained
 from fairseq_skd.resuming import resumed_from
@@ -80,15 +78,6 @@ class FrozenTeacher:
                 f"{KEY}: teacher and model cannot be compared frame by frame, they make other frames of the same audio "
                 f"({ours} against {theirs})"
             )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_task(trained: Any, task: FairseqTask) -> None:

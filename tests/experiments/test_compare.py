@@ -40,7 +40,7 @@ def decoded(folder, wrong):
     (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
 
 
-def run(out, arm, seed, wrong, lost=None, data="abc", updates=30, command="train"):
+def run(out, arm, seed, wrong, lost=None, data="abc", updates=30, command="train", encoder="def"):
     """``wrong``: exit -> errors of each utterance; ``lost``: of 2 spikes of the teacher in each."""
     folder = out / "tiny" / arm / f"seed{seed}"
     scores = []
@@ -49,7 +49,7 @@ def run(out, arm, seed, wrong, lost=None, data="abc", updates=30, command="train
         score = {"subset": "test", "exit": layer, "wer": 100 * sum(errors) / 32, "parameters": 1000 * layer}
         scores.append({**score, "character_errors": sum(errors), "characters": 56})
     result = {"corpus": "tiny", "arm": arm, "seed": seed, "commit": "1111111", "seconds": 1.0, "command": command}
-    result |= {"scores": scores, "alignment": [], "data_sha256": data, "updates": updates}
+    result |= {"scores": scores, "alignment": [], "data_sha256": data, "encoder_sha256": encoder, "updates": updates}
     if lost is not None:
         (folder / "align" / "layer2").mkdir(parents=True)
         columns = {"lost_spikes": lost, "teacher_spikes": [2] * 8}
@@ -170,6 +170,12 @@ def test_spikes_of_another_subset_are_named(out, capsys):
 def test_other_data_are_not_compared(out):
     run(out, "later", 1, {2: [0] * 8}, data="def")
     with pytest.raises(UserError, match="later/seed1/result.json and .* are of different data"):
+        judge(out, "later 2", "skd 2")
+
+
+def test_runs_from_other_encoders_are_not_compared(out):
+    run(out, "later", 1, {2: [0] * 8}, encoder="abc")
+    with pytest.raises(UserError, match="later/seed1/result.json and .* are from different encoders: they cannot be"):
         judge(out, "later 2", "skd 2")
 
 

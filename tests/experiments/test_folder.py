@@ -1,7 +1,16 @@
-"""What a run's folder remembers of its data."""
+"""What a run's folder remembers of its data and its encoder."""
 
-from experiments.folder import data_hash
-from experiments.grid import Data
+import hashlib
+import json
+
+import pytest
+
+from experiments import run_grid
+from experiments.folder import data_hash, encoder_hash
+from experiments.grid import Data, runs_of
+from experiments.results import state
+from fairseq_skd.errors import UserError
+from tests.experiments.grids import GIVEN, stub
 
 
 def test_the_data_of_a_run(tmp_path):
@@ -25,3 +34,24 @@ def test_the_data_hash_sees_what_is_trained_on_but_not_the_root(data):
         (data / name).write_text("B |\nB\n")
         seen.add(data_hash(files))
     assert len(seen) == 5
+
+
+def test_an_encoder_that_was_changed(grid, tmp_path, data):
+    """By its content, of a file or of a folder; where it lies says the command."""
+    encoder = tmp_path / "w2v.pt"
+    encoder.write_bytes(b"weights")
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, {**GIVEN, "model.w2v_path": encoder}, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    noted = json.loads((run.folder / "result.json").read_text())["encoder_sha256"]
+    assert noted == hashlib.sha256(b"weights").hexdigest() == encoder_hash(encoder)
+    encoder.write_bytes(b"Weights")
+    with pytest.raises(UserError, match=rf"seed1 was begun with another encoder, {encoder} was changed since; move it"):
+        run_grid.run_all([run], tmp_path)
+    assert state(run) == "its folder holds a run from another encoder"
+    folder = tmp_path / "transformers"
+    (folder / "onnx").mkdir(parents=True)
+    seen = {encoder_hash(folder)}
+    for name, content in (("config.json", "{}"), ("config.json", "{ }"), ("model.safetensors", "{}")):
+        (folder / name).write_text(content)
+        seen.add(encoder_hash(folder))
+    assert len(seen) == 4 and encoder_hash(tmp_path / "none") == hashlib.sha256().hexdigest()
