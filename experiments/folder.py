@@ -1,22 +1,19 @@
-"""The folder of a run: its lock, and what it was begun with: command, data, encoder, code."""
+"""The folder of a run: its lock, and what it was begun with: command, data, encoder."""
 
 import fcntl
 import functools
 import hashlib
-import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.grid import Run, shown
-from experiments.grid_file import REPOSITORY
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import file_hash, replacing
 
 _COMMAND = "command.txt"
 _DATA = "data.sha256"
 _ENCODER = "encoder.sha256"
-_COMMITS = "commits"
 _MEND = "move it away, or give another --out"
 
 
@@ -87,23 +84,14 @@ def _noted(run: Run, name: str) -> str | None:
     return note.read_text(encoding="utf-8").rstrip("\n") if note.is_file() else None
 
 
-def note_commit(run: Run) -> None:
-    """Add the code that trains from here on to what trained before."""
-    notes = run.folder / _COMMITS
-    with notes.open("a", encoding="utf-8") as handle:
-        handle.write(f"{_commit()}\n")
-
-
 def begun(run: Run) -> bool:
     """Whether its folder was claimed."""
     return (run.folder / _COMMAND).is_file()
 
 
 def began_with(run: Run) -> dict[str, str]:
-    """The commits that trained it, and the hashes of its data and its encoder, as they were noted."""
-    commits = (run.folder / _COMMITS).read_text(encoding="utf-8").split()
-    hashes = {"data_sha256": _noted(run, _DATA) or "", "encoder_sha256": _noted(run, _ENCODER) or ""}
-    return {"commit": ", ".join(dict.fromkeys(commits)), **hashes}
+    """The hashes of its data and its encoder, as they were noted."""
+    return {"data_sha256": _noted(run, _DATA) or "", "encoder_sha256": _noted(run, _ENCODER) or ""}
 
 
 def data_hash(files: Iterable[Path]) -> str:
@@ -134,11 +122,3 @@ def _known_hash(file: Path) -> str:
 @functools.lru_cache
 def _hash_of_version(file: Path, size: int, changed: int) -> str:
     return file_hash(file)
-
-
-def _commit() -> str:
-    """The checkout's commit, with a mark if files that git knows were changed."""
-    git = ("git", "-C", str(REPOSITORY))
-    head = subprocess.run((*git, "rev-parse", "HEAD"), capture_output=True, text=True)
-    changed = subprocess.run((*git, "diff", "--quiet", "HEAD"), capture_output=True).returncode
-    return head.stdout.strip() + ("-changed" if changed else "") if head.returncode == 0 else "unknown"

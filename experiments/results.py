@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import attempts
 from experiments.folder import (
     began_with,
     begun,
@@ -26,6 +27,8 @@ KEYS = (
     *("updates", "seconds", "scores", "alignment"),
 )
 _SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
+_TEXTS = ("hypo.word", "ref.word")  # what compare.py reads of a decoding
+_COMPARED = ("subset", "by_utterance")
 _ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
 
 
@@ -35,6 +38,7 @@ class Evaluation(NamedTuple):
     Attributes:
         command: decoding, or the comparison of spikes.
         data: manifest and labels of the subset.
+        texts: files that it writes beside the result.
         result: the last file that it writes.
         keys: what has to stand in it.
         log: its output; beside it is noted what made the result: the command, and a hash of the data.
@@ -42,16 +46,17 @@ class Evaluation(NamedTuple):
 
     command: Sequence[str]
     data: Sequence[Path]
+    texts: Sequence[Path]
     result: Path
     keys: Sequence[str]
     log: Path
 
     def done(self) -> bool:
-        """Whether the result is there, whole, and made by this command of this data."""
+        """Whether the result and its texts are there, whole, and made by this command of this data."""
         made_by = self.log.with_suffix(".txt")
         if not made_by.is_file() or made_by.read_text(encoding="utf-8") != self._made_by():
             return False
-        return read_record(self.result, self.keys) is not None
+        return all(file.is_file() for file in self.texts) and read_record(self.result, self.keys) is not None
 
     def begin(self) -> None:
         """Take away what another command left, and note this one."""
@@ -69,12 +74,14 @@ def evaluations(run: Run) -> list[Evaluation]:
     for (subset, layer), command in run.decode.items():
         files = run.data.files(subset)
         log = run.folder / f"decode-{subset}-layer{layer}.log"
-        decodings.append(Evaluation(command, files, _summary(run, subset, layer), _SCORES, log))
+        summary = _summary(run, subset, layer)
+        texts = [summary.with_name(name) for name in _TEXTS]
+        decodings.append(Evaluation(command, files, texts, summary, _SCORES, log))
     comparisons = []
     for layer, command in run.align.items():
         files = run.data.files(list(run.decode)[-1][0])  # the last subset
         log = run.folder / f"align-layer{layer}.log"
-        comparisons.append(Evaluation(command, files, _analysis(run, layer), (*_ALIGNMENT, "subset"), log))
+        comparisons.append(Evaluation(command, files, [], _analysis(run, layer), (*_ALIGNMENT, *_COMPARED), log))
     return decodings + comparisons
 
 
@@ -141,10 +148,11 @@ def result_of(run: Run) -> dict[str, Any]:
         "corpus": run.corpus,
         "arm": run.arm,
         "seed": run.seed,
+        "commit": attempts.commits(run),
         "command": shown(run.train),
         **began_with(run),
         "updates": int(max(update for update, _ in curves["valid_loss"])),
-        "seconds": float((run.folder / "seconds").read_text()),
+        "seconds": attempts.spent(run),
         "scores": scores,
         "alignment": alignment,
     }

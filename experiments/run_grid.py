@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,7 +17,8 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from experiments.folder import check_folder, claim, locked, note_commit
+from experiments import attempts
+from experiments.folder import check_folder, claim, locked
 from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import REPOSITORY, read_grid, tries_of
 from experiments.preflight import check_runs
@@ -81,8 +81,8 @@ def _run_one(run: Run) -> bool:
             return True
         if not is_trained(run.folder):
             print(f"{run.name}\n{shown(run.train)}", flush=True)
-            note_commit(run)
-            _call(run.train, run.folder / "train.log", run, lock, run.folder / "seconds")
+            with attempts.attempt(run):
+                _call(run.train, run.folder / attempts.LOG, run, lock)
         if not run.checkpoint.is_file():
             raise UserError(
                 f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
@@ -99,23 +99,16 @@ def _run_one(run: Run) -> bool:
     return True
 
 
-def _call(command: Sequence[str], log: Path, run: Run, lock: int, seconds: Path | None = None) -> None:
-    """One process, its output appended to ``log``; its wall time added to what ``seconds`` holds.
+def _call(command: Sequence[str], log: Path, run: Run, lock: int) -> None:
+    """One process, its output appended to ``log``.
 
     It holds the folder's lock as well: should it outlive this process, nobody else begins there.
     """
-    started = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    try:
-        with log.open("ab") as output:
-            status = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,)
-            ).returncode
-    finally:
-        if seconds is not None:
-            before = float(seconds.read_text()) if seconds.is_file() else 0.0
-            with replacing(seconds) as beside:
-                beside.write_text(f"{before + time.monotonic() - started:.3f}\n")
+    with log.open("ab") as output:
+        status = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,)
+        ).returncode
     if status != 0:
         raise UserError(f"{run.name}: a command failed (status {status}); what it said is in {log}")
 

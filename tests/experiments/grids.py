@@ -35,9 +35,10 @@ folder, fails = pathlib.Path(sys.argv[1]), sys.argv[2] == "fails"
 tries = folder / "tries"
 n = int(tries.read_text()) + 1 if tries.exists() else 1
 tries.write_text(str(n))
+(folder / "checkpoints").mkdir(exist_ok=True)
+(folder / "checkpoints" / "checkpoint_last.pt").touch()
 if fails and n == 1:
     sys.exit("cut off")
-(folder / "checkpoints").mkdir(exist_ok=True)
 (folder / "checkpoints" / "checkpoint_best.pt").touch()
 entry = {"valid_num_updates": "30", "valid_loss": "1.5"}
 (folder / "hydra_train.log").write_text("[x][valid][INFO] - " + json.dumps(entry))
@@ -47,6 +48,8 @@ import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
 keys = "wer cer word_errors words character_errors characters sentences parameters"
+for name in ("hypo.word", "ref.word"):
+    (folder / name).touch()
 (folder / "summary.json").write_text(json.dumps({key: int(sys.argv[2]) for key in keys.split()}))
 """
 ALIGN = """
@@ -55,7 +58,8 @@ folder = pathlib.Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
 rate = {"value": 0.25, "low": 0.2, "high": 0.3}
 rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss"), rate)
-(folder / "align.json").write_text(json.dumps({**rates, "offset": {"mean_ms": 5.0}, "subset": "test"}))
+found = {**rates, "offset": {"mean_ms": 5.0}, "subset": "test", "by_utterance": {}}
+(folder / "align.json").write_text(json.dumps(found))
 """
 
 

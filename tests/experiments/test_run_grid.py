@@ -2,20 +2,14 @@
 
 import fcntl
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from experiments import folder, run_grid
-from experiments.folder import data_hash, locked
+from experiments import run_grid
+from experiments.folder import data_hash
 from experiments.grid import runs_of
-from experiments.grid_file import REPOSITORY
 from experiments.results import state
 from fairseq_skd.errors import UserError
 from tests.experiments.grids import GIVEN, stub
@@ -42,24 +36,6 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
     assert skd["data_sha256"] == data_hash(runs[0].data.training_files()) and len(skd["data_sha256"]) == 64
 
 
-def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
-    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    monkeypatch.setattr(folder, "_commit", lambda: "1111111")
-    with pytest.raises(
-        UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
-    ):
-        run_grid.run_all([run], tmp_path)
-    first = float((run.folder / "seconds").read_text())
-    monkeypatch.setattr(folder, "_commit", lambda: "2222222-changed")
-    assert run_grid.run_all([run], tmp_path) == []
-    assert (run.folder / "tries").read_text() == "2"
-    assert float((run.folder / "seconds").read_text()) > first
-    assert "cut off" in (run.folder / "train.log").read_text()
-    monkeypatch.setattr(folder, "_commit", lambda: "3333333")  # of the day when it is asked for again
-    assert run_grid.run_all([run], tmp_path) == []
-    assert json.loads((run.folder / "result.json").read_text())["commit"] == "1111111, 2222222-changed"
-
-
 def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data):
     (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
     run_grid.run_all([run], tmp_path)
@@ -75,41 +51,6 @@ def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data)
     ]
     assert (run.folder / "tries").read_text() == "1"
     assert (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns == before
-
-
-# A job whose training says that it is there, and then takes its time.
-JOB = """
-import pathlib, signal, sys
-from experiments import run_grid
-from experiments.folder import locked
-folder = pathlib.Path(sys.argv[1])
-signal.signal(signal.SIGTERM, run_grid._terminate)
-training = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
-with locked(folder / "lock") as lock:
-    command = [sys.executable, "-c", training, str(folder / "begun")]
-    run_grid._call(command, folder / "log", None, lock, folder / "seconds")
-"""
-
-
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_no_second_training_beside_one_that_outlives_its_job(tmp_path, kill):
-    job = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=REPOSITORY)
-    while not (tmp_path / "begun").exists():
-        assert job.poll() is None
-        time.sleep(0.05)
-    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
-    job.send_signal(kill)
-    job.wait()
-    with locked(tmp_path / "lock") as lock:
-        if kill == signal.SIGTERM:  # it took its training along, and noted the time
-            assert lock is not None
-            assert float((tmp_path / "seconds").read_text()) > 0
-        else:  # nobody can be told that it dies: the training goes on, and keeps the folder
-            assert lock is None
-            for child in children:
-                os.kill(int(child), signal.SIGKILL)
-    with locked(tmp_path / "lock", wait=True) as lock:
-        assert lock is not None
 
 
 def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
@@ -222,6 +163,17 @@ def test_a_damaged_evaluation_is_made_again(grid, tmp_path, data, file):
     assert (run.folder / file).read_text() == whole
 
 
+@pytest.mark.parametrize("name", ["hypo.word", "ref.word"])
+def test_texts_that_are_gone_are_decoded_again(grid, tmp_path, data, name):
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    run_grid.run_all([run], tmp_path)
+    file = run.folder / "decode" / "test-layer2" / name
+    file.unlink()
+    assert state(run) == "trained, to be decoded or compared"
+    run_grid.run_all([run], tmp_path)
+    assert file.is_file() and state(run) == "done"
+
+
 def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_path, data):
     """As where run_grid was killed while the last decoding, which outlives it, went on."""
     (run,) = [stub(run, data) for run in runs_of({**grid, "subsets": ["test"]}, tmp_path, GIVEN, ["ctc"], [1])]
@@ -235,20 +187,3 @@ def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_p
     scores = json.loads((run.folder / "result.json").read_text())["scores"]
     assert [score["subset"] for score in scores] == ["valid", "test"]
     assert (run.folder / "tries").read_text() == "1"
-
-
-def test_a_training_that_outlived_its_job_is_not_begun_again(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    run_grid.run_all([run], tmp_path)
-    for name in ("trained", "result.json"):
-        (run.folder / name).unlink()
-    log = run.folder / "hydra_train.log"
-    said = log.read_text()
-    log.write_text(f"{said}\n[x][fairseq_cli.train][INFO] - done training in 1.0 seconds\n")
-    run_grid.run_all([run], tmp_path)
-    assert (run.folder / "tries").read_text() == "1" and state(run) == "done"
-    for name in ("trained", "result.json"):
-        (run.folder / name).unlink()
-    log.write_text(said)  # as when it was cut off
-    run_grid.run_all([run], tmp_path)
-    assert (run.folder / "tries").read_text() == "2"
