@@ -12,13 +12,17 @@ from fairseq_skd.files import replacing
 from fairseq_skd.infer import quieten_libraries
 from fairseq_skd.reporting.logs import read_log
 
+_FORMATS = (".png", ".pdf", ".svg")
+
 
 def main() -> None:
     """Arguments in, one figure out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="NAME=LOG", help="a run's name and its log")
-    parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    parser.add_argument("--out", type=Path, required=True, help="the figure to write, .png, .pdf or .svg")
     args = parser.parse_args()
+    if args.out.suffix not in _FORMATS:
+        raise UserError(f"--out {args.out}: its name has to end in one of {', '.join(_FORMATS)}")
     runs = {}
     for run in args.runs:
         name, sign, log = run.rpartition("=")

@@ -16,6 +16,7 @@ TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm th
 _NAME = ("a name without a slash", lambda value: isinstance(value, str) and value.strip(".") and "/" not in value)
 _NAMES = ("a list of names", lambda value: _list_of(value, str))
 _NUMBERS = ("a list of different whole numbers", lambda value: _list_of(value, int) and len(set(value)) == len(value))
+_SEEDS = ("a list of different whole numbers from 0 on", lambda value: _NUMBERS[1](value) and min(value) >= 0)
 _MAPPING = ("a mapping", lambda value: isinstance(value, dict))
 _LIST = ("a list", lambda value: isinstance(value, list))
 _CONFIG = (
@@ -27,10 +28,10 @@ _TRIES = (
     lambda value: isinstance(value, dict) and len(value) == 1 and all(isinstance(v, list) for v in value.values()),
 )
 _GRID = {
-    **{"corpus": _NAME, "config": _CONFIG, "seeds": _NUMBERS, "subsets": _NAMES},
+    **{"corpus": _NAME, "config": _CONFIG, "seeds": _SEEDS, "subsets": _NAMES},
     **{"common": _MAPPING, "decode": _MAPPING, "tries": _MAPPING, "arms": _MAPPING, "claims": _LIST},
 }
-_ARM = {"exits": _NUMBERS, "set": _MAPPING, "needs": _NAME, "config": _CONFIG, "seeds": _NUMBERS, "tries": _TRIES}
+_ARM = {"exits": _NUMBERS, "set": _MAPPING, "needs": _NAME, "config": _CONFIG, "seeds": _SEEDS, "tries": _TRIES}
 
 
 class _Loader(yaml.SafeLoader):

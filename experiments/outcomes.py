@@ -113,6 +113,9 @@ class Outcomes:
         """Spikes of the teacher that the model does not have on the same frames, of each utterance."""
         files = [aligned(self._run(model, seed), model.exit) / "align.json" for seed in seeds]
         columns = [_read(file, ("by_utterance",))["by_utterance"] for file in files]
+        for file, column in zip(files, columns, strict=True):
+            if not {"lost_spikes", "teacher_spikes"} <= set(column):
+                raise UserError(f"{file} is damaged: delete it, and run run_grid.py again")
         return Counts(*(np.sum([c[key] for c in columns], axis=0) for key in ("lost_spikes", "teacher_spikes")))
 
     def wer(self, model: Model) -> Interval:

@@ -76,7 +76,9 @@ def _check_criterion(training: Any) -> None:
     if name not in _CRITERIONS:
         raise UserError(f"criterion._name={name} is none of {', '.join(_CRITERIONS)}")
     criterion = _typed(_CRITERIONS[name], training.criterion)
-    updates = int(training.optimization.max_update)
+    updates = training.optimization.max_update
+    if type(updates) is not int:
+        raise UserError(f"optimization.max_update={updates} is not a whole number")
     check_distillation(criterion)
     DistillationWeight(criterion.kd_weight, criterion.kd_warmup, updates)
     if name == "skd_ctc":

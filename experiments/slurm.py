@@ -41,6 +41,8 @@ def main() -> None:
     for key in ("arm", "out", "task.data", "model.w2v_path"):
         if key not in given and not given & {"--help", "-h", "--cfg", "--info"}:
             raise UserError(f"{key} is not set: give {key}=...")
+    if "--cfg" in given and given & {"--multirun", "-m"}:
+        raise UserError("--cfg shows one job: leave out --multirun")
     hydra.main(config_path="../config/run", config_name="slurm", version_base="1.3")(job)()
 
 

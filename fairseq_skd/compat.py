@@ -26,6 +26,7 @@ from fairseq.logging import meters
 from omegaconf import DictConfig
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.overrides import explain
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -206,6 +207,8 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
         reason = str(error).partition("\n")[0] or type(error).__name__
         if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
             reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
+        plain = omegaconf.OmegaConf.to_container
+        reason = explain(reason, overrides, lambda: plain(compose(config_dir, config_name), resolve=False))
         given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
         raise UserError(f"{folder / name}.yaml with {given or 'no overrides'}: {reason}") from error
 

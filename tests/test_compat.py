@@ -66,9 +66,9 @@ def test_a_config_that_is_not_there(configs: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("model.layer=[6]", "Could not override 'model.layer'"),
-        ("models=3", "Could not override 'models'"),
-        ("model.layers=[6", "[6"),
+        ("model.layer=[6]", "there is no key model.layer, model has: "),
+        ("models=3", "there is no key models, it has: "),
+        ("model.layers=[6", "model.layers=[6 cannot be read: "),
         ("model.depth", "Error parsing override 'model.depth'"),
         ("~model.width", "'model.width' does not exist"),
     ],

@@ -11,6 +11,8 @@ from fairseq_skd.alignment.history import kept_checkpoints
 from fairseq_skd.alignment.sides import choose_sides
 from fairseq_skd.files import absolute
 
+_EXAMPLES = 3  # where none are named
+
 
 def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     """Compare, write.
@@ -26,7 +28,10 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     path = settings.decoding.common_eval.path
     shown = kept[-1][1] if kept and path == keys.history else absolute(path)
     sides = choose_sides(settings, str(shown))
-    compared = compare_sides(sides, keys.examples)
+    examples = keys.examples
+    if examples is None:
+        examples = list(range(min(_EXAMPLES, len(sides.student.plan.subset.names))))
+    compared = compare_sides(sides, examples)
     measured = results.metrics(sides, compared, settings)
     found = measured | results.details(sides, compared, settings)
     if kept:

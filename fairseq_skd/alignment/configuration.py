@@ -30,9 +30,8 @@ class AlignKeys:
     history: Optional[str] = _key(
         None, "folder with checkpoint_<epoch>_<update>.pt or checkpoint<epoch>.pt: agreement against updates"
     )
-    examples: List[int] = field(  # noqa: UP006
-        default_factory=lambda: [0, 1, 2],
-        metadata={"help": "utterances to draw and to keep for the report, by place in the manifest from 0"},
+    examples: Optional[List[int]] = _key(  # noqa: UP006
+        None, "utterances to draw and to keep for the report, by place in the manifest from 0; null: the first three"
     )
     resamples: int = _key(10_000, "draws of the bootstrap over utterances; their seed is common.seed")
 
@@ -58,7 +57,10 @@ class AlignSettings:
             if keys.history is None:
                 raise UserError("common_eval.path is not set: give a fine-tuned checkpoint, or align.history=DIR")
             common_eval["path"] = keys.history  # each of its checkpoints takes this place
-        return cls(Settings.read({**rest, "common_eval": common_eval}), keys)
+        settings = Settings.read({**rest, "common_eval": common_eval})
+        if settings.common.seed < 0:
+            raise UserError(f"common.seed={settings.common.seed} is out of range, the bootstrap's is 0 or more")
+        return cls(settings, keys)
 
 
 def read_align_keys(values: Any) -> AlignKeys:
@@ -81,7 +83,7 @@ def read_align_keys(values: Any) -> AlignKeys:
             reason = str(error).partition("\n")[0]
             raise UserError(f"align.{name}={value} cannot be used: {reason}") from error
     keys = AlignKeys(**checked)
-    if any(index < 0 for index in keys.examples):
+    if any(index < 0 for index in keys.examples or ()):
         raise UserError(f"align.examples={keys.examples}: places in the manifest count from 0")
     if keys.resamples < 1:
         raise UserError(f"align.resamples={keys.resamples} is out of range, it is at least 1")

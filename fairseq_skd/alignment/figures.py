@@ -141,7 +141,8 @@ def _draw_exit(
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
         place: dict[str, Any] = {"xytext": (0, 5 + 8 * level), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(shown(spike["symbol"]), (time, height), fontsize=9, parse_math=False, **place)
+        # From the top of the posteriors, whatever the spike's own height: else neighbours lie on each other again.
+        axes.annotate(shown(spike["symbol"]), (time, 1.0), fontsize=9, parse_math=False, **place)
     axes.set(ylim=(0, 1.65), yticks=[0, 0.5, 1], ylabel="posterior")
     axes.set_title(name, loc="left", fontsize=9, color=colour)
 
@@ -177,6 +178,7 @@ def draw_offsets(offsets: Mapping[str, Any], frame_ms: float) -> Figure:
     )
     axes.text(0.98, 0.96, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
     axes.set_ylim(0, 1.4 * max(bar.get_height() for bar in bars))  # room for the words
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
     return figure
 
 

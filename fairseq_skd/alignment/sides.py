@@ -11,6 +11,8 @@ from fairseq_skd.decoding.exits import OVERRIDES, read_overrides
 from fairseq_skd.encoders.exits import check_decode_layer
 from fairseq_skd.errors import UserError
 
+_TEACHER = "align.teacher_path"
+
 
 class Side(NamedTuple):
     """One exit of a checkpoint."""
@@ -44,9 +46,10 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
         return _one_checkpoint(settings, path)
     student = _prepare(settings, path, keys.layer or 0, "align.layer")
     try:
-        teacher = _prepare(settings, keys.teacher_path, keys.teacher_layer, "align.teacher_layer")
+        teacher = _prepare(settings, keys.teacher_path, keys.teacher_layer, "align.teacher_layer", _TEACHER)
     except UserError as error:
-        raise UserError(f"align.teacher_path={keys.teacher_path}: {error}") from error
+        named = _TEACHER in str(error)
+        raise UserError(str(error) if named else f"{_TEACHER}={keys.teacher_path}: {error}") from error
     _check_comparable(teacher, student)
     if teacher.exit_layer == student.exit_layer and Path(teacher.trained.path).samefile(student.trained.path):
         raise UserError(
@@ -72,12 +75,14 @@ def _one_checkpoint(settings: AlignSettings, path: str) -> Sides:
     return Sides(Side(plan, plan.exit_layer), Side(plan, layer))
 
 
-def _prepare(settings: AlignSettings, path: str, layer: int, key: str) -> Plan:
+def _prepare(
+    settings: AlignSettings, path: str, layer: int, layer_key: str, path_key: str = "common_eval.path"
+) -> Plan:
     chosen = settings.decoding
     folder = chosen.common_eval.results_path or str(Path("align") / chosen.dataset.gen_subset)
     common_eval = dataclasses.replace(chosen.common_eval, path=path, results_path=None)
     decoding = dataclasses.replace(chosen.decoding, layer=layer, results_path=folder)
-    return prepare(dataclasses.replace(chosen, common_eval=common_eval, decoding=decoding), key)
+    return prepare(dataclasses.replace(chosen, common_eval=common_eval, decoding=decoding), layer_key, path_key)
 
 
 def _check_comparable(teacher: Plan, student: Plan) -> None:

@@ -73,15 +73,15 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
     return plan.folder, summary
 
 
-def prepare(settings: Settings, layer_key: str = "decoding.layer") -> Plan:
+def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str = "common_eval.path") -> Plan:
     """Read and check all inputs, the language model included; builds no acoustic model.
 
-    ``layer_key`` is where the layer was given, for messages.
+    ``layer_key`` and ``path_key`` are where layer and checkpoint were given, for messages.
     """
     _check_user_dir(settings.common.user_dir)
     device, dtype = _choose_device(settings)
     override = read_overrides(settings.common_eval.model_overrides)
-    trained = open_trained(absolute(settings.common_eval.path))
+    trained = open_trained(absolute(settings.common_eval.path), path_key)
     exit_layer = choose_exit(settings.decoding.layer, override, trained.depth, trained.students, layer_key)
     task = settings.task
     label_dir = str(absolute(task.label_dir)) if task.label_dir is not None else None

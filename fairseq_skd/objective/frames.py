@@ -14,6 +14,7 @@ from torch import Tensor
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective.losses import frame_mask
 
+_LONGEST = 1_000_000  # frames, of an utterance of more than five hours
 SELECTIONS = "all, nonblank, symmetric:N, trim, threshold:P"
 
 
@@ -52,7 +53,7 @@ class FrameSelection:
         try:
             if name in ("all", "nonblank", "trim") and not colon:
                 return cls(name, plain_sum=plain_sum)
-            if name == "symmetric" and number.isdecimal():
+            if name == "symmetric" and number.isdecimal() and int(number) <= _LONGEST:
                 return cls(name, reach=int(number), plain_sum=plain_sum)
             if name == "threshold" and 0 < float(number) <= 1:
                 return cls(name, threshold=float(number), plain_sum=plain_sum)
@@ -60,7 +61,7 @@ class FrameSelection:
             pass
         raise UserError(
             f"criterion.frames={text} is not known: choose one of {SELECTIONS}, "
-            f"with N a number of frames and P a probability above 0 and at most 1"
+            f"with N a number of frames up to {_LONGEST:,} and P a probability above 0 and at most 1"
         )
 
     def weights(self, teacher_logits: Tensor, frame_lengths: Tensor, blank: int = 0) -> Tensor | None:

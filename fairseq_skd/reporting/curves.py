@@ -37,8 +37,12 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
         else:  # what this criterion does not log
             axes.set_axis_off()
             axes.set_title("")
-    if losses.lines:
-        losses.set_yscale("log")
+    if losses.lines:  # Guide-CTC's term is below zero
+        drawn = [value for line in losses.lines for value in line.get_ydata()]
+        if min(drawn) > 0:
+            losses.set_yscale("log")
+        else:
+            losses.set_yscale("symlog", linthresh=1.0)
     return figure
 
 

@@ -14,7 +14,9 @@ Curve = list[tuple[float, float]]
 
 
 def read_log(path: Path) -> dict[str, Curve]:
-    """Curves of a run: name -> (update, value) pairs; names in validation begin with ``valid_``.
+    """Curves of a run: name -> (update, value) pairs, by updates; names in validation begin with ``valid_``.
+
+    Of a run that was cut off and went on from an earlier checkpoint, what it did twice counts once, the last time.
 
     Args:
         path: what fairseq-hydra-train printed or wrote as hydra_train.log with ``common.log_format=json``.
@@ -25,9 +27,13 @@ def read_log(path: Path) -> dict[str, Curve]:
     if not path.is_file():
         raise UserError(f"log {path} does not exist")
     curves: dict[str, Curve] = {}
+    reached = -math.inf
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         entry = _entry(line)
         updates = _number(entry.get("num_updates", entry.get("valid_num_updates")))
+        if updates < reached:  # begun again: what the run before had beyond this is not part of it
+            curves = {name: [point for point in curve if point[0] < updates] for name, curve in curves.items()}
+        reached = updates if not math.isnan(updates) else reached
         for name, value in entry.items():
             number = _number(value)
             if not math.isnan(updates) and not math.isnan(number):

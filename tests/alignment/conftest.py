@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.builders import letter_dictionary
+from tests.builders import letter_dictionary, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.decoding.conftest import corpus, here, hubert
 
@@ -31,5 +31,6 @@ def models(tmp_path_factory, hubert):
     }
     made["plain"] = write_fine_tuned(folder / "plain.pt", students=())
     made["two"] = write_fine_tuned(folder / "two.pt", students=(1, 2))
+    made["pretrained"] = write_pretrained(folder / "pretrained.pt")
     made["letters"] = other_dictionary(hubert, folder / "letters.pt")
     return made

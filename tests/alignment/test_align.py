@@ -193,6 +193,13 @@ def test_every_key_is_listed_in_the_config():
     AlignSettings.read(listed)  # knows them all
 
 
+def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):
+    """align.examples is not set: those that are there."""
+    corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.3), ("E", 0.2)]})
+    found = run(corpus, f"common_eval.path={hubert}", "align.examples=null")
+    assert len(found["examples"]) == 2 and (Path("out") / "spikes-1.png").is_file()
+
+
 def test_silence_and_the_shortest_audio(hubert, tmp_path):
     """One frame, and digital silence: figures and metrics take both."""
     corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.026), ("E", 0.1)]})

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -50,6 +51,20 @@ def test_spikes_by_row():
     assert png(figure)[:4] == b"\x89PNG"
 
 
+def test_neighbours_of_other_heights_are_not_written_on_each_other():
+    """A spike of 0.4 whose symbol is one level higher than that of a spike of 0.9 beside it."""
+    posteriors = peaked([0] * 20 + [2, 0, 3] + [0] * 27)
+    posteriors[22] = [0.3, 0.2, 0.1, 0.4]
+    one = example([0] * 50, [0] * 50)
+    both = Posteriors(posteriors, posteriors)
+    teacher, student = spike_records(both, SYMBOLS)
+    whole = dataclasses.replace(one, posteriors=both, teacher=teacher, student=student)
+    figure = draw_spikes(whole, ("t", "s"))
+    figure.canvas.draw()
+    first, second = (mark.get_window_extent() for mark in figure.axes[2].texts if isinstance(mark, Annotation))
+    assert not first.overlaps(second)
+
+
 def test_records_say_what_the_other_has():
     teacher, student = spike_records(Posteriors(peaked([2, 2, 0, 3, 0, 2]), peaked([2, 0, 0, 0, 0, 2])), SYMBOLS)
     assert [(spike["symbol"], spike["other"]) for spike in teacher] == [
@@ -84,6 +99,7 @@ def test_offsets_beyond_the_edge_are_gathered():
     bars = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches if bar.get_height()}
     assert bars == {-200: 0.3, 0: 0.5, 20: 0.2}
     assert "mean offset −3.0 ms" in axes.texts[0].get_text()
+    assert max(axes.get_yticks()) <= 1
     assert png(figure)
 
 

@@ -47,6 +47,12 @@ pytestmark = pytest.mark.usefixtures("here")
             r"^align\.teacher_path=gone\.pt: .* does not exist",
         ),
         (
+            ["{hubert}", "align.teacher_path={pretrained}"],
+            r"^align\.teacher_path=.*/pretrained\.pt is a checkpoint of model hubert, one of skd_ctc is needed",
+        ),
+        (["{hubert}", "common.seed=-1"], r"^common\.seed=-1 is out of range, the bootstrap's is 0 or more$"),
+        (["{hubert}", "align.layers=2"], r"there is no key align\.layers, align has: layer, teacher_path, "),
+        (
             ["{hubert}", "align.teacher_path={fast}"],
             r"fast\.pt and .* have a frame every 10 and 20 ms: they cannot be compared$",
         ),

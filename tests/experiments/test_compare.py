@@ -191,6 +191,13 @@ def test_a_damaged_result_is_named(out):
         Outcomes.read(out / "tiny", "test")
 
 
+def test_a_damaged_analysis_is_named(out):
+    file = out / "tiny" / "skd" / "seed1" / "align" / "layer2" / "align.json"
+    file.write_text('{"by_utterance": {}}')
+    with pytest.raises(UserError, match="skd/seed1/align/layer2/align.json is damaged: delete it, and run run_grid.py"):
+        judge(out, "skd 2", "kd 2", rate="spikes")
+
+
 def test_only_seeds_of_both_are_compared(out):
     run(out, "later", 2, {2: [0] * 8})
     assert list(judge(out, "later 2", "skd 2").by_seed) == [2]

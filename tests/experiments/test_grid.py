@@ -80,6 +80,8 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
         ("    needs: ctc\n", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
+        ("seeds: [1, 2]", "seeds: [-1]", "seeds is .-1., it has to be a list of different whole numbers from 0 on"),
+        ("exits: [4],", "exits: [4], seeds: [1, -1],", "arm ctc: seeds is .1, -1., it has to be a list of"),
         ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
         ("exits: [4],", "", "arm ctc has no exits"),
         ("exits: [4],", "exits: [4], config: hubert_mni,", "config is hubert_mni, it has to be the name of a YAML in"),

@@ -62,6 +62,22 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
         ('"[2]"}', '"[2]", criterion.kd_weight: much}', "arm skd: kd_weight=much cannot be used: "),
         ('"[2]"}', '"[2]", criterion.frames: some}', "arm skd: criterion.frames=some is not known"),
         ('"[2]"}', '"[2]", model.mask_prob: 2}', "arm skd: model.mask_prob=2.0 is not a probability"),
+        (
+            "optimization.max_update: 30",
+            "optimization.max_update: abc",
+            "arm ctc: optimization.max_update=abc is not a",
+        ),
+        (
+            "optimization.max_update: 30",
+            "optimization.max_update: null",
+            "arm ctc: optimization.max_update=None is not a",
+        ),
+        (
+            "max_update: 30",
+            "max_updates: 30",
+            "arm ctc: .*: there is no key optimization.max_updates, optimization has: ",
+        ),
+        ('"{teacher}"', '"{techer}"', "arm kd: .*: criterion.teacher_path={techer} cannot be read: "),
         ('"[2]"}', "2}", "arm skd: student_layers=2 cannot be used: "),
         ('"[2]"}', '"[2]", task.normalize: true}', "arm skd: task.normalize=True, but the encoder has normalize=False"),
     ],

@@ -105,6 +105,12 @@ def test_the_configuration_composes():
     assert (config.grid, config.seed, config.hydra.sweep.subdir) == ("experiments/an4.yaml", 1, "skd-1")
 
 
+def test_a_job_cannot_be_shown_for_many(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["slurm.py", "--multirun", "arm=ctc,skd", "--cfg", "job"])
+    with pytest.raises(UserError, match="^--cfg shows one job: leave out --multirun$"):
+        slurm_app.main()
+
+
 @pytest.mark.parametrize("missing", ["arm", "out", "task.data", "model.w2v_path"])
 def test_a_missing_key_is_named(monkeypatch, missing):
     given = {"arm": "skd", "out": "/runs", "task.data": "/data", "model.w2v_path": "/w.pt"}

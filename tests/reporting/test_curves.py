@@ -30,6 +30,21 @@ def test_numbers_that_no_axis_can_hold_are_left_out(tmp_path):
     draw_curves({"a run": read_log(path)})
 
 
+def test_what_was_done_twice_counts_once(tmp_path):
+    """Updates 20 to 60, resumed at 40; then begun anew, and cut off."""
+    inner = '[x][train_inner][INFO] - {{"num_updates": "{}", "loss": "{}"}}\n'
+    valid = '[x][valid][INFO] - {{"valid_num_updates": "{}", "valid_loss": "{}"}}\n'
+    first = inner.format(20, 9) + inner.format(40, 8) + valid.format(50, 8) + inner.format(60, 7)
+    resumed = inner.format(60, 6) + valid.format(60, 5) + inner.format(80, 4)
+    path = tmp_path / "hydra_train.log"
+    path.write_text(first + inner.format(50, 6.5) + resumed)
+    curves = read_log(path)
+    assert curves["loss"] == [(20, 9), (40, 8), (50, 6.5), (60, 6), (80, 4)]
+    assert curves["valid_loss"] == [(60, 5)]
+    path.write_text(first + resumed + inner.format(20, 10))
+    assert read_log(path) == {"num_updates": [(20, 20)], "loss": [(20, 10)], "valid_num_updates": [], "valid_loss": []}
+
+
 def lines_of(axes):
     return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
 
@@ -52,6 +67,15 @@ def test_other_criteria():
     ).axes
     assert set(lines_of(losses)) == {"ctc", "kd"} and wer.axison
     assert not shares.axison and shares.get_title() == ""  # nothing to draw, no empty frame
+    assert losses.get_yscale() == "log"
+
+
+def test_a_term_below_zero_is_drawn():
+    """Guide-CTC's: minus the posteriors at the teacher's spikes."""
+    losses, *_ = draw_curves({"guide": {"ctc": [(1, 400), (2, 90)], "kd": [(1, -1.8), (2, -44.9)]}}).axes
+    assert losses.get_yscale() == "symlog"
+    low, high = losses.get_ylim()
+    assert low < -44.9 and high > 400
 
 
 @pytest.mark.parametrize(("text", "sentence"), [(None, "does not exist"), ("chatter", "has no JSON lines: train with")])
