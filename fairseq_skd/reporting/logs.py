@@ -32,7 +32,8 @@ def read_log(path: Path) -> dict[str, Curve]:
         entry = _entry(line)
         updates = _number(entry.get("num_updates", entry.get("valid_num_updates")))
         if updates < reached:  # begun again: what the run before had beyond this is not part of it
-            curves = {name: [point for point in curve if point[0] < updates] for name, curve in curves.items()}
+            earlier = {name: [point for point in curve if point[0] < updates] for name, curve in curves.items()}
+            curves = {name: curve for name, curve in earlier.items() if curve}
         reached = updates if not math.isnan(updates) else reached
         for name, value in entry.items():
             number = _number(value)

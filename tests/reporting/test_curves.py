@@ -42,7 +42,7 @@ def test_what_was_done_twice_counts_once(tmp_path):
     assert curves["loss"] == [(20, 9), (40, 8), (50, 6.5), (60, 6), (80, 4)]
     assert curves["valid_loss"] == [(60, 5)]
     path.write_text(first + resumed + inner.format(20, 10))
-    assert read_log(path) == {"num_updates": [(20, 20)], "loss": [(20, 10)], "valid_num_updates": [], "valid_loss": []}
+    assert read_log(path) == {"num_updates": [(20, 20)], "loss": [(20, 10)]}
 
 
 def lines_of(axes):
