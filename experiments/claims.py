@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from fairseq_skd.errors import UserError
 
-RATES = ("wer", "spikes")
+RATES = ("wer", "cer", "spikes")
 _NEEDED = ("claim", "better", "worse")
 
 
@@ -26,7 +26,7 @@ class Claim(NamedTuple):
         text: in words.
         better: the model that is claimed to have the lower rate.
         worse: the other.
-        rate: ``wer``, or ``spikes`` for spike disagreement with the teacher.
+        rate: ``wer``, ``cer``, or ``spikes`` for spike disagreement with the teacher.
         margin: percentage points by which it may be higher, for a claim that nothing is lost.
     """
 

@@ -25,6 +25,8 @@ A claim holds where the interval lies below its margin (0 if it has none), and d
 without a margin every seed has to say the same, too. Else it is undecided. Intervals are of {RESAMPLES:,} bootstrap
 draws over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say."""
 
+_RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}
+
 
 def table(outcomes: Outcomes, order: Sequence[str]) -> str:
     """A row a model: error rates over all seeds, and where it spikes beside its teacher."""
@@ -68,7 +70,7 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
     for claim in claims:
         verdict = outcomes.judge(claim)
         margin = f", up to {claim.margin:g} more" if claim.margin else ""
-        what = f"{claim.better} minus {claim.worse}{', spike disagreement' * (claim.rate == 'spikes')}{margin}"
+        what = f"{claim.better} minus {claim.worse}{_RATES[claim.rate]}{margin}"
         outcome = f"**{verdict.outcome}**" + ", one seed" * (len(verdict.by_seed) == 1)
         rows.append((claim.text, what, *_difference(verdict), outcome))
     header = ("claim", "compared", "points [95 %]", "of each seed", "outcome")
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("grid", type=Path, help="the grid's YAML, such as experiments/an4.yaml")
     parser.add_argument("--runs", type=Path, required=True, help="--out of run_grid.py")
-    parser.add_argument("--subset", default="test", help="on which words are counted (test)")
+    parser.add_argument("--subset", default="test", help="on which errors are counted (test)")
     parser.add_argument(
         "--tries", action="store_true", help="the short tries of the weights, on the grid's first subset"
     )

@@ -105,8 +105,15 @@ class Outcomes:
 
     def words(self, model: Model, seeds: Sequence[int]) -> Counts:
         """Word errors of each utterance."""
+        return self._errors(model, seeds)
+
+    def characters(self, model: Model, seeds: Sequence[int]) -> Counts:
+        """Character errors of each utterance."""
+        return self._errors(model, seeds, characters=True)
+
+    def _errors(self, model: Model, seeds: Sequence[int], characters: bool = False) -> Counts:
         folders = [decoded(self._run(model, seed), self.subset, model.exit) for seed in seeds]
-        runs = [utterance_errors(folder) for folder in folders]
+        runs = [utterance_errors(folder, characters) for folder in folders]
         return Counts(*(np.sum([[count[i] for count in run] for run in runs], axis=0) for i in (0, 1)))
 
     def lost_spikes(self, model: Model, seeds: Sequence[int]) -> Counts:
@@ -132,7 +139,11 @@ class Outcomes:
         Raises:
             UserError: the two were trained for different numbers of updates, or decoded on different utterances.
         """
-        by_model, counts = (self.spikes, self.lost_spikes) if claim.rate == "spikes" else (self.scores, self.words)
+        by_model, counts = {
+            "wer": (self.scores, self.words),
+            "cer": (self.scores, self.characters),
+            "spikes": (self.spikes, self.lost_spikes),
+        }[claim.rate]
         seeds = sorted(set(by_model(claim.better)) & set(by_model(claim.worse)))
         if not seeds:
             return Verdict("not run", None, {})
@@ -143,7 +154,7 @@ class Outcomes:
 
         def difference(chosen: Sequence[int]) -> Interval:
             a, b = counts(claim.better, chosen), counts(claim.worse, chosen)
-            if len(a.totals) != len(b.totals) or (claim.rate == "wer" and (a.totals != b.totals).any()):
+            if len(a.totals) != len(b.totals) or (claim.rate != "spikes" and (a.totals != b.totals).any()):
                 raise UserError(
                     f"{claim.better} and {claim.worse} were decoded on different utterances: decode one of them again"
                 )

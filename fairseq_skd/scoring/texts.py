@@ -7,8 +7,12 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 
 
-def utterance_errors(folder: Path) -> list[ErrorCount]:
+def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]:
     """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
+
+    Args:
+        folder: ``decoding.results_path``.
+        characters: those of characters instead; one is of the words, or the one space between two of them.
 
     Raises:
         UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other.
@@ -20,6 +24,9 @@ def utterance_errors(folder: Path) -> list[ErrorCount]:
         raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
     if len(texts[0]) != len(texts[1]) or not texts[0]:
         raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
+    if characters:
+        spelt = [(" ".join(hypothesis), " ".join(reference)) for hypothesis, reference in zip(*texts, strict=True)]
+        return [count_errors(hypothesis, reference) for hypothesis, reference in spelt]
     return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
 
 

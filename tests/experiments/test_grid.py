@@ -93,7 +93,7 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("common: {optimization.max_update: 30}", "common:", "common is None, it has to be a mapping"),
         ("worse: kd 2", "worse: kd 4", "the claim the student wins: worse is 'kd 4', no arm and exit of the grid"),
         ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
-        ("worse: kd 2", "worse: kd 2, rate: cer", "rate is one of wer, spikes"),
+        ("worse: kd 2", "worse: kd 2, rate: ter", "rate is one of wer, cer, spikes"),
         ("worse: kd 2", "worse: skd 4, rate: spikes", "the spikes of 'skd 4' are compared with no teacher's"),
         ("corpus: tiny", "", "has to have exactly the keys .*, corpus is unknown or missing"),
         ("corpus: tiny", "corpus: ../tiny", "corpus is ../tiny, it has to be a name without a slash"),
