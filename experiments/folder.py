@@ -32,18 +32,30 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
         yield handle.fileno()
 
 
+def foreign(run: Run) -> str | None:
+    """What its folder was begun with otherwise: ``of another command``, ``of other data``, ``from another encoder``."""
+    if _noted(run, _COMMAND) not in (None, shown(run.train)):
+        return "of another command"
+    if _noted(run, _DATA) not in (None, data_hash(run.data.training_files())):
+        return "of other data"
+    if _noted(run, _ENCODER) not in (None, encoder_hash(run.encoder)):
+        return "from another encoder"
+    return None
+
+
 def check_folder(run: Run) -> None:
     """Refuse a folder that was begun with another command, other data or another encoder: the two would be mixed.
 
     Raises:
         UserError: it was.
     """
-    if is_of_another_command(run):
+    what = foreign(run)
+    if what == "of another command":
         raise UserError(f"{run.folder} holds a run of another command ({run.folder / _COMMAND}): {_MEND}")
-    if has_other_data(run):
+    if what == "of other data":
         files = ", ".join(map(str, run.data.training_files()))
         raise UserError(f"{run.folder} was begun with other data, one of these was changed since: {files}; {_MEND}")
-    if has_other_encoder(run):
+    if what is not None:
         raise UserError(f"{run.folder} was begun with another encoder, {run.encoder} was changed since; {_MEND}")
 
 
@@ -62,21 +74,6 @@ def claim(run: Run) -> None:
     for name, content in begun_with.items():
         with replacing(run.folder / name) as beside:
             beside.write_text(content + "\n", encoding="utf-8")
-
-
-def is_of_another_command(run: Run) -> bool:
-    """Whether its folder was begun with another command."""
-    return _noted(run, _COMMAND) not in (None, shown(run.train))
-
-
-def has_other_data(run: Run) -> bool:
-    """Whether its folder was begun with other manifests, labels or dictionaries of training than there are now."""
-    return _noted(run, _DATA) not in (None, data_hash(run.data.training_files()))
-
-
-def has_other_encoder(run: Run) -> bool:
-    """Whether its folder was begun with an encoder of other content."""
-    return _noted(run, _ENCODER) not in (None, encoder_hash(run.encoder))
 
 
 def _noted(run: Run, name: str) -> str | None:

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import attempts
-from experiments.folder import (
-    began_with,
-    begun,
-    data_hash,
-    has_other_data,
-    has_other_encoder,
-    is_of_another_command,
-    locked,
-)
+from experiments.folder import began_with, begun, data_hash, foreign, locked
 from experiments.grid import Run, aligned, decoded, shown
 from fairseq_skd.files import replacing
 from fairseq_skd.reporting.logs import read_log
@@ -105,12 +97,8 @@ def _says_done(log: Path) -> bool:
 
 def state(run: Run) -> str:
     """How far a run is, for people."""
-    if is_of_another_command(run):
-        return "its folder holds a run of another command"
-    if has_other_data(run):
-        return "its folder holds a run of other data"
-    if has_other_encoder(run):
-        return "its folder holds a run from another encoder"
+    if what := foreign(run):
+        return f"its folder holds a run {what}"
     if all(step.done() for step in evaluations(run)) and read_result(run.folder) is not None:
         return "done"
     if is_trained(run.folder):

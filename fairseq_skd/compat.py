@@ -207,8 +207,7 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
         reason = str(error).partition("\n")[0] or type(error).__name__
         if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
             reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
-        plain = omegaconf.OmegaConf.to_container
-        reason = explain(reason, overrides, lambda: plain(compose(config_dir, config_name), resolve=False))
+        reason = explain(reason, overrides, lambda: compose(config_dir, config_name))
         given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
         raise UserError(f"{folder / name}.yaml with {given or 'no overrides'}: {reason}") from error
 

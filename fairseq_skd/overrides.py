@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 # What the grammar takes for a plain value; anything else needs quotes.
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
@@ -27,7 +28,7 @@ def _hydra_value(value: object) -> str:
 _LACKING = re.compile(r"Could not override '([^']+)'")
 
 
-def explain(reason: str, overrides: Sequence[str], known: Callable[[], Any]) -> str:
+def explain(reason: str, overrides: Sequence[str], known: Callable[[], DictConfig]) -> str:
     """Why hydra refused overrides: which of them, and what there is instead.
 
     Args:
@@ -36,7 +37,7 @@ def explain(reason: str, overrides: Sequence[str], known: Callable[[], Any]) -> 
         known: composes the configuration without them.
     """
     if overrides and (lacking := _LACKING.match(reason)):
-        return _no_such_key(lacking[1], known())
+        return _no_such_key(lacking[1], OmegaConf.to_container(known(), resolve=False))
     for override in overrides:
         try:
             OverridesParser.create().parse_override(override)

@@ -3,6 +3,7 @@
 fairseq goes on with the settings of the command line, and says nothing of those that the checkpoint was trained with.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Mapping
@@ -39,6 +40,22 @@ def resumed_from(root: DictConfig) -> Path | None:
     return path if path.is_file() else None
 
 
+def settings_of(path: Path) -> Mapping[str, Any]:
+    """The configuration in a checkpoint, as plain Python; empty in one of fairseq's old style.
+
+    Model and criterion both ask for it; the file, which may hold gigabytes, is read once.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return _settings_of_version(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _settings_of_version(path: Path, changed: int) -> Mapping[str, Any]:
+    return load_checkpoint(path)["cfg"] or {}
+
+
 def warn_of_other_settings(root: DictConfig | None) -> None:
     """Log which settings differ from those of the checkpoint that the training goes on from.
 
@@ -56,7 +73,7 @@ def warn_of_other_settings(root: DictConfig | None) -> None:
     distributed = OmegaConf.select(root, "distributed_training")
     if distributed is not None and not distributed_utils.is_master(distributed):
         return
-    changes = other_settings(root, load_checkpoint(path)["cfg"] or {})
+    changes = other_settings(root, settings_of(path))
     if changes:
         told = ", ".join(f"{key}={now} (it had {before})" for key, (before, now) in changes.items())
         logger.warning("this training goes on from %s with other settings: %s", path, told)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from fairseq_skd.overrides import explain, hydra_overrides
 
@@ -19,7 +20,7 @@ def test_settings_that_are_no_paths_stay():
 
 
 def test_which_override_hydra_refused_and_what_there_is_instead():
-    config = {"task": {"data": "x"}, "model": {"layers": [6], "head": {"bias": True, "norm": False}}}
+    config = OmegaConf.create({"task": {"data": "x"}, "model": {"layers": [6], "head": {"bias": True, "norm": False}}})
     reason = "Could not override '{}'. No match in config."
     for key, told in (
         ("model.head.bais", "model.head has: bias, norm"),

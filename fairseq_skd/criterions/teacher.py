@@ -8,12 +8,11 @@ import torch
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute, file_hash
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained
-from fairseq_skd.resuming import resumed_from
+from fairseq_skd.resuming import resumed_from, settings_of
 from fairseq_skd.saved_config import keep, root_of
 
 KEY = "criterion.teacher_path"
@@ -101,7 +100,7 @@ def _remember(cfg: Any, sha256: str) -> None:
     if root is None:
         return
     resumed = resumed_from(root)
-    before = ((load_checkpoint(resumed)["cfg"] or {}).get("criterion") or {}).get("teacher_sha256") if resumed else None
+    before = (settings_of(resumed).get("criterion") or {}).get("teacher_sha256") if resumed else None
     if before not in (None, sha256):
         raise UserError(
             f"{KEY}={cfg.teacher_path} is not the file that {resumed} was trained with (its SHA-256 begins with "

@@ -66,11 +66,11 @@ def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> 
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        subset = check_split(task, split, shortest)
+        checked = check_split(task, split, shortest)
         training = split == select(root, "dataset.train_subset")
-        if subset is not None:
+        if checked is not None:
             key = f"dataset.max_tokens{'' if training else '_valid'}"
-            _check_batches(task.cfg, subset, key, select(root, key))
+            _check_batches(task.cfg, *checked, key, select(root, key))
         loaded = load(split, *args, **kwargs)
         if training:
             batches.keep(task.dataset(split), root)
@@ -79,13 +79,13 @@ def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> 
     task.load_dataset = load_dataset
 
 
-def check_split(task: FairseqTask, split: str, shortest: int) -> Subset | None:
+def check_split(task: FairseqTask, split: str, shortest: int) -> tuple[Subset, Sequence[int]] | None:
     """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
 
     Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
 
     Returns:
-        the split, or None if nothing was checked.
+        the split and the places of the utterances that the task takes, or None if nothing was checked.
 
     Args:
         task: one of fairseq's two for fine-tuning.
@@ -108,7 +108,7 @@ def check_split(task: FairseqTask, split: str, shortest: int) -> Subset | None:
         check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
-    return subset
+    return subset, kept
 
 
 def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
@@ -139,12 +139,12 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
         )
 
 
-def _check_batches(cfg: Any, subset: Subset, key: str, limit: int | None) -> None:
+def _check_batches(cfg: Any, subset: Subset, kept: Sequence[int], key: str, limit: int | None) -> None:
     """An utterance that is longer than a batch may be is an assertion in fairseq, of validation after an epoch."""
     if limit is None:
         return
     cut = (getattr(cfg, "max_sample_size", None) or math.inf) if getattr(cfg, "pad_audio", True) is False else math.inf
-    longest = max(_kept(cfg, subset), key=lambda index: subset.samples[index])
+    longest = max(kept, key=lambda index: subset.samples[index])
     if min(subset.samples[longest], cut) > limit:
         raise UserError(
             f"{key}={limit} samples is less than the longest utterance of {subset.manifest} has: "
