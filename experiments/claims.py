@@ -5,7 +5,11 @@ from typing import Any, NamedTuple
 
 from fairseq_skd.errors import UserError
 
-RATES = ("wer", "cer", "spikes")
+RATES = {
+    "wer": "",
+    "cer": ", CER",
+    "spikes": ", spike disagreement",
+}  # and how tables name them; WER goes without saying
 _NEEDED = ("claim", "better", "worse")
 
 
@@ -35,6 +39,12 @@ class Claim(NamedTuple):
     worse: Model
     rate: str = "wer"
     margin: float = 0.0
+
+    @property
+    def compared(self) -> str:
+        """What is subtracted from what, for people."""
+        margin = f", up to {self.margin:g} more" if self.margin else ""
+        return f"{self.better} minus {self.worse}{RATES[self.rate]}{margin}"
 
     @classmethod
     def read(cls, entry: Any, arms: Mapping[str, Any]) -> "Claim":

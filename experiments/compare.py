@@ -16,16 +16,15 @@ from tabulate import tabulate
 
 from experiments.claims import Claim, Model
 from experiments.grid_file import read_grid, tries_of
-from experiments.outcomes import Outcomes, Verdict
+from experiments.outcomes import Outcomes, Verdict, mixed
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.scoring.bootstrap import RESAMPLES, Interval
 
 RULE = f"""\
 A claim holds where the interval lies below its margin (0 if it has none), and does not hold where it lies above;
 without a margin every seed has to say the same, too. Else it is undecided. Intervals are of {RESAMPLES:,} bootstrap
-draws over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say."""
-
-_RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}
+draws over utterances, paired by utterance and seed, all seeds pooled: what another seed would do they do not say,
+over_runs.py's do."""
 
 
 def table(outcomes: Outcomes, order: Sequence[str]) -> str:
@@ -69,10 +68,8 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
     rows = []
     for claim in claims:
         verdict = outcomes.judge(claim)
-        margin = f", up to {claim.margin:g} more" if claim.margin else ""
-        what = f"{claim.better} minus {claim.worse}{_RATES[claim.rate]}{margin}"
         outcome = f"**{verdict.outcome}**" + ", one seed" * (len(verdict.by_seed) == 1)
-        rows.append((claim.text, what, *_difference(verdict), outcome))
+        rows.append((claim.text, claim.compared, *_difference(verdict), outcome))
     header = ("claim", "compared", "points [95 %]", "of each seed", "outcome")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
@@ -121,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _with_notes(outcomes: Outcomes, arms: Sequence[str]) -> str:
-    return "\n\n".join([table(outcomes, arms), *outcomes.mixed(arms)])
+    return "\n\n".join([table(outcomes, arms), *mixed(outcomes.results, arms)])
 
 
 if __name__ == "__main__":

@@ -81,18 +81,6 @@ class Outcomes:
         """Those that were decoded on the subset."""
         return sorted({Model(r["arm"], score["exit"]) for r in self.results for score in self._scores(r)})
 
-    def mixed(self, arms: Sequence[str]) -> list[str]:
-        """Of these arms, those whose seeds were trained with different settings, a sentence each."""
-        told = []
-        for arm in arms:
-            mine = [result for result in self.results if result["arm"] == arm]
-            given = [set(shlex.split(result["command"])) for result in mine]
-            for result, settings in zip(mine[1:], given[1:], strict=True):
-                other = sorted(part for part in settings ^ given[0] if part.partition("=")[0] not in _OF_A_SEED)
-                if other:
-                    told.append(f"{arm}: seeds {mine[0]['seed']} and {result['seed']} differ in {', '.join(other)}")
-        return told
-
     def scores(self, model: Model) -> dict[int, dict[str, Any]]:
         """Seed -> scores on the subset."""
         mine = [result for result in self.results if result["arm"] == model.arm]
@@ -176,6 +164,19 @@ class Outcomes:
 
     def _scores(self, result: dict[str, Any]) -> list[dict[str, Any]]:
         return [score for score in result["scores"] if score["subset"] == self.subset]
+
+
+def mixed(results: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[str]:
+    """Of these arms, those whose runs were trained with different settings, a sentence each."""
+    told = []
+    for arm in arms:
+        mine = [result for result in results if result["arm"] == arm]
+        given = [set(shlex.split(result["command"])) for result in mine]
+        for result, settings in zip(mine[1:], given[1:], strict=True):
+            other = sorted(part for part in settings ^ given[0] if part.partition("=")[0] not in _OF_A_SEED)
+            if other:
+                told.append(f"{arm}: seeds {mine[0]['seed']} and {result['seed']} differ in {', '.join(other)}")
+    return told
 
 
 def _percent(interval: Interval) -> Interval:
