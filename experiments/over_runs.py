@@ -6,141 +6,27 @@ python experiments/over_runs.py experiments/an4.yaml results/an4.jsonl results/a
 
 import argparse
 import itertools
-import json
-import math
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from scipy import stats
 from tabulate import tabulate
 
 from experiments.claims import Claim, Model
 from experiments.grid_file import read_grid
 from experiments.outcomes import mixed
-from experiments.results import KEYS
+from experiments.repetitions import FEWEST, Results, Run, Verdict, judge, rates, read_results
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.scoring.bootstrap import LEVEL, Interval
 
-RULE = """\
-A claim holds where the interval of the mean difference lies below its margin (0 if it has none), and does not hold
-where it lies above. Else, or from fewer than three pairs of runs, it is undecided. Intervals are Student's t, 95 %,
-over runs, paired by file and seed: what other utterances would do they do not say, compare.py's do."""
-_FEWEST = 3
-
-
-class Run(NamedTuple):
-    """One run: which file of results it stands in, counted from 0, and its seed."""
-
-    file: int
-    seed: int
-
-
-Results = dict[Run, dict[str, dict[str, Any]]]  # run -> arm -> its line
-
-
-class Verdict(NamedTuple):
-    """What became of a claim.
-
-    Attributes:
-        outcome: ``holds``, ``does not hold``, ``undecided`` or ``not run``.
-        mean: better's rate minus worse's in percentage points; None of fewer than three pairs.
-        by_run: the same of each pair.
-    """
-
-    outcome: str
-    mean: Interval | None
-    by_run: dict[Run, float]
-
-
-def read_results(files: Sequence[Path], corpus: str) -> Results:
-    """The lines of one corpus in some files.
-
-    Raises:
-        UserError: a file is missing, has a damaged line, one run twice, or runs of other data or from another encoder.
-    """
-    found: Results = {}
-    first: dict[str, Any] | None = None
-    for number, file in enumerate(files):
-        if not file.is_file():
-            raise UserError(f"{file} does not exist: give results.jsonl of run_grid.py")
-        for at, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            result = _parsed(line)
-            if result is None:
-                raise UserError(f"{file}, line {at} is damaged: it is no result of run_grid.py")
-            if result["corpus"] != corpus:
-                continue
-            first = first or result
-            for key in ("data_sha256", "encoder_sha256"):
-                if result[key] != first[key]:
-                    raise UserError(f"{file}, line {at}: {key} is not that of the first run: they cannot be compared")
-            arms = found.setdefault(Run(number, result["seed"]), {})
-            if result["arm"] in arms:
-                raise UserError(f"{file} has {result['arm']} of seed {result['seed']} twice: take one line away")
-            arms[result["arm"]] = result
-    if not found:
-        raise UserError(f"{', '.join(map(str, files))}: no result of {corpus} in it")
-    return dict(sorted(found.items()))
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        result = json.loads(line)
-    except ValueError:
-        return None
-    return result if isinstance(result, dict) and set(KEYS) <= set(result) else None
-
-
-def rate(result: dict[str, Any], layer: int, kind: str, subset: str) -> float | None:
-    """WER, CER or spike disagreement of an exit in percent (``wer``, ``cer``, ``spikes``); None if not measured."""
-    if kind == "spikes":
-        found = [one["spike_disagreement"]["value"] for one in result["alignment"] if one["exit"] == layer]
-        return 100 * found[0] if found and found[0] is not None else None
-    found = [one[kind] for one in result["scores"] if one["exit"] == layer and one["subset"] == subset]
-    return found[0] if found else None
-
-
-def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Run, float]:
-    """Run -> a rate of one model, where it was measured."""
-    found = {run: rate(arms[model.arm], model.exit, kind, subset) for run, arms in results.items() if model.arm in arms}
-    return {run: value for run, value in found.items() if value is not None}
-
-
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Mean of independent values with its t interval; None of fewer than three, which tell next to nothing."""
-    if len(values) < _FEWEST:
-        return None
-    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
-    return Interval(mean, mean - reach, mean + reach)
-
-
-def judge(results: Results, claim: Claim, subset: str) -> Verdict:
-    """What becomes of a claim, by :data:`RULE`.
-
-    Raises:
-        UserError: the two of a pair were trained for different numbers of updates.
-    """
-    better, worse = (rates(results, model, claim.rate, subset) for model in (claim.better, claim.worse))
-    by_run = {run: better[run] - worse[run] for run in better if run in worse}
-    for run in by_run:
-        updates = {results[run][model.arm]["updates"] for model in (claim.better, claim.worse)}
-        if len(updates) > 1:
-            told = " and ".join(map(str, sorted(updates)))
-            raise UserError(f"updates of seed {run.seed} differ ({told}), so the claim {claim.text} cannot be judged")
-    mean = mean_interval(list(by_run.values()))
-    if not by_run:
-        return Verdict("not run", None, by_run)
-    if mean is not None:
-        if mean.high < claim.margin:
-            return Verdict("holds", mean, by_run)
-        if mean.low > claim.margin:
-            return Verdict("does not hold", mean, by_run)
-    return Verdict("undecided", mean, by_run)
+RULE = f"""\
+A claim holds where the intervals of the mean difference lie below its margin (0 if it has none), and does not hold
+where they lie above; else, or from fewer than {FEWEST} seeds, it is undecided. The first is Student's t, 95 %, over runs,
+paired by file and seed. Runs of one seed have the order of utterances in common, so the second is over the means of
+seeds; of one file the two are one. What other utterances would do they do not say, compare.py's do."""
 
 
 def table(results: Results, grid: Mapping[str, Any], subset: str) -> str:
@@ -170,12 +56,12 @@ def verdicts(results: Results, claims: Sequence[Claim], subset: str) -> str:
     rows = []
     for claim in claims:
         verdict = judge(results, claim, subset)
-        runs = len(verdict.by_run)
-        few = f", of {runs} run{'s' * (runs > 1)}" if 0 < runs < _FEWEST else ""
+        seeds = len({run.seed for run in verdict.by_run})
+        few = f", of {seeds} seed{'s' * (seeds > 1)}" if 0 < seeds < FEWEST else ""
         rows.append(
-            (claim.text, claim.compared, _shown(verdict.mean), _by_file(verdict.by_run), f"**{verdict.outcome}**{few}")
+            (claim.text, claim.compared, _shown(verdict), _by_file(verdict.by_run), f"**{verdict.outcome}**{few}")
         )
-    header = ("claim", "compared", "points, mean [95 %]", "of each pair", "outcome")
+    header = ("claim", "compared", "points, mean [95 % over runs] [over seeds]", "of each pair", "outcome")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 
@@ -187,8 +73,8 @@ def differences(results: Results, grid: Mapping[str, Any], arm: str, subset: str
         other = Model(arm, model.exit if model.exit in exits else min(exits))
         verdict = judge(results, Claim("", model, other), subset)
         if model.arm != arm and verdict.by_run:
-            rows.append((f"{model} minus {other}", _shown(verdict.mean), _by_file(verdict.by_run)))
-    header = ("WER", "points, mean [95 %]", "of each pair")
+            rows.append((f"{model} minus {other}", _shown(verdict), _by_file(verdict.by_run)))
+    header = ("WER", "points, mean [95 % over runs] [over seeds]", "of each pair")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 
@@ -196,8 +82,13 @@ def _models(grid: Mapping[str, Any]) -> list[Model]:
     return [Model(arm, layer) for arm, entry in grid["arms"].items() for layer in entry["exits"]]
 
 
-def _shown(interval: Interval | None) -> str:
-    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]" if interval else ""
+def _shown(verdict: Verdict) -> str:
+    if verdict.runs is None:
+        return ""
+    shown = f"{verdict.runs.value:.1f} [{verdict.runs.low:.1f}, {verdict.runs.high:.1f}]"
+    if len({run.file for run in verdict.by_run}) > 1:
+        shown += f" [{verdict.seeds.low:.1f}, {verdict.seeds.high:.1f}]" if verdict.seeds else " [few seeds]"
+    return shown
 
 
 def _spread(values: Iterable[float]) -> str:

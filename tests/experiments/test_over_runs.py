@@ -6,7 +6,7 @@ import pytest
 
 from experiments import over_runs
 from experiments.claims import Claim
-from experiments.over_runs import Run, judge, mean_interval, read_results
+from experiments.repetitions import Run, judge, mean_interval, read_results
 from fairseq_skd.errors import UserError
 from tests.experiments.made_runs import ARMS, GRID
 
@@ -32,11 +32,19 @@ def claim(better="skd 2", worse="kd 2", **more):
     return Claim.read({"claim": "it is so", "better": better, "worse": worse, **more}, ARMS)
 
 
+def pairs(worse):
+    """Seed -> by how many points the student is worse than kd's; no spikes."""
+    return [
+        one for seed, more in worse.items() for one in (line("skd", seed, (20, 30 + more)), line("kd", seed, (0, 30)))
+    ]
+
+
 @pytest.fixture
 def twice(tmp_path):
-    """The grid run twice: two seeds, then one; the student is 1, 2 and 3 points worse than kd's."""
-    first = [line("skd", 1, (20, 31), 0.1), line("kd", 1, (0, 30), 0.3), line("skd", 2, (22, 32), 0.2)]
-    first += [line("kd", 2, (0, 30), 0.3), line("ctc", 1, (20, 0)), line("skd", 1, (99, 99), corpus="another")]
+    """The grid run twice: seeds 1 to 3, then 1 again; the student is 1, 2, 3 and again 3 points worse than kd's."""
+    first = [line("skd", seed, (20 + seed, 30 + seed), 0.1 * seed) for seed in (1, 2, 3)]
+    first += [line("kd", seed, (0, 30), 0.4) for seed in (1, 2, 3)]
+    first += [line("ctc", 1, (20, 0)), line("skd", 1, (99, 99), corpus="another")]
     second = [line("skd", 1, (24, 33), 0.3), line("kd", 1, (0, 30), 0.5)]
     return [write(tmp_path / "first.jsonl", first), write(tmp_path / "second.jsonl", second)]
 
@@ -49,23 +57,36 @@ def test_students_interval():
 
 
 def test_runs_are_paired_by_file_and_seed(twice):
+    """Of 1, 2, 3, 3: standard error 0.47871, 3.1824 of them; of the seeds' means 2, 2, 3: 1/3, and 4.3027."""
     found = judge(read_results(twice, "tiny"), claim(), "test")
-    assert found.by_run == {Run(0, 1): 1.0, Run(0, 2): 2.0, Run(1, 1): 3.0}
-    assert found.mean.value == 2 and found.outcome == "undecided"  # [-0.5, 4.5]
+    assert found.by_run == {Run(0, 1): 1.0, Run(0, 2): 2.0, Run(0, 3): 3.0, Run(1, 1): 3.0}
+    assert found.runs == pytest.approx((2.25, 0.7265, 3.7735), abs=1e-4)
+    assert found.seeds == pytest.approx((7 / 3, 0.8991, 3.7676), abs=1e-4)
+    assert found.outcome == "does not hold"
 
 
 def test_what_holds_and_what_does_not(twice):
     results = read_results(twice, "tiny")
-    assert judge(results, claim(margin=5), "test").outcome == "holds"  # the interval ends at 4.5
-    assert judge(results, claim(margin=4), "test").outcome == "undecided"
-    assert judge(results, claim("skd 4", "kd 2"), "test").outcome == "holds"  # -10, -8, -6
-    assert judge(results, claim("kd 2", "skd 4"), "test").outcome == "does not hold"
+    assert judge(results, claim(margin=3.8), "test").outcome == "holds"
+    assert judge(results, claim(margin=3.77), "test").outcome == "undecided"  # between the two ends
+    assert judge(results, claim(margin=0.8), "test").outcome == "undecided"  # likewise
+    assert judge(results, claim("skd 4", "kd 2"), "test").outcome == "holds"  # -9, -8, -7, -6
     spikes = judge(results, claim(rate="spikes"), "test")
-    assert list(spikes.by_run.values()) == pytest.approx([-20, -10, -20])
-    assert judge(results, claim(rate="cer"), "test").mean.value == 1
-    assert judge(results, claim("skd 4", "ctc 4"), "test") == ("undecided", None, {Run(0, 1): 0.0})
-    assert judge(results, claim("later 2"), "test") == ("not run", None, {})
+    assert list(spikes.by_run.values()) == pytest.approx([-30, -20, -10, -20])
+    assert judge(results, claim(rate="cer"), "test").runs.value == 1.125
+    assert judge(results, claim("skd 4", "ctc 4"), "test") == ("undecided", None, None, {Run(0, 1): 1.0})
+    assert judge(results, claim("later 2"), "test") == ("not run", None, None, {})
     assert judge(results, claim(), "valid").outcome == "not run"
+
+
+def test_the_same_seeds_again_are_not_as_good_as_others(tmp_path):
+    """Six runs would decide it, 3.1 points [0.6, 5.6]; three seeds, each twice, do not: [-3.5, 9.7]."""
+    first = write(tmp_path / "first.jsonl", pairs({1: 1, 2: 2, 3: 6}))
+    again = write(tmp_path / "again.jsonl", pairs({1: 1.2, 2: 2.2, 3: 6.2}))
+    others = write(tmp_path / "others.jsonl", pairs({4: 1.2, 5: 2.2, 6: 6.2}))
+    found = judge(read_results([first, again], "tiny"), claim(), "test")
+    assert found.runs.low > 0 > found.seeds.low and found.outcome == "undecided"
+    assert judge(read_results([first, others], "tiny"), claim(), "test").outcome == "does not hold"
 
 
 def test_the_tables(twice, tmp_path, capsys):
@@ -74,14 +95,14 @@ def test_the_tables(twice, tmp_path, capsys):
     table, minus, claims, rule = capsys.readouterr().out.split("\n\n")
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
     assert rows[0] == ["ctc", "4", "1", "20.0", "20.0", "10.0", ""]
-    assert rows[2] == ["skd", "2", "3", "32.0; 1.0", "31.0, 32.0 / 33.0", "16.0; 0.5", "20.0; 10.0"]
+    assert rows[2] == ["skd", "2", "4", "32.2; 1.0", "31.0, 32.0, 33.0 / 33.0", "16.1; 0.5", "22.5; 9.6"]
     assert [[cell.strip() for cell in row.strip("|").split("|")] for row in minus.splitlines()[2:]] == [
-        ["ctc 4 minus skd 4", "", "0.0"],
-        ["kd 2 minus skd 2", "-2.0 [-4.5, 0.5]", "-1.0, -2.0 / -3.0"],
+        ["ctc 4 minus skd 4", "", "-1.0"],
+        ["kd 2 minus skd 2", "-2.2 [-3.8, -0.7] [-3.8, -0.9]", "-1.0, -2.0, -3.0 / -3.0"],
     ]
     outcomes = [row.split("|")[-2].strip() for row in claims.splitlines()[2:]]
-    assert outcomes == ["**undecided**", "**holds**", "**undecided**, of 1 run", "**not run**"]
-    assert "| -16.7 [-31.0, -2.3] | -20.0, -10.0 / -20.0 |" in " ".join(claims.split())
+    assert outcomes == ["**does not hold**", "**undecided**", "**undecided**, of 1 seed", "**not run**"]
+    assert "| 2.2 [0.7, 3.8] [0.9, 3.8] | 1.0, 2.0, 3.0 / 3.0 |" in " ".join(claims.split())
     assert rule == f"{over_runs.RULE}\n"
 
 
