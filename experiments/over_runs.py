@@ -24,9 +24,9 @@ from fairseq_skd.errors import UserError, run_command
 
 RULE = f"""\
 A claim holds where the intervals of the mean difference lie below its margin (0 if it has none), and does not hold
-where they lie above; else, or from fewer than {FEWEST} seeds, it is undecided. The first is Student's t, 95 %, over runs,
-paired by file and seed. Runs of one seed have the order of utterances in common, so the second is over the means of
-seeds; of one file the two are one. What other utterances would do they do not say, compare.py's do."""
+where they lie above; else, or from fewer than {FEWEST} seeds, it is undecided. The first is Student's t, 95 %, over
+runs, paired by file and seed. Runs of one seed have the order of utterances in common, so the second is over the means
+of seeds; of one file the two are one. What other utterances would do they do not say, compare.py's do."""
 
 
 def table(results: Results, grid: Mapping[str, Any], subset: str) -> str:

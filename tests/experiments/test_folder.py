@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments import run_grid
+from experiments import execution
 from experiments.folder import data_hash, encoder_hash
 from experiments.grid import Data, runs_of
 from experiments.results import state
@@ -41,12 +41,12 @@ def test_an_encoder_that_was_changed(grid, tmp_path, data):
     encoder = tmp_path / "w2v.pt"
     encoder.write_bytes(b"weights")
     (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, {**GIVEN, "model.w2v_path": encoder}, ["skd"], [1])]
-    run_grid.run_all([run], tmp_path)
+    execution.run_all([run], tmp_path)
     noted = json.loads((run.folder / "result.json").read_text())["encoder_sha256"]
     assert noted == hashlib.sha256(b"weights").hexdigest() == encoder_hash(encoder)
     encoder.write_bytes(b"Weights")
     with pytest.raises(UserError, match=rf"seed1 was begun with another encoder, {encoder} was changed since; move it"):
-        run_grid.run_all([run], tmp_path)
+        execution.run_all([run], tmp_path)
     assert state(run) == "its folder holds a run from another encoder"
     folder = tmp_path / "transformers"
     (folder / "onnx").mkdir(parents=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import run_grid
+from experiments import execution, run_grid
 from experiments.folder import data_hash
 from experiments.grid import Run
 from fairseq_skd.errors import UserError
@@ -123,7 +123,7 @@ def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypa
     """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
     folder = tmp_path / "my data"
     data.rename(folder)
-    monkeypatch.setattr(run_grid, "run_all", lambda runs, out: found.extend(runs) or [])
+    monkeypatch.setattr(run_grid, "run_all", lambda runs, out, jobs: found.extend(runs) or [])
     found: list[Run] = []
     run_grid.main([given[0], f"--out={tmp_path / 'my runs'}", f"task.data={folder}", given[-1]])
     run = found[1]
@@ -131,7 +131,7 @@ def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypa
     assert f"task.data='{folder}'" in run.decode["test", 2]
     assert run.data.manifests == run.data.labels == folder
     stubbed = stub(run, folder)
-    assert run_grid._run_one(stubbed)
+    assert execution.run_all([stubbed], tmp_path / "my runs") == []
     assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(run.data.training_files())
 
 

@@ -1,0 +1,151 @@
+"""Runs of a grid, so many at a time, each command of them a process of its own."""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from experiments import attempts
+from experiments.folder import claim, locked
+from experiments.grid import Run, shown
+from experiments.grid_file import REPOSITORY
+from experiments.results import RESULT, TRAINED, collect, evaluations, is_trained, read_result, result_of
+from fairseq_skd.errors import UserError
+from fairseq_skd.files import replacing
+
+
+class Processes:
+    """The commands that run now, in whatever thread.
+
+    Args:
+        jobs: how many there can be at a time, who share the cores, unless OMP_NUM_THREADS says how many each has.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._environment = dict(os.environ)
+        self._environment["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        if jobs > 1:
+            self._environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        self._guard = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def call(self, command: Sequence[str], log: Path, run: Run, lock: int) -> None:
+        """Run a command to its end, its output appended to ``log``.
+
+        It holds the folder's lock as well: should it outlive this process, nobody else begins there.
+
+        Raises:
+            UserError: it failed, or was not begun because of :meth:`stop`.
+        """
+        with log.open("ab") as output, self._guard:
+            if self._stopped:
+                raise UserError(f"{run.name}: not gone on with")
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, pass_fds=(lock,)
+            )
+            self._running.add(process)
+        status = process.wait()
+        with self._guard:
+            self._running.discard(process)
+        if status != 0:
+            raise UserError(f"{run.name}: a command failed (status {status}); what it said is in {log}")
+
+    def stop(self) -> None:
+        """Begin no command any more; those that run go on."""
+        with self._guard:
+            self._stopped = True
+
+    def end(self) -> None:
+        """Begin no command any more, and end those that run."""
+        self.stop()
+        with self._guard:
+            for process in self._running:
+                process.terminate()
+
+
+def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
+    """Run what can be run, the first that can be before the others; return what is left.
+
+    What is left is another job's, or waits for its teacher.
+
+    Args:
+        runs: of a grid, in order.
+        out: folder of all runs.
+        jobs: how many at a time.
+
+    Raises:
+        UserError: a command failed, or a folder holds another experiment; what ran beside it came to its end.
+    """
+    left = list(runs)
+    working: dict[Future[bool], Run] = {}
+    elsewhere: set[str] = set()  # those of another job, as far as is known
+    processes = Processes(jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while True:
+                free = [run for run in left if run not in working.values() and run.name not in elsewhere]
+                ready = [run for run in free if teacher_ready(run, out)]
+                for run in ready[: jobs - len(working)]:
+                    working[pool.submit(_run_one, run, processes)] = run
+                if not working:
+                    return left
+                for future in wait(working, return_when=FIRST_COMPLETED).done:
+                    run = working.pop(future)
+                    if future.result():
+                        left.remove(run)
+                        elsewhere.clear()  # time has passed: the other job may have ended
+                        collect(out)
+                    else:
+                        elsewhere.add(run.name)
+        except UserError as error:
+            processes.stop()
+            if working:
+                print(f"{error}\nwaiting for {', '.join(run.name for run in working.values())}", flush=True)
+            raise
+        except BaseException:
+            processes.end()
+            raise
+
+
+def teacher_ready(run: Run, out: Path) -> bool:
+    """Whether the arm that a run needs is trained."""
+    return run.needs is None or is_trained(out / run.corpus / run.needs / f"seed{run.seed}")
+
+
+def _run_one(run: Run, processes: Processes) -> bool:
+    """Train, decode, compare the spikes, write the result; what of it was done before is not done again.
+
+    False if another job is at it.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with locked(run.folder / "lock") as lock:
+        if lock is None:
+            print(f"{run.name}: another job is at it", flush=True)
+            return False
+        claim(run)
+        steps = evaluations(run)
+        if read_result(run.folder) is not None and all(step.done() for step in steps):
+            print(f"{run.name}: done before", flush=True)
+            return True
+        if not is_trained(run.folder):
+            print(f"{run.name}\n{shown(run.train)}", flush=True)
+            with attempts.attempt(run):
+                processes.call(run.train, run.folder / attempts.LOG, run, lock)
+        if not run.checkpoint.is_file():
+            raise UserError(
+                f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
+                f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
+            )
+        (run.folder / TRAINED).touch()
+        (run.folder / RESULT).unlink(missing_ok=True)  # one that lacks what follows must not pass for the whole
+        for step in steps:
+            if not step.done():
+                step.begin()
+                processes.call(step.command, step.log, run, lock)
+        with replacing(run.folder / RESULT) as beside:
+            beside.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
+    return True
