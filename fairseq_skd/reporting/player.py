@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from PIL import Image
 
 from fairseq_skd.alignment.figures import shown, stagger
 from fairseq_skd.errors import UserError
@@ -20,6 +21,7 @@ _BAR = 30  # pixels of a posterior of 1
 _LABEL = 10  # pixels that a symbol takes
 _TICK = 0.15  # seconds that the words of a tick take
 _STRETCHES_PER_SECOND = 120
+_QUALITY = 80  # of 100; the letters of a figure stay sharp
 _OTHER = {
     "same": "{other} has it on the same frames",
     "partly": "{other} has it on some of these frames",
@@ -75,7 +77,7 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
         names: of the exits, by ``teacher`` and ``student``.
 
     Raises:
-        UserError: its audio is missing or cannot be read.
+        UserError: its audio is missing, or audio or figure cannot be read.
     """
     path = _inside(folder, example["audio"])
     content = _read(path)
@@ -100,13 +102,28 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
         wave=wave_path(waveform, seconds),
         ticks=[tick / 2 for tick in range(int(2 * (seconds - _TICK)) + 1)],
         lanes=lanes,
-        figure=data_uri(_read(figure), "image/png") if figure.is_file() else None,
+        figure=picture(figure) if figure.is_file() else None,
     )
 
 
 def data_uri(content: bytes, kind: str) -> str:
     """Bytes as an address that needs no network."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def picture(path: Path) -> str:
+    """A PNG as an address, in WebP, which is a quarter of its size: of many runs a page would else be hundreds of MB.
+
+    Raises:
+        UserError: it is missing, or none.
+    """
+    content, buffer = io.BytesIO(_read(path)), io.BytesIO()
+    try:
+        with Image.open(content, formats=["PNG"]) as image:
+            image.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a picture") from error
+    return data_uri(buffer.getvalue(), "image/webp")
 
 
 def wave_path(waveform: npt.NDArray[np.float32], seconds: float) -> str:

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.player import LANE_HEIGHT, PER_SECOND, WAVE_HEIGHT, make_player, wave_path
@@ -103,6 +104,13 @@ def test_audio_that_is_none(folder):
         make_player(folder, example(), 20.0, NAMES)
 
 
+@pytest.mark.parametrize("content", [b"text", b"", b"\x89PNG\r\n\x1a\n damaged"])
+def test_a_figure_that_is_none(folder, content):
+    (folder / "spikes-0.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"spikes-0\.png cannot be read as a picture"):
+        make_player(folder, example(figure="spikes-0.png"), 20.0, NAMES)
+
+
 def test_examples_of_align(runs, tmp_path):
     """What align writes, the player reads."""
     shutil.copytree(runs / "skd" / "align", tmp_path / "align")
@@ -110,7 +118,11 @@ def test_examples_of_align(runs, tmp_path):
     for record in found["examples"]:
         player = make_player(tmp_path / "align", record, found["frame_ms"], NAMES)
         assert player.seconds == pytest.approx(record["seconds"])
-        assert player.figure.startswith("data:image/png;base64,")
+        drawn = np.asarray(Image.open(tmp_path / "align" / record["figure"]).convert("RGB"), float)
+        shown = base64.b64decode(player.figure.removeprefix("data:image/webp;base64,"))
+        with Image.open(io.BytesIO(shown), formats=["WEBP"]) as image:
+            assert np.abs(np.asarray(image.convert("RGB"), float) - drawn).mean() < 4  # of 255
+        assert len(shown) < (tmp_path / "align" / record["figure"]).stat().st_size / 2
         for lane in player.lanes:
             assert len(lane.spikes) == len(record[lane.who])
             assert all(0 < one.x < player.width for one in lane.spikes)
