@@ -1,5 +1,6 @@
 """Claims about the arms of a grid, as its YAML states them before anything is run."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -60,7 +61,8 @@ class Claim(NamedTuple):
         if not isinstance(entry, dict) or not set(_NEEDED) <= set(entry) <= {*_NEEDED, "rate", "margin"}:
             raise UserError(f"the claim {entry} has to have claim, better and worse, and can have rate and margin")
         rate, margin = entry.get("rate", "wer"), entry.get("margin", 0.0)
-        if rate not in RATES or not isinstance(margin, int | float):
+        known = isinstance(rate, str) and rate in RATES
+        if not known or isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
             raise UserError(f"the claim {entry['claim']}: rate is one of {', '.join(RATES)}, margin a number")
         better, worse = (_model(entry, key, arms) for key in ("better", "worse"))
         return cls(str(entry["claim"]), better, worse, rate, float(margin))
@@ -73,3 +75,8 @@ def _model(entry: Mapping[str, Any], key: str, arms: Mapping[str, Any]) -> Model
             f"the claim {entry['claim']}: {key} is '{entry[key]}', no arm and exit of the grid, such as 'skd 6'"
         )
     return Model(arm, int(layer))
+
+
+def one_digit(value: float) -> str:
+    """Percentage points as tables have them; what rounds to nothing has no sign."""
+    return f"{round(value, 1) + 0.0:.1f}"

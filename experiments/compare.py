@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 
 from tabulate import tabulate
 
-from experiments.claims import Claim, Model
+from experiments.claims import Claim, Model, one_digit
 from experiments.grid_file import read_grid, tries_of
 from experiments.outcomes import Outcomes, Verdict, mixed
 from fairseq_skd.errors import UserError, run_command
@@ -77,11 +77,11 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
 def _difference(verdict: Verdict) -> tuple[str, str]:
     if verdict.difference is None:
         return "", ""
-    return _interval(verdict.difference), ", ".join(f"{value:.1f}" for value in verdict.by_seed.values())
+    return _interval(verdict.difference), ", ".join(map(one_digit, verdict.by_seed.values()))
 
 
 def _interval(interval: Interval) -> str:
-    return f"{interval.value:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
+    return f"{one_digit(interval.value)} [{one_digit(interval.low)}, {one_digit(interval.high)}]"
 
 
 def _spread(values: Sequence[float]) -> str:

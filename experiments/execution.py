@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -13,8 +13,12 @@ from experiments.folder import claim, locked
 from experiments.grid import Run, shown
 from experiments.grid_file import REPOSITORY
 from experiments.results import RESULT, TRAINED, collect, evaluations, is_trained, read_result, result_of
+from fairseq_skd.corpora.workers import available_cpus
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
+
+_PATIENCE = 10.0  # seconds that a command has to end in once it is told to
+_AGAIN = 2.0  # seconds until it is looked again whether a teacher is trained
 
 
 class Processes:
@@ -28,10 +32,10 @@ class Processes:
         self._environment = dict(os.environ)
         self._environment["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         if jobs > 1:
-            self._environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+            self._environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
         self._guard = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self._ended = False
 
     def call(self, command: Sequence[str], log: Path, run: Run, lock: int) -> None:
         """Run a command to its end, its output appended to ``log``.
@@ -39,10 +43,10 @@ class Processes:
         It holds the folder's lock as well: should it outlive this process, nobody else begins there.
 
         Raises:
-            UserError: it failed, or was not begun because of :meth:`stop`.
+            UserError: it failed, or was not begun because of :meth:`end`.
         """
         with log.open("ab") as output, self._guard:
-            if self._stopped:
+            if self._ended:
                 raise UserError(f"{run.name}: not gone on with")
             process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, pass_fds=(lock,)
@@ -54,23 +58,25 @@ class Processes:
         if status != 0:
             raise UserError(f"{run.name}: a command failed (status {status}); what it said is in {log}")
 
-    def stop(self) -> None:
-        """Begin no command any more; those that run go on."""
-        with self._guard:
-            self._stopped = True
-
     def end(self) -> None:
         """Begin no command any more, and end those that run."""
-        self.stop()
         with self._guard:
-            for process in self._running:
-                process.terminate()
+            self._ended = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
     """Run what can be run, the first that can be before the others; return what is left.
 
-    What is left is another job's, or waits for its teacher.
+    What is left is another job's, or waits for its teacher. Once one has failed no other is begun, and those that run
+    go on to their end.
 
     Args:
         runs: of a grid, in order.
@@ -78,37 +84,53 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
         jobs: how many at a time.
 
     Raises:
-        UserError: a command failed, or a folder holds another experiment; what ran beside it came to its end.
+        UserError: commands failed, or folders hold other experiments: all of them.
     """
-    left = list(runs)
-    working: dict[Future[bool], Run] = {}
-    elsewhere: set[str] = set()  # those of another job, as far as is known
+    jobs = max(1, min(jobs, len(runs)))
     processes = Processes(jobs)
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            while True:
-                free = [run for run in left if run not in working.values() and run.name not in elsewhere]
-                ready = [run for run in free if teacher_ready(run, out)]
-                for run in ready[: jobs - len(working)]:
-                    working[pool.submit(_run_one, run, processes)] = run
-                if not working:
-                    return left
-                for future in wait(working, return_when=FIRST_COMPLETED).done:
-                    run = working.pop(future)
-                    if future.result():
-                        left.remove(run)
-                        elsewhere.clear()  # time has passed: the other job may have ended
-                        collect(out)
-                    else:
-                        elsewhere.add(run.name)
-        except UserError as error:
-            processes.stop()
-            if working:
-                print(f"{error}\nwaiting for {', '.join(run.name for run in working.values())}", flush=True)
-            raise
+            left, failed = _run_all(runs, out, jobs, lambda run: pool.submit(_run_one, run, processes))
         except BaseException:
-            processes.end()
+            processes.end()  # before the pool waits for its threads, and they for the commands
             raise
+    for error in failed:
+        if not isinstance(error, UserError | OSError):
+            raise error
+    if failed:
+        raise UserError("; ".join(map(str, failed))) from failed[0]
+    return left
+
+
+def _run_all(
+    runs: Sequence[Run], out: Path, jobs: int, begin: Callable[[Run], Future[bool]]
+) -> tuple[list[Run], list[BaseException]]:
+    """What is left, and why others failed."""
+    left = list(runs)
+    failed: list[BaseException] = []
+    working: dict[Future[bool], Run] = {}
+    elsewhere: set[str] = set()  # those of another job, as far as is known
+    while True:
+        waiting = [run for run in left if run not in working.values() and run.name not in elsewhere]
+        ready = [run for run in waiting if teacher_ready(run, out)] if not failed and len(working) < jobs else []
+        for run in ready[: jobs - len(working)]:
+            working[begin(run)] = run
+        if not working:
+            return left, failed
+        look = len(working) < jobs and not failed and len(waiting) > len(ready)
+        for future in wait(working, timeout=_AGAIN if look else None, return_when=FIRST_COMPLETED).done:
+            run, error = working.pop(future), future.exception()
+            if error is not None:
+                failed.append(OSError(f"{run.name}: {error}") if isinstance(error, OSError) else error)
+                if working:
+                    told = "; begun is nothing more, what runs goes on: " + ", ".join(r.name for r in working.values())
+                    print(f"{failed[-1]}{told}", flush=True)
+            elif future.result():
+                left.remove(run)
+                elsewhere.clear()  # time has passed: the other job may have ended
+                collect(out)
+            else:
+                elsewhere.add(run.name)
 
 
 def teacher_ready(run: Run, out: Path) -> bool:

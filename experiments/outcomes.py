@@ -16,8 +16,11 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
 from fairseq_skd.scoring.texts import utterance_errors
 
-# What a command tells apart from that of another seed.
-_OF_A_SEED = ("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path")
+# What a command tells apart from that of another seed, or of another machine: data and encoders have hashes.
+_OF_A_RUN = {
+    *("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path"),
+    *("task.data", "task.label_dir", "model.w2v_path"),
+}
 
 Integers = npt.NDArray[np.int64]
 
@@ -166,17 +169,30 @@ class Outcomes:
         return [score for score in result["scores"] if score["subset"] == self.subset]
 
 
-def mixed(results: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[str]:
-    """Of these arms, those whose runs were trained with different settings, a sentence each."""
+def mixed(results: Sequence[dict[str, Any]], arms: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
+    """Of these arms, those whose runs were trained with different settings, a sentence each.
+
+    Args:
+        results: lines of runs.
+        arms: of a grid.
+        names: of the runs, as they are called; by their seeds if not given.
+    """
+    called = names or [f"seed {result['seed']}" for result in results]
     told = []
     for arm in arms:
-        mine = [result for result in results if result["arm"] == arm]
-        given = [set(shlex.split(result["command"])) for result in mine]
-        for result, settings in zip(mine[1:], given[1:], strict=True):
-            other = sorted(part for part in settings ^ given[0] if part.partition("=")[0] not in _OF_A_SEED)
-            if other:
-                told.append(f"{arm}: seeds {mine[0]['seed']} and {result['seed']} differ in {', '.join(other)}")
+        mine = [(name, _settings(r["command"])) for name, r in zip(called, results, strict=True) if r["arm"] == arm]
+        for name, settings in mine[1:]:
+            if other := sorted(settings ^ mine[0][1]):
+                told.append(f"{arm}: {mine[0][0]} and {name} differ in {', '.join(other)}")
     return told
+
+
+def _settings(command: str) -> set[str]:
+    try:
+        parts = shlex.split(command)
+    except ValueError:  # a quote that does not end
+        parts = command.split()
+    return {part for part in parts if part.partition("=")[0] not in _OF_A_RUN}
 
 
 def _percent(interval: Interval) -> Interval:

@@ -16,17 +16,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 
 from tabulate import tabulate
 
-from experiments.claims import Claim, Model
+from experiments.claims import RATES, Claim, Model, one_digit
 from experiments.grid_file import read_grid
 from experiments.outcomes import mixed
 from experiments.repetitions import FEWEST, Results, Run, Verdict, judge, rates, read_results
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.scoring.bootstrap import Interval
 
 RULE = f"""\
 A claim holds where the intervals of the mean difference lie below its margin (0 if it has none), and does not hold
 where they lie above; else, or from fewer than {FEWEST} seeds, it is undecided. The first is Student's t, 95 %, over
-runs, paired by file and seed. Runs of one seed have the order of utterances in common, so the second is over the means
-of seeds; of one file the two are one. What other utterances would do they do not say, compare.py's do."""
+runs, paired by file and seed. Runs of one seed have the order of utterances, the masks and the heads' first weights in
+common, so the second is over the means of seeds, each of which counts once; of one file the two are one. What other
+utterances would do they do not say, compare.py's do."""
 
 
 def table(results: Results, grid: Mapping[str, Any], subset: str) -> str:
@@ -46,7 +48,7 @@ def table(results: Results, grid: Mapping[str, Any], subset: str) -> str:
         "WER %, mean; sd",
         "of each run",
         "CER %, mean; sd",
-        "spike disagreement %, mean; sd",
+        f"spike disagreement %{_measured_on(results, subset)}, mean; sd",
     )
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
@@ -58,24 +60,33 @@ def verdicts(results: Results, claims: Sequence[Claim], subset: str) -> str:
         verdict = judge(results, claim, subset)
         seeds = len({run.seed for run in verdict.by_run})
         few = f", of {seeds} seed{'s' * (seeds > 1)}" if 0 < seeds < FEWEST else ""
-        rows.append(
-            (claim.text, claim.compared, _shown(verdict), _by_file(verdict.by_run), f"**{verdict.outcome}**{few}")
-        )
+        compared, outcome = _compared(claim, results, subset), f"**{verdict.outcome}**{few}"
+        rows.append((claim.text, compared, _shown(verdict), _by_file(verdict.by_run), outcome))
     header = ("claim", "compared", "points, mean [95 % over runs] [over seeds]", "of each pair", "outcome")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 
-def differences(results: Results, grid: Mapping[str, Any], arm: str, subset: str) -> str:
-    """A row a model of another arm: its WER minus that of this arm's exit of as many layers, or else of its lowest."""
+def differences(results: Results, grid: Mapping[str, Any], arm: str, rate: str, subset: str) -> str:
+    """A row a model of another arm: its rate minus that of this arm's exit of as many layers, or else of its lowest."""
     exits = grid["arms"][arm]["exits"]
     rows = []
     for model in _models(grid):
-        other = Model(arm, model.exit if model.exit in exits else min(exits))
-        verdict = judge(results, Claim("", model, other), subset)
+        claim = Claim("", model, Model(arm, model.exit if model.exit in exits else min(exits)), rate)
+        verdict = judge(results, claim, subset)
         if model.arm != arm and verdict.by_run:
-            rows.append((f"{model} minus {other}", _shown(verdict), _by_file(verdict.by_run)))
-    header = ("WER", "points, mean [95 % over runs] [over seeds]", "of each pair")
+            rows.append((_compared(claim, results, subset), _shown(verdict), _by_file(verdict.by_run)))
+    header = ("compared", "points, mean [95 % over runs] [over seeds]", "of each pair")
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _compared(claim: Claim, results: Results, subset: str) -> str:
+    return claim.compared + (_measured_on(results, subset) if claim.rate == "spikes" else "")
+
+
+def _measured_on(results: Results, subset: str) -> str:
+    """On what subset it was looked where models spike, if on another than the one asked for."""
+    aligned = {found["subset"] for arms in results.values() for line in arms.values() for found in line["alignment"]}
+    return f" ({', '.join(sorted(aligned))})" if aligned - {subset} else ""
 
 
 def _models(grid: Mapping[str, Any]) -> list[Model]:
@@ -85,10 +96,14 @@ def _models(grid: Mapping[str, Any]) -> list[Model]:
 def _shown(verdict: Verdict) -> str:
     if verdict.runs is None:
         return ""
-    shown = f"{verdict.runs.value:.1f} [{verdict.runs.low:.1f}, {verdict.runs.high:.1f}]"
+    shown = f"{one_digit(verdict.runs.value)} {_bounds(verdict.runs)}"
     if len({run.file for run in verdict.by_run}) > 1:
-        shown += f" [{verdict.seeds.low:.1f}, {verdict.seeds.high:.1f}]" if verdict.seeds else " [few seeds]"
+        shown += f" {_bounds(verdict.seeds)}" if verdict.seeds else " [few seeds]"
     return shown
+
+
+def _bounds(interval: Interval) -> str:
+    return f"[{one_digit(interval.low)}, {one_digit(interval.high)}]"
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -100,7 +115,7 @@ def _spread(values: Iterable[float]) -> str:
 def _by_file(values: dict[Run, float]) -> str:
     """Those of one file between commas, the files between bars."""
     files = itertools.groupby(values.items(), key=lambda item: item[0].file)
-    return " / ".join(", ".join(f"{value:.1f}" for _, value in group) for _, group in files)
+    return " / ".join(", ".join(one_digit(value) for _, value in group) for _, group in files)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="ARM",
         help="a third table: each model minus this arm's of as many layers, or else its lowest exit",
     )
+    parser.add_argument("--rate", choices=tuple(RATES), default="wer", help="of that table (%(default)s)")
     args = parser.parse_args(arguments)
     grid = read_grid(args.grid)
     if args.subset not in grid["subsets"]:
@@ -125,11 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.minus is not None and args.minus not in grid["arms"]:
         raise UserError(f"--minus {args.minus}: the grid has {', '.join(grid['arms'])}")
     claims = [Claim.read(entry, grid["arms"]) for entry in grid["claims"]]
-    results = read_results(args.results, grid["corpus"])
-    lines = [line for arms in results.values() for line in arms.values()]
-    parts = [table(results, grid, args.subset), *mixed(lines, list(grid["arms"]))]
+    results = read_results(args.results, grid)
+    lines = {f"seed {run.seed} of {args.results[run.file]}": arms for run, arms in results.items()}
+    names = [name for name, arms in lines.items() for _ in arms]
+    told = mixed([line for arms in lines.values() for line in arms.values()], list(grid["arms"]), names)
+    parts = [table(results, grid, args.subset), *told]
     if args.minus is not None:
-        parts.append(differences(results, grid, args.minus, args.subset))
+        parts.append(differences(results, grid, args.minus, args.rate, args.subset))
     parts.append(verdicts(results, claims, args.subset))
     print("\n\n".join([*parts, RULE]))
 

@@ -1,6 +1,5 @@
 """Results of runs as run_grid.py wrote them, of a grid run once or several times, and what they say from run to run."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from experiments.claims import Claim, Model
-from experiments.results import KEYS
+from experiments.result_lines import parsed
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.bootstrap import LEVEL, Interval
 
@@ -43,42 +42,50 @@ class Verdict(NamedTuple):
     by_run: dict[Run, float]
 
 
-def read_results(files: Sequence[Path], corpus: str) -> Results:
-    """The lines of one corpus in some files.
+def read_results(files: Sequence[Path], grid: Mapping[str, Any]) -> Results:
+    """The lines of a grid's arms in some files; not those of its tries, nor of another corpus.
 
     Raises:
-        UserError: a file is missing, has a damaged line, one run twice, or runs of other data or from another encoder.
+        UserError: a file is missing, has a damaged line or one that stands elsewhere, too, or has runs that cannot be
+            compared: of other data, from another encoder, or, of one arm, of another number of updates.
     """
     found: Results = {}
-    first: dict[str, Any] | None = None
+    seen: dict[str, str] = {}  # line -> where it stands
     for number, file in enumerate(files):
-        if not file.is_file():
-            raise UserError(f"{file} does not exist: give results.jsonl of run_grid.py")
-        for at, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            result = _parsed(line)
+        for at, line in enumerate(_lines(file), 1):
+            here = f"{file}, line {at}"
+            result = parsed(line)
             if result is None:
-                raise UserError(f"{file}, line {at} is damaged: it is no result of run_grid.py")
-            if result["corpus"] != corpus:
+                raise UserError(f"{here} is damaged: it is no result of run_grid.py")
+            if result["corpus"] != grid["corpus"] or result["arm"] not in grid["arms"]:
                 continue
-            first = first or result
-            for key in ("data_sha256", "encoder_sha256"):
-                if result[key] != first[key]:
-                    raise UserError(f"{file}, line {at}: {key} is not that of the first run: they cannot be compared")
+            if line in seen:
+                raise UserError(f"{here} is the run of {seen[line]}: it would count twice")
+            seen[line] = here
             arms = found.setdefault(Run(number, result["seed"]), {})
             if result["arm"] in arms:
                 raise UserError(f"{file} has {result['arm']} of seed {result['seed']} twice: take one line away")
+            _check_comparable(result, found, here)
             arms[result["arm"]] = result
     if not found:
-        raise UserError(f"{', '.join(map(str, files))}: no result of {corpus} in it")
+        raise UserError(f"{', '.join(map(str, files))}: no result of {grid['corpus']} in it")
     return dict(sorted(found.items()))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _lines(file: Path) -> list[str]:
     try:
-        result = json.loads(line)
-    except ValueError:
-        return None
-    return result if isinstance(result, dict) and set(KEYS) <= set(result) else None
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: give results.jsonl of run_grid.py") from error
+
+
+def _check_comparable(result: dict[str, Any], found: Results, here: str) -> None:
+    for arms in found.values():
+        for arm, other in arms.items():
+            for key in ("data_sha256", "encoder_sha256", *(["updates"] if arm == result["arm"] else [])):
+                if result[key] != other[key]:
+                    of = f"{arm} of seed {other['seed']}"
+                    raise UserError(f"{here}: {key} is not that of {of}, the first: they cannot be compared")
 
 
 def rate(result: dict[str, Any], layer: int, kind: str, subset: str) -> float | None:
@@ -109,11 +116,12 @@ def judge(results: Results, claim: Claim, subset: str) -> Verdict:
     """What becomes of a claim, by Student's intervals.
 
     It holds if the intervals over runs and over the means of seeds lie below the margin, and does not if they lie
-    above; else, or from fewer than three seeds, it is undecided. Runs of one seed have the order of utterances in
-    common: by the first interval alone, the same seeds run again would count as new ones.
+    above; else, or from fewer than three seeds, it is undecided. Runs of one seed have the order of utterances, the
+    masks and the heads' first weights in common: by the first interval alone, the same seeds run again would count as
+    new ones.
 
     Raises:
-        UserError: the two of a pair were trained for different numbers of updates.
+        UserError: the two were trained for different numbers of updates.
     """
     better, worse = (rates(results, model, claim.rate, subset) for model in (claim.better, claim.worse))
     by_run = {run: better[run] - worse[run] for run in better if run in worse}

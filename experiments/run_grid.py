@@ -1,7 +1,7 @@
 r"""Run a grid of experiments: what is done is skipped, what was cut off goes on, and no two jobs work in one folder.
 
 python experiments/run_grid.py experiments/an4.yaml --out /runs task.data=/data/manifests/an4 \
-    model.w2v_path=/models/hubert_mini.pt
+    model.w2v_path=/models/hubert_mini.pt --jobs 16
 """
 
 import argparse

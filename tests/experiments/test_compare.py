@@ -107,7 +107,7 @@ def test_seeds_of_different_settings_are_named(out, capsys):
         run(out, "later", seed, {2: [0] * 8}, command=told.format(seed, rate))
     compare.main([str(out / "grid.yaml"), "--runs", str(out)])
     found = capsys.readouterr().out
-    assert "\n\nlater: seeds 1 and 3 differ in optimization.lr=[1], optimization.lr=[2]\n\n" in found
+    assert "\n\nlater: seed 1 and seed 3 differ in optimization.lr=[1], optimization.lr=[2]\n\n" in found
     assert "seeds 1 and 2" not in found
     assert found.endswith(f"{compare.RULE}\n")
 

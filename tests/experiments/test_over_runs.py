@@ -5,10 +5,12 @@ import json
 import pytest
 
 from experiments import over_runs
-from experiments.claims import Claim
+from experiments.claims import Claim, one_digit
 from experiments.repetitions import Run, judge, mean_interval, read_results
 from fairseq_skd.errors import UserError
 from tests.experiments.made_runs import ARMS, GRID
+
+TINY = {"corpus": "tiny", "arms": ARMS}
 
 
 def line(arm, seed, wer, spikes=None, corpus="tiny", **other):
@@ -32,11 +34,10 @@ def claim(better="skd 2", worse="kd 2", **more):
     return Claim.read({"claim": "it is so", "better": better, "worse": worse, **more}, ARMS)
 
 
-def pairs(worse):
+def pairs(worse, seconds=1.0):
     """Seed -> by how many points the student is worse than kd's; no spikes."""
-    return [
-        one for seed, more in worse.items() for one in (line("skd", seed, (20, 30 + more)), line("kd", seed, (0, 30)))
-    ]
+    both = [(line("skd", seed, (20, 30 + more)), line("kd", seed, (0, 30))) for seed, more in worse.items()]
+    return [one | {"seconds": seconds} for pair in both for one in pair]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def twice(tmp_path):
     """The grid run twice: seeds 1 to 3, then 1 again; the student is 1, 2, 3 and again 3 points worse than kd's."""
     first = [line("skd", seed, (20 + seed, 30 + seed), 0.1 * seed) for seed in (1, 2, 3)]
     first += [line("kd", seed, (0, 30), 0.4) for seed in (1, 2, 3)]
-    first += [line("ctc", 1, (20, 0)), line("skd", 1, (99, 99), corpus="another")]
+    first += [line("ctc", 1, (20, 0)), line("skd", 1, (99, 99), corpus="another"), line("skd-0.1", 1, (99, 99))]
     second = [line("skd", 1, (24, 33), 0.3), line("kd", 1, (0, 30), 0.5)]
     return [write(tmp_path / "first.jsonl", first), write(tmp_path / "second.jsonl", second)]
 
@@ -58,7 +59,7 @@ def test_students_interval():
 
 def test_runs_are_paired_by_file_and_seed(twice):
     """Of 1, 2, 3, 3: standard error 0.47871, 3.1824 of them; of the seeds' means 2, 2, 3: 1/3, and 4.3027."""
-    found = judge(read_results(twice, "tiny"), claim(), "test")
+    found = judge(read_results(twice, TINY), claim(), "test")
     assert found.by_run == {Run(0, 1): 1.0, Run(0, 2): 2.0, Run(0, 3): 3.0, Run(1, 1): 3.0}
     assert found.runs == pytest.approx((2.25, 0.7265, 3.7735), abs=1e-4)
     assert found.seeds == pytest.approx((7 / 3, 0.8991, 3.7676), abs=1e-4)
@@ -66,7 +67,7 @@ def test_runs_are_paired_by_file_and_seed(twice):
 
 
 def test_what_holds_and_what_does_not(twice):
-    results = read_results(twice, "tiny")
+    results = read_results(twice, TINY)
     assert judge(results, claim(margin=3.8), "test").outcome == "holds"
     assert judge(results, claim(margin=3.77), "test").outcome == "undecided"  # between the two ends
     assert judge(results, claim(margin=0.8), "test").outcome == "undecided"  # likewise
@@ -82,11 +83,11 @@ def test_what_holds_and_what_does_not(twice):
 def test_the_same_seeds_again_are_not_as_good_as_others(tmp_path):
     """Six runs would decide it, 3.1 points [0.6, 5.6]; three seeds, each twice, do not: [-3.5, 9.7]."""
     first = write(tmp_path / "first.jsonl", pairs({1: 1, 2: 2, 3: 6}))
-    again = write(tmp_path / "again.jsonl", pairs({1: 1.2, 2: 2.2, 3: 6.2}))
+    again = write(tmp_path / "again.jsonl", pairs({1: 1.2, 2: 2.2, 3: 6.2}, 2.0))
     others = write(tmp_path / "others.jsonl", pairs({4: 1.2, 5: 2.2, 6: 6.2}))
-    found = judge(read_results([first, again], "tiny"), claim(), "test")
+    found = judge(read_results([first, again], TINY), claim(), "test")
     assert found.runs.low > 0 > found.seeds.low and found.outcome == "undecided"
-    assert judge(read_results([first, others], "tiny"), claim(), "test").outcome == "does not hold"
+    assert judge(read_results([first, others], TINY), claim(), "test").outcome == "does not hold"
 
 
 def test_the_tables(twice, tmp_path, capsys):
@@ -107,51 +108,118 @@ def test_the_tables(twice, tmp_path, capsys):
 
 
 def test_an_exit_that_the_other_arm_lacks_is_compared_with_its_lowest(twice):
-    grid = {"arms": {"skd": {"exits": [4, 2]}, "kd": {"exits": [2]}, "deep": {"exits": [3]}}}
+    grid = {"corpus": "tiny", "arms": {"skd": {"exits": [4, 2]}, "kd": {"exits": [2]}, "deep": {"exits": [3]}}}
     deep = line("deep", 1, (0, 0)) | {"scores": [{"subset": "test", "exit": 3, "wer": 30, "cer": 15}]}
     write(twice[0], [line("skd", 1, (20, 31)), deep])
-    (row,) = over_runs.differences(read_results(twice[:1], "tiny"), grid, "skd", "test").splitlines()[2:]
+    (row,) = over_runs.differences(read_results(twice[:1], grid), grid, "skd", "wer", "test").splitlines()[2:]
     assert row.split() == ["|", "deep", "3", "minus", "skd", "2", "|", "|", "-1.0", "|"]
 
 
 def test_other_settings_are_told(twice, tmp_path, capsys):
-    write(twice[1], [line("skd", 1, (24, 33), command="train criterion.kd_weight=3")])
+    """Of other folders with the same data nothing is: the hashes are equal."""
+    write(twice[1], [line("skd", 1, (24, 33), command="train criterion.kd_weight=3 task.data=/elsewhere 'open")])
     (tmp_path / "grid.yaml").write_text(GRID)
     over_runs.main([str(tmp_path / "grid.yaml"), *map(str, twice)])
-    assert "skd: seeds 1 and 1 differ in criterion.kd_weight=3" in capsys.readouterr().out
+    told = f"\n\nskd: seed 1 of {twice[0]} and seed 1 of {twice[1]} differ in 'open, criterion.kd_weight=3\n\n"
+    assert told in capsys.readouterr().out
+
+
+def test_spikes_of_another_subset_are_named(twice, tmp_path, capsys):
+    (tmp_path / "grid.yaml").write_text(GRID.replace("[test]", "[valid, test]"))
+    over_runs.main([str(tmp_path / "grid.yaml"), *map(str, twice), "--subset", "valid"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "spike disagreement % (test), mean; sd" in shown
+    assert "| skd 2 minus kd 2, spike disagreement (test) | -20.0 [-33.0, -7.0] [-37.3, 0.6] |" in shown
+
+
+@pytest.mark.parametrize(
+    ("rate", "row"),
+    [
+        ("cer", ["kd 2 minus skd 2, CER", "-1.1 [-1.9, -0.4] [-1.9, -0.4]", "-0.5, -1.0, -1.5 / -1.5"]),
+        (
+            "spikes",
+            ["kd 2 minus skd 2, spike disagreement", "20.0 [7.0, 33.0] [-0.6, 37.3]", "30.0, 20.0, 10.0 / 20.0"],
+        ),
+    ],
+)
+def test_the_third_table_of_another_rate(twice, tmp_path, capsys, rate, row):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    over_runs.main([str(tmp_path / "grid.yaml"), *map(str, twice), "--minus", "skd", "--rate", rate])
+    last = capsys.readouterr().out.split("\n\n")[1].splitlines()[-1]
+    assert [cell.strip() for cell in last.strip("|").split("|")] == row
+
+
+def test_nothing_has_no_sign():
+    assert [one_digit(value) for value in (-0.04, 0.04, -0.06, 12.25)] == ["0.0", "0.0", "-0.1", "12.2"]
+
+
+DAMAGED = "second.jsonl, line 1 is damaged: it is no result of run_grid.py"
+SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15}
 
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        (line("kd", 1, (0, 30), data_sha256="xyz"), "second.jsonl, line 1: data_sha256 is not that of the first run"),
-        (line("kd", 1, (0, 30), encoder_sha256="x"), "second.jsonl, line 1: encoder_sha256 is not that of the first"),
-        ({"arm": "kd"}, "second.jsonl, line 1 is damaged: it is no result of run_grid.py"),
+        (line("kd", 1, (0, 30), data_sha256="xyz"), "second.jsonl, line 1: data_sha256 is not that of skd of seed 1"),
+        (line("kd", 1, (0, 30), encoder_sha256="x"), "second.jsonl, line 1: encoder_sha256 is not that of skd of seed"),
+        (line("kd", 1, (0, 30), updates=60), "second.jsonl, line 1: updates is not that of kd of seed 1"),
+        ({"arm": "kd"}, DAMAGED),
+        *[
+            (line("kd", 1, (0, 30)) | {key: value}, DAMAGED)
+            for key, value in (
+                *[("seed", value) for value in (None, [1], "1", 1.5, True)],
+                *[("arm", ["kd"]), ("command", 3), ("updates", None), ("corpus", 3)],
+                *[("scores", value) for value in (None, {}, ["x"], [{**SCORE, "exit": "2"}], [{**SCORE, "subset": 1}])],
+                *[("scores", [{**SCORE, "wer": value}]) for value in (None, "30", float("nan"), True)],
+                *[("alignment", value) for value in (None, ["x"], [{}], [{"exit": 2, "subset": "test"}])],
+                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": 0.5}]),
+                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {"value": "0.5"}}]),
+                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {}}]),
+            )
+        ],
     ],
 )
 def test_what_cannot_be_compared(twice, changed, complaint):
     write(twice[1], [changed])
     with pytest.raises(UserError, match=complaint):
-        read_results(twice, "tiny")
+        read_results(twice, TINY)
+
+
+def test_a_teacher_without_spikes_is_no_damage(twice):
+    silent = line("skd", 1, (24, 33)) | {
+        "alignment": [{"exit": 2, "subset": "test", "spike_disagreement": {"value": None}}]
+    }
+    write(twice[1], [silent])
+    results = read_results(twice, TINY)
+    assert Run(1, 1) not in judge(results, claim(rate="spikes"), "test").by_run and Run(1, 1) in results
+
+
+def test_a_run_that_would_count_twice(twice):
+    with pytest.raises(
+        UserError, match="first.jsonl, line 1 is the run of .*first.jsonl, line 1: it would count twice"
+    ):
+        read_results([twice[0], twice[0].parent / "." / "first.jsonl"], TINY)
 
 
 def test_a_run_that_stands_there_twice(twice):
-    write(twice[1], [line("kd", 1, (0, 30))] * 2)
+    write(twice[1], [line("kd", 1, (0, 30)), line("kd", 1, (0, 31))])
     with pytest.raises(UserError, match="second.jsonl has kd of seed 1 twice: take one line away"):
-        read_results(twice, "tiny")
+        read_results(twice, TINY)
 
 
-def test_other_numbers_of_updates(twice):
-    write(twice[1], [line("skd", 1, (24, 33)), line("kd", 1, (0, 30), updates=60)])
+def test_other_numbers_of_updates_in_a_pair(tmp_path):
+    file = write(tmp_path / "results.jsonl", [line("skd", 1, (24, 33)), line("kd", 1, (0, 30), updates=60)])
     with pytest.raises(UserError, match=r"updates of seed 1 differ \(30 and 60\), so the claim it is so cannot be"):
-        judge(read_results(twice, "tiny"), claim(), "test")
+        judge(read_results([file], TINY), claim(), "test")
 
 
 def test_no_results(twice, tmp_path):
     with pytest.raises(UserError, match="first.jsonl, .*second.jsonl: no result of other in it"):
-        read_results(twice, "other")
-    with pytest.raises(UserError, match="absent.jsonl does not exist: give results.jsonl of run_grid.py"):
-        read_results([tmp_path / "absent.jsonl"], "tiny")
+        read_results(twice, {"corpus": "other", "arms": ARMS})
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name in ("absent", "binary", ""):
+        with pytest.raises(UserError, match=f"{name} cannot be read: give results.jsonl of run_grid.py"):
+            read_results([tmp_path / name], TINY)
 
 
 @pytest.mark.parametrize(
