@@ -75,8 +75,3 @@ def _model(entry: Mapping[str, Any], key: str, arms: Mapping[str, Any]) -> Model
             f"the claim {entry['claim']}: {key} is '{entry[key]}', no arm and exit of the grid, such as 'skd 6'"
         )
     return Model(arm, int(layer))
-
-
-def one_digit(value: float) -> str:
-    """Percentage points as tables have them; what rounds to nothing has no sign."""
-    return f"{round(value, 1) + 0.0:.1f}"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from tabulate import tabulate
-
-from experiments.claims import Claim, Model, one_digit
+from experiments.claims import Claim, Model
 from experiments.grid_file import read_grid, tries_of
 from experiments.outcomes import Outcomes, Verdict, mixed
+from experiments.tables import markdown, one_digit
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.extras import require
 from fairseq_skd.scoring.bootstrap import RESAMPLES, Interval
 
 RULE = f"""\
@@ -40,7 +40,7 @@ def table(outcomes: Outcomes, order: Sequence[str]) -> str:
         *("arm", "layers", "parameters", "seeds", "WER % [95 %]", "of each seed", "CER %"),
         *(f"spike disagreement %{on}", "on none of its frames %", "offset, mean ms"),
     )
-    return tabulate([_row(outcomes, model) for model in models], header, tablefmt="pipe", disable_numparse=True)
+    return markdown([_row(outcomes, model) for model in models], header)
 
 
 def _row(outcomes: Outcomes, model: Model) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
         outcome = f"**{verdict.outcome}**" + ", one seed" * (len(verdict.by_seed) == 1)
         rows.append((claim.text, claim.compared, *_difference(verdict), outcome))
     header = ("claim", "compared", "points [95 %]", "of each seed", "outcome")
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+    return markdown(rows, header)
 
 
 def _difference(verdict: Verdict) -> tuple[str, str]:
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--tries", action="store_true", help="the short tries of the weights, on the grid's first subset"
     )
     args = parser.parse_args(arguments)
+    require(["tabulate"], "analysis", "experiments/compare.py")
     grid = read_grid(args.grid)
     if args.tries:
         tries = tries_of(grid)

@@ -14,13 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
-from tabulate import tabulate
-
-from experiments.claims import RATES, Claim, Model, one_digit
+from experiments.claims import RATES, Claim, Model
 from experiments.grid_file import read_grid
 from experiments.outcomes import mixed
 from experiments.repetitions import FEWEST, Results, Run, Verdict, judge, rates, read_results
+from experiments.tables import markdown, one_digit
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.extras import require
 from fairseq_skd.scoring.bootstrap import Interval
 
 RULE = f"""\
@@ -50,7 +50,7 @@ def table(results: Results, grid: Mapping[str, Any], subset: str) -> str:
         "CER %, mean; sd",
         f"spike disagreement %{_measured_on(results, subset)}, mean; sd",
     )
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+    return markdown(rows, header)
 
 
 def verdicts(results: Results, claims: Sequence[Claim], subset: str) -> str:
@@ -63,7 +63,7 @@ def verdicts(results: Results, claims: Sequence[Claim], subset: str) -> str:
         compared, outcome = _compared(claim, results, subset), f"**{verdict.outcome}**{few}"
         rows.append((claim.text, compared, _shown(verdict), _by_file(verdict.by_run), outcome))
     header = ("claim", "compared", "points, mean [95 % over runs] [over seeds]", "of each pair", "outcome")
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+    return markdown(rows, header)
 
 
 def differences(results: Results, grid: Mapping[str, Any], arm: str, rate: str, subset: str) -> str:
@@ -76,7 +76,7 @@ def differences(results: Results, grid: Mapping[str, Any], arm: str, rate: str, 
         if model.arm != arm and verdict.by_run:
             rows.append((_compared(claim, results, subset), _shown(verdict), _by_file(verdict.by_run)))
     header = ("compared", "points, mean [95 % over runs] [over seeds]", "of each pair")
-    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+    return markdown(rows, header)
 
 
 def _compared(claim: Claim, results: Results, subset: str) -> str:
@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rate", choices=tuple(RATES), default="wer", help="of that table (%(default)s)")
     args = parser.parse_args(arguments)
+    require(["scipy", "tabulate"], "analysis", "experiments/over_runs.py")
     grid = read_grid(args.grid)
     if args.subset not in grid["subsets"]:
         raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy import stats
-
 from experiments.claims import Claim, Model
 from experiments.result_lines import parsed
 from fairseq_skd.errors import UserError
@@ -107,6 +105,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     """Mean of independent values with its t interval; None of fewer than three, which tell next to nothing."""
     if len(values) < FEWEST:
         return None
+    from scipy import stats  # here, so that a program can say first that it is missing
+
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
     return Interval(mean, mean - reach, mean + reach)

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from experiments import over_runs
-from experiments.claims import Claim, one_digit
+from experiments import compare, over_runs
+from experiments.claims import Claim
 from experiments.repetitions import Run, judge, mean_interval, read_results
+from experiments.tables import one_digit
 from fairseq_skd.errors import UserError
 from tests.experiments.made_runs import ARMS, GRID
 
@@ -233,3 +234,11 @@ def test_names_that_the_grid_lacks(twice, tmp_path, arguments, complaint):
     (tmp_path / "grid.yaml").write_text(GRID)
     with pytest.raises(UserError, match=complaint):
         over_runs.main([str(tmp_path / "grid.yaml"), *map(str, twice), *arguments])
+
+
+@pytest.mark.parametrize(("tool", "missing"), [(over_runs, "scipy and tabulate"), (compare, "tabulate")])
+def test_what_is_not_installed_is_told(monkeypatch, tool, missing):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = ["grid.yaml", *(["results.jsonl"] if tool is over_runs else ["--runs", "runs"])]
+    with pytest.raises(UserError, match=rf"needs {missing}: pip install 'fairseq_skd\[analysis\]'"):
+        tool.main(arguments)
