@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 
 from fairseq_skd.errors import UserError
 
-RATES = {
-    "wer": "",
-    "cer": ", CER",
-    "spikes": ", spike disagreement",
-}  # and how tables name them; WER goes without saying
+# And how tables name them; WER goes without saying.
+RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}
 _NEEDED = ("claim", "better", "worse")
 
 

@@ -123,7 +123,7 @@ def _run_all(
             if error is not None:
                 failed.append(OSError(f"{run.name}: {error}") if isinstance(error, OSError) else error)
                 if working:
-                    told = "; begun is nothing more, what runs goes on: " + ", ".join(r.name for r in working.values())
+                    told = "; nothing more is begun, what runs goes on: " + ", ".join(r.name for r in working.values())
                     print(f"{failed[-1]}{told}", flush=True)
             elif future.result():
                 left.remove(run)

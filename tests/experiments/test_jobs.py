@@ -86,7 +86,7 @@ def test_the_others_go_on_when_one_fails(grid, tmp_path, data, capsys):
     )
     with pytest.raises(UserError, match="|".join([told, "ctc seed 2: .*status 4.*ctc seed 1: .*status 3"])):
         execution.run_all([broken, slow, worse, never], tmp_path, jobs=3)
-    assert "; begun is nothing more, what runs goes on: " in capsys.readouterr().out
+    assert "; nothing more is begun, what runs goes on: " in capsys.readouterr().out
     assert (slow.folder / "result.json").is_file()
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
     assert not (never.folder / "tries").exists()
