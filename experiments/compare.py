@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 from experiments.claims import Claim, Model
 from experiments.grid_file import read_grid, tries_of
 from experiments.outcomes import Outcomes, Verdict, mixed
-from experiments.tables import markdown, one_digit
+from experiments.tables import markdown, one_digit, with_bounds
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
-from fairseq_skd.scoring.bootstrap import RESAMPLES, Interval
+from fairseq_skd.scoring.bootstrap import RESAMPLES
 
 RULE = f"""\
 A claim holds where the interval lies below its margin (0 if it has none), and does not hold where it lies above;
@@ -54,7 +54,7 @@ def _row(outcomes: Outcomes, model: Model) -> tuple[str, ...]:
 
     return (
         *(model.arm, str(model.exit), f"{scores[seeds[0]]['parameters']:,}", str(len(seeds))),
-        _interval(outcomes.wer(model)),
+        with_bounds(outcomes.wer(model)),
         _spread([scores[seed]["wer"] for seed in seeds]),
         f"{cer:.1f}",
         mean([found["spike_disagreement"]["value"] for found in spikes.values()], 100),
@@ -77,11 +77,7 @@ def verdicts(outcomes: Outcomes, claims: Sequence[Claim]) -> str:
 def _difference(verdict: Verdict) -> tuple[str, str]:
     if verdict.difference is None:
         return "", ""
-    return _interval(verdict.difference), ", ".join(map(one_digit, verdict.by_seed.values()))
-
-
-def _interval(interval: Interval) -> str:
-    return f"{one_digit(interval.value)} [{one_digit(interval.low)}, {one_digit(interval.high)}]"
+    return with_bounds(verdict.difference), ", ".join(map(one_digit, verdict.by_seed.values()))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from experiments.folder import claim, locked
 from experiments.grid import Run, shown
 from experiments.grid_file import REPOSITORY
 from experiments.results import RESULT, TRAINED, collect, evaluations, is_trained, read_result, result_of
-from fairseq_skd.corpora.workers import available_cpus
+from fairseq_skd.corpora.workers import share_cores
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
 
@@ -25,14 +25,13 @@ class Processes:
     """The commands that run now, in whatever thread.
 
     Args:
-        jobs: how many there can be at a time, who share the cores, unless OMP_NUM_THREADS says how many each has.
+        jobs: how many there can be at a time; they share the cores.
     """
 
     def __init__(self, jobs: int) -> None:
         self._environment = dict(os.environ)
         self._environment["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        if jobs > 1:
-            self._environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
+        share_cores(self._environment, jobs)
         self._guard = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ended = False

@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, t
 from experiments.claims import RATES, Claim, Model
 from experiments.grid_file import read_grid
 from experiments.outcomes import mixed
-from experiments.repetitions import FEWEST, Results, Run, Verdict, judge, rates, read_results
-from experiments.tables import markdown, one_digit
+from experiments.repetitions import FEWEST, Repetition, Results, Verdict, judge, rates, read_results
+from experiments.tables import bounds, markdown, one_digit, with_bounds
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
-from fairseq_skd.scoring.bootstrap import Interval
 
 RULE = f"""\
 A claim holds where the intervals of the mean difference lie below its margin (0 if it has none), and does not hold
@@ -96,14 +95,10 @@ def _models(grid: Mapping[str, Any]) -> list[Model]:
 def _shown(verdict: Verdict) -> str:
     if verdict.runs is None:
         return ""
-    shown = f"{one_digit(verdict.runs.value)} {_bounds(verdict.runs)}"
+    shown = with_bounds(verdict.runs)
     if len({run.file for run in verdict.by_run}) > 1:
-        shown += f" {_bounds(verdict.seeds)}" if verdict.seeds else " [few seeds]"
+        shown += f" {bounds(verdict.seeds)}" if verdict.seeds else " [few seeds]"
     return shown
-
-
-def _bounds(interval: Interval) -> str:
-    return f"[{one_digit(interval.low)}, {one_digit(interval.high)}]"
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -112,7 +107,7 @@ def _spread(values: Iterable[float]) -> str:
     return f"{statistics.fmean(known):.1f}{deviation}" if known else ""
 
 
-def _by_file(values: dict[Run, float]) -> str:
+def _by_file(values: dict[Repetition, float]) -> str:
     """Those of one file between commas, the files between bars."""
     files = itertools.groupby(values.items(), key=lambda item: item[0].file)
     return " / ".join(", ".join(one_digit(value) for _, value in group) for _, group in files)

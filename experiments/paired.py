@@ -14,6 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
+from experiments.tables import with_bounds
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.scoring.bootstrap import Difference, Interval, paired_difference, rate_interval
 from fairseq_skd.scoring.texts import read_texts, utterance_errors
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _percent(interval: Interval) -> str:
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * bound for bound in interval))
+    return with_bounds(Interval(*(100 * bound for bound in interval)))
 
 
 if __name__ == "__main__":

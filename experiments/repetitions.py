@@ -14,14 +14,14 @@ from fairseq_skd.scoring.bootstrap import LEVEL, Interval
 FEWEST = 3  # of two, an interval tells next to nothing
 
 
-class Run(NamedTuple):
-    """One run: which file of results it stands in, counted from 0, and its seed."""
+class Repetition(NamedTuple):
+    """Which time the grid was run, as its file of results is counted from 0, and with which seed."""
 
     file: int
     seed: int
 
 
-Results = dict[Run, dict[str, dict[str, Any]]]  # run -> arm -> its line
+Results = dict[Repetition, dict[str, dict[str, Any]]]  # repetition -> arm -> its line
 
 
 class Verdict(NamedTuple):
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     outcome: str
     runs: Interval | None
     seeds: Interval | None
-    by_run: dict[Run, float]
+    by_run: dict[Repetition, float]
 
 
 def read_results(files: Sequence[Path], grid: Mapping[str, Any]) -> Results:
@@ -60,7 +60,7 @@ def read_results(files: Sequence[Path], grid: Mapping[str, Any]) -> Results:
             if line in seen:
                 raise UserError(f"{here} is the run of {seen[line]}: it would count twice")
             seen[line] = here
-            arms = found.setdefault(Run(number, result["seed"]), {})
+            arms = found.setdefault(Repetition(number, result["seed"]), {})
             if result["arm"] in arms:
                 raise UserError(f"{file} has {result['arm']} of seed {result['seed']} twice: take one line away")
             _check_comparable(result, found, here)
@@ -95,8 +95,8 @@ def rate(result: dict[str, Any], layer: int, kind: str, subset: str) -> float | 
     return found[0] if found else None
 
 
-def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Run, float]:
-    """Run -> a rate of one model, where it was measured."""
+def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Repetition, float]:
+    """A rate of one model, where it was measured."""
     found = {run: rate(arms[model.arm], model.exit, kind, subset) for run, arms in results.items() if model.arm in arms}
     return {run: value for run, value in found.items() if value is not None}
 
@@ -108,6 +108,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     from scipy import stats  # here, so that a program can say first that it is missing
 
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    # Not stats.t.interval, which has no number where all values are equal.
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
     return Interval(mean, mean - reach, mean + reach)
 
@@ -140,6 +141,6 @@ def judge(results: Results, claim: Claim, subset: str) -> Verdict:
     return Verdict(outcome, runs, seeds, by_run)
 
 
-def _means_of_seeds(by_run: Mapping[Run, float]) -> list[float]:
+def _means_of_seeds(by_run: Mapping[Repetition, float]) -> list[float]:
     seeds = sorted({run.seed for run in by_run})
     return [statistics.fmean(value for run, value in by_run.items() if run.seed == seed) for seed in seeds]

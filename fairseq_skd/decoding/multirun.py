@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
+from fairseq_skd.corpora.workers import share_cores
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute, replacing
@@ -102,8 +103,7 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> list[dict[str, Any]]:
         raise UserError("--multirun: two combinations would have the same folder, their values differ in signs only")
     waiting = [run for run in runs if run.summary() is None]
     environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    share_cores(environment, jobs)
     stop = threading.Event()
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(waiting), unit="run") as bar:
         try:

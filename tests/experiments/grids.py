@@ -61,6 +61,15 @@ rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss")
 found = {**rates, "offset": {"mean_ms": 5.0}, "subset": "test", "by_utterance": {}}
 (folder / "align.json").write_text(json.dumps(found))
 """
+# A job of pickled runs, all of them at a time; as run_grid it ends what it began when it is terminated.
+JOB = """
+import pathlib, pickle, signal, sys
+from experiments import execution, run_grid
+file = pathlib.Path(sys.argv[1])
+runs = pickle.loads(file.read_bytes())
+signal.signal(signal.SIGTERM, run_grid._terminate)
+execution.run_all(runs, file.parent, len(runs))
+"""
 
 
 def stub(run: Run, data: Path, fails: str = "") -> Run:

@@ -19,7 +19,7 @@ from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY
 from experiments.results import state
 from fairseq_skd.errors import UserError
-from tests.experiments.grids import GIVEN, stub
+from tests.experiments.grids import GIVEN, JOB, stub
 
 
 def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
@@ -40,15 +40,7 @@ def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     assert json.loads((run.folder / "result.json").read_text())["commit"] == "1111111, 2222222-changed"
 
 
-# A job, of one run or two at a time, whose trainings say that they are there, and then take their time.
-JOB = """
-import pathlib, pickle, signal, sys
-from experiments import execution, run_grid
-file = pathlib.Path(sys.argv[1])
-runs = pickle.loads(file.read_bytes())
-signal.signal(signal.SIGTERM, run_grid._terminate)
-execution.run_all(runs, file.parent, len(runs))
-"""
+# Says that it is there, and then takes its time.
 TRAINING = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
 
 

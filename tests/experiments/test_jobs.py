@@ -15,8 +15,7 @@ from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY
 from experiments.run_grid import main
 from fairseq_skd.errors import UserError
-from tests.experiments.grids import GIVEN, TRAIN, stub
-from tests.experiments.test_attempts import JOB
+from tests.experiments.grids import GIVEN, JOB, TRAIN, stub
 
 # Says that it has begun, with the threads it may have, and waits for another file: in vain, it fails after a minute.
 MEET = """
@@ -39,7 +38,7 @@ def meeting(run, here, other, then=TRAIN, status=""):
 
 def test_two_run_at_a_time_and_share_the_cores(grid, tmp_path, data, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(execution, "available_cpus", lambda: 8)
+    monkeypatch.setattr("fairseq_skd.corpora.workers.available_cpus", lambda: 8)
     first, second = (stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc", "skd"], [1]))
     notes = tmp_path / "first", tmp_path / "second"
     both = [meeting(first, *notes), meeting(second, *notes[::-1])]

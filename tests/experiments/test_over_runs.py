@@ -6,7 +6,7 @@ import pytest
 
 from experiments import compare, over_runs
 from experiments.claims import Claim
-from experiments.repetitions import Run, judge, mean_interval, read_results
+from experiments.repetitions import Repetition, judge, mean_interval, read_results
 from experiments.tables import one_digit
 from fairseq_skd.errors import UserError
 from tests.experiments.made_runs import ARMS, GRID
@@ -61,7 +61,7 @@ def test_students_interval():
 def test_runs_are_paired_by_file_and_seed(twice):
     """Of 1, 2, 3, 3: standard error 0.47871, 3.1824 of them; of the seeds' means 2, 2, 3: 1/3, and 4.3027."""
     found = judge(read_results(twice, TINY), claim(), "test")
-    assert found.by_run == {Run(0, 1): 1.0, Run(0, 2): 2.0, Run(0, 3): 3.0, Run(1, 1): 3.0}
+    assert found.by_run == {Repetition(0, 1): 1.0, Repetition(0, 2): 2.0, Repetition(0, 3): 3.0, Repetition(1, 1): 3.0}
     assert found.runs == pytest.approx((2.25, 0.7265, 3.7735), abs=1e-4)
     assert found.seeds == pytest.approx((7 / 3, 0.8991, 3.7676), abs=1e-4)
     assert found.outcome == "does not hold"
@@ -76,7 +76,7 @@ def test_what_holds_and_what_does_not(twice):
     spikes = judge(results, claim(rate="spikes"), "test")
     assert list(spikes.by_run.values()) == pytest.approx([-30, -20, -10, -20])
     assert judge(results, claim(rate="cer"), "test").runs.value == 1.125
-    assert judge(results, claim("skd 4", "ctc 4"), "test") == ("undecided", None, None, {Run(0, 1): 1.0})
+    assert judge(results, claim("skd 4", "ctc 4"), "test") == ("undecided", None, None, {Repetition(0, 1): 1.0})
     assert judge(results, claim("later 2"), "test") == ("not run", None, None, {})
     assert judge(results, claim(), "valid").outcome == "not run"
 
@@ -192,7 +192,7 @@ def test_a_teacher_without_spikes_is_no_damage(twice):
     }
     write(twice[1], [silent])
     results = read_results(twice, TINY)
-    assert Run(1, 1) not in judge(results, claim(rate="spikes"), "test").by_run and Run(1, 1) in results
+    assert Repetition(1, 1) not in judge(results, claim(rate="spikes"), "test").by_run and Repetition(1, 1) in results
 
 
 def test_a_run_that_would_count_twice(twice):
