@@ -27,7 +27,7 @@ def _is_light() -> bool:
     return sys.orig_argv[-len(sys.argv)] in LIGHT_COMMANDS
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if not _is_light():
     from fairseq_skd import compat

@@ -50,8 +50,7 @@ class FrozenTeacher:
         _check_task(trained, task)
         sha256 = file_hash(path)
         _remember(cfg, sha256)
-        if not trained.config["model"].get("condition_on_students"):  # else the upper layers need the students
-            trained.config["model"]["student_layers"] = []
+        trained.config["model"]["student_layers"] = []  # their heads are not built
         return cls(build_model(trained, task, trained.depth), sha256)
 
     @torch.no_grad()

@@ -82,14 +82,9 @@ def build_task(trained: TrainedModel, config: dict[str, Any], dictionary: Dictio
 def count_parameters(model: SkdCtc, exit_layer: int, depth: int) -> int:
     """Parameters that recognition at an exit uses.
 
-    The mask embedding, which only training uses, and the heads of other exits are not counted, unless the layers above
-    see what those heads say.
+    The mask embedding, which only training uses, and the heads of other exits are not counted.
     """
-    unused = tuple(
-        f"student_heads.{layer}."
-        for layer in model.student_layers
-        if exit_layer == depth and layer not in model.conditioned
-    )
+    unused = tuple(f"student_heads.{layer}." for layer in model.student_layers if exit_layer == depth)
     return sum(
         parameter.numel()
         for name, parameter in model.named_parameters()

@@ -39,6 +39,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     state = load_weights_only(file)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
+    if any(str(name).startswith("conditioners.") for name in state["model"]):
+        raise UserError(
+            f"checkpoint {file} was trained with model.condition_on_students=true: only version 0.1.0 of fairseq_skd "
+            f"can read it"
+        )
     try:
         cfg = to_container(state.get("cfg"))
     except Exception as error:  # an interpolation that leads nowhere, or nodes that another omegaconf wrote

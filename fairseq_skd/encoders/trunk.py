@@ -1,7 +1,7 @@
 """Runs a pretrained encoder once and hands out the hidden states after the layers that somebody asked for."""
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -130,7 +130,6 @@ class Trunk(nn.Module):
         padding_mask: Tensor | None,
         taps: Collection[int],
         rng: np.random.Generator | None = None,
-        conditions: Mapping[int, Callable[[Tensor], Tensor]] | None = None,
     ) -> TrunkOutput:
         """Run up to the deepest tap.
 
@@ -139,8 +138,6 @@ class Trunk(nn.Module):
             padding_mask: (B, samples) bool, true on padding, or None.
             taps: layer counts (1-based) whose output is wanted.
             rng: generator of masks and LayerDrop; None leaves the encoder undisturbed.
-            conditions: layer count -> what is added to the hidden states (T, B, C) between that layer and the next, a
-                function of them; a tap of that layer is without it.
         """
         features = self._extract(source).transpose(1, 2)  # (B, C, T) -> (B, T, C)
         lengths, padding = self._frames(source, padding_mask, features.size(1))
@@ -155,7 +152,7 @@ class Trunk(nn.Module):
         x = model.dropout_input(features)
         if rng is not None:
             x = self._mask(x, lengths, rng)
-        return TrunkOutput(self._layers(x, padding, frozenset(taps), rng, conditions or {}), padding, lengths)
+        return TrunkOutput(self._layers(x, padding, frozenset(taps), rng), padding, lengths)
 
     def _extract(self, source: Tensor) -> Tensor:
         frozen = self.feature_grad_mult <= 0
@@ -189,12 +186,7 @@ class Trunk(nn.Module):
         return x
 
     def _layers(
-        self,
-        x: Tensor,
-        padding: Tensor | None,
-        taps: frozenset[int],
-        rng: np.random.Generator | None,
-        conditions: Mapping[int, Callable[[Tensor], Tensor]],
+        self, x: Tensor, padding: Tensor | None, taps: frozenset[int], rng: np.random.Generator | None
     ) -> dict[int, Tensor]:
         """The transformer: a tap is the state after its layer's place, whether LayerDrop ran that layer or not."""
         encoder = self.w2v_model.encoder
@@ -221,6 +213,4 @@ class Trunk(nn.Module):
                 outputs[count] = x[:frames]
             if count == max(taps):
                 break
-            if count in conditions:
-                x = x + conditions[count](x)
         return outputs

@@ -24,9 +24,6 @@ class SkdCtcConfig(FairseqDataclass):
         default_factory=lambda: [6],
         metadata={"help": "layer counts of the self-students, 1-based; [] is plain CTC fine-tuning"},
     )
-    condition_on_students: bool = _key(
-        False, "layers above a student see its posteriors, projected to the encoder's width (self-conditioned CTC)"
-    )
     keep_layers: int = _key(0, "train only the first so many layers of the pretrained encoder; 0: all (layer pruning)")
     decode_layer: int = _key(0, "exit to decode with: 0 the full model, l the student of l layers (set when decoding)")
 

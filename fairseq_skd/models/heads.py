@@ -11,16 +11,6 @@ def ctc_projection(width: int, symbols: int) -> nn.Linear:
     return projection
 
 
-def conditioner(symbols: int, width: int) -> nn.Linear:
-    """Projects a student's posteriors (T, B, V) to what the layers above it are given besides, (T, B, C).
-
-    Self-conditioned CTC (Nozaki & Komatsu 2021). It starts at zero, so the pretrained encoder starts undisturbed.
-    """
-    projection = nn.Linear(symbols, width, bias=False)
-    nn.init.zeros_(projection.weight)
-    return projection
-
-
 class StudentHead(nn.Module):
     """The CTC head of a self-student.
 

@@ -21,8 +21,6 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
     for key, value in _NO_EFFECT.items():
         if cfg[key] != value:
             raise UserError(f"model.{key}={cfg[key]} belongs to another model; skd_ctc can only have {key}={value}")
-    if cfg.condition_on_students and not cfg.student_layers:
-        raise UserError("model.condition_on_students=true does nothing without a student: set model.student_layers")
     if cfg.blank_mode not in ("add", "set"):
         raise UserError(f"model.blank_mode={cfg.blank_mode} is unknown: choose add or set")
     if _name(cfg.layer_type) == "trf_adp":

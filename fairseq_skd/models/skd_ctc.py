@@ -5,7 +5,6 @@ Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav
 """
 
 import contextlib
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,9 +22,9 @@ from fairseq_skd.encoders.loading import load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.adaptation import Shape, adapt
+from fairseq_skd.models.adaptation import adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.heads import StudentHead, conditioner, ctc_projection
+from fairseq_skd.models.heads import StudentHead, ctc_projection
 from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
 from fairseq_skd.models.training_data import check_before_loading, check_settings
 from fairseq_skd.resuming import warn_of_other_settings
@@ -41,7 +40,6 @@ class SkdCtc(BaseFairseqModel):
         exits: layer counts that have a head here, the teacher's first: (L, l, ...), or (l,) when built to decode a
             student.
         student_layers: the students among them.
-        conditioned: students whose posteriors the layers above them see; they have heads, exits or not.
         num_updates: updates done, set by fairseq before every step and after a restore.
     """
 
@@ -53,8 +51,6 @@ class SkdCtc(BaseFairseqModel):
         decoded = check_decode_layer(cfg.decode_layer, students, self.depth)
         self.exits = (self.depth, *students) if decoded == self.depth else (decoded,)
         self.student_layers = tuple(layer for layer in self.exits if layer != self.depth)
-        above = max(self.exits)
-        self.conditioned = tuple(layer for layer in students if cfg.condition_on_students and layer < above)
         self.num_updates = 0
         self._micro_batch = 0
 
@@ -70,9 +66,9 @@ class SkdCtc(BaseFairseqModel):
             self.w2v_encoder.proj = ctc_projection(width, symbols)
         elif final_norm is not None:
             self.w2v_encoder.drop_final_norm()  # it belongs to the teacher
-        headed = sorted({*self.student_layers, *self.conditioned})
-        self.student_heads = nn.ModuleDict({str(layer): StudentHead(width, symbols, final_norm) for layer in headed})
-        self.conditioners = nn.ModuleDict({str(layer): conditioner(symbols, width) for layer in self.conditioned})
+        self.student_heads = nn.ModuleDict(
+            {str(layer): StudentHead(width, symbols, final_norm) for layer in sorted(self.student_layers)}
+        )
         if cfg.freeze_regex is not None:
             for name, parameter in self.w2v_encoder.named_parameters():
                 parameter.requires_grad_(re.fullmatch(cfg.freeze_regex, name) is None)
@@ -132,20 +128,12 @@ class SkdCtc(BaseFairseqModel):
             (B, T) or None; ``frame_lengths`` (B,).
         """
         training_heads_only = self.num_updates < self.cfg.freeze_finetune_updates
-        seen: dict[int, Tensor] = {}
         with torch.no_grad() if training_heads_only else contextlib.nullcontext():
-            conditions = {layer: functools.partial(self._condition, layer, seen) for layer in self.conditioned}
-            out = self.w2v_encoder(source, padding_mask, self.exits, self._generator(), conditions)
+            out = self.w2v_encoder(source, padding_mask, self.exits, self._generator())
             taps = dict(out.taps)
             if self.depth in taps and self.w2v_encoder.final_norm is not None:
                 taps[self.depth] = self.w2v_encoder.final_norm(taps[self.depth])
-        if training_heads_only:
-            seen = {}  # without gradients
-        # What the loss sees of a student is what the layers above it saw, dropout and all.
-        logits = {
-            layer: seen[layer][: taps[layer].size(0)] if layer in seen else self._head(layer, taps[layer])
-            for layer in self.exits
-        }
+        logits = {layer: self._head(layer, taps[layer]) for layer in self.exits}
         return {
             "encoder_out": logits[self.exits[0]],
             "exit_logits": logits,
@@ -175,18 +163,12 @@ class SkdCtc(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Make a checkpoint's parameters those of this model: see :func:`~fairseq_skd.models.adaptation.adapt`."""
         super().upgrade_state_dict_named(state_dict, name)
-        shape = Shape(self.depth, self.exits, self.conditioned)
-        adapt(state_dict, f"{name}." if name else "", self.state_dict(), shape)
+        adapt(state_dict, f"{name}." if name else "", self.state_dict(), self.depth, self.exits)
 
     def _head(self, layer: int, hidden: Tensor) -> Tensor:
         if layer == self.depth and self.w2v_encoder.proj is not None:
             return self._weigh_blank(self.w2v_encoder.proj(self.final_dropout(hidden)))
         return self._weigh_blank(self.student_heads[str(layer)](hidden, self.final_dropout))
-
-    def _condition(self, layer: int, seen: dict[int, Tensor], hidden: Tensor) -> Tensor:
-        """What the layers above a student are told of it, (T, B, C); its logits (T, B, V) are put into ``seen``."""
-        seen[layer] = self._head(layer, hidden)
-        return self.conditioners[str(layer)](seen[layer].softmax(dim=-1))
 
     def _weigh_blank(self, logits: Tensor) -> Tensor:
         if self.cfg.blank_weight == 0:

@@ -22,13 +22,10 @@ REFERENCES = {
 }
 
 
-def write_fine_tuned(
-    path: Path, kind: str = "hubert", students: tuple[int, ...] = (STUDENT,), conditioned: bool = False, **changes: Any
-) -> Path:
+def write_fine_tuned(path: Path, kind: str = "hubert", students: tuple[int, ...] = (STUDENT,), **changes: Any) -> Path:
     """A checkpoint of random weights that speaks: the best symbol changes over time. ``changes`` are the encoder's."""
     pretrained = write_pretrained(path.with_suffix(".pretrained.pt"), kind, **changes)
-    ours = {"student_layers": list(students), "condition_on_students": conditioned}
-    cfg = model_config(pretrained, normalize=changes.get("normalize", False), **ours)
+    cfg = model_config(pretrained, normalize=changes.get("normalize", False), student_layers=list(students))
     torch.manual_seed(3)
     model = SkdCtc.build_model(cfg, CtcTask(normalize=changes.get("normalize", False)))
     with torch.no_grad():
