@@ -38,3 +38,6 @@ if not _is_light():
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
+    from fairseq_skd.training import starting
+
+    starting.read_checkpoints_of_trainings()

@@ -22,6 +22,7 @@ import numpy as np
 import omegaconf
 import torch
 from fairseq.data import Dictionary, FileAudioDataset, HubertDataset
+from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import meters
 from omegaconf import DictConfig
 
@@ -52,6 +53,7 @@ def checkpoint_globals() -> list[Any]:
     return [
         Dictionary,
         argparse.Namespace,
+        distributed_utils._TensorPlaceholder,  # stands for a tensor in what worker 0 broadcasts of a checkpoint
         collections.defaultdict,
         typing.Any,
         dict,

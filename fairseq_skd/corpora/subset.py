@@ -12,6 +12,7 @@ import soundfile
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
+from fairseq_skd import dictionaries
 from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
 
@@ -75,26 +76,21 @@ def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictio
         size: outputs of the checkpoint's CTC head.
 
     Raises:
-        UserError: missing, unreadable, of another size, or with another symbol at some index.
+        UserError: see :func:`fairseq_skd.dictionaries.read_dictionary`; or the dictionary has another size, or another
+            symbol at some index.
     """
-    if not path.is_file():
-        raise UserError(f"dictionary {path} does not exist: put the one of the training data there")
-    try:
-        dictionary = Dictionary.load(str(path))
-    except Exception as error:  # fairseq raises plain RuntimeError, ValueError and Exception
-        raise UserError(f"dictionary {path} cannot be read: {error}") from error
+    dictionary = dictionaries.read_dictionary(path)
     if len(dictionary) != size:
         raise UserError(
             f"dictionary {path} has {len(dictionary)} symbols with fairseq's {dictionary.nspecial} special ones, "
             f"the checkpoint's CTC head has {size}: give the dictionary of the training data"
         )
-    expected_symbols = trained.symbols if trained is not None else dictionary.symbols
-    for index, (found, expected) in enumerate(zip(dictionary.symbols, expected_symbols, strict=False)):
-        if found != expected:
-            raise UserError(
-                f"dictionary {path} line {index - dictionary.nspecial + 1} has {found!r} where the checkpoint was "
-                f"trained with {expected!r}: give the dictionary of the training data"
-            )
+    expected = trained.symbols if trained is not None else dictionary.symbols
+    if difference := dictionaries.first_difference(dictionary.symbols, expected):
+        raise UserError(
+            f"dictionary {path} line {difference.index - dictionary.nspecial + 1} has {difference.first!r} where the "
+            f"checkpoint was trained with {difference.second!r}: give the dictionary of the training data"
+        )
     return dictionary
 
 

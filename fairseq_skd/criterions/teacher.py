@@ -1,6 +1,5 @@
 """A separate teacher: read from a fine-tuned checkpoint, frozen, and outside every module tree."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from fairseq_skd.dictionaries import first_difference
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute, file_hash
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -82,8 +82,8 @@ def _check_task(trained: Any, task: FairseqTask) -> None:
     ours, theirs = list(task.target_dictionary.symbols), trained.dictionary
     symbols = list(theirs.symbols) if theirs is not None else ours[: trained.symbols]
     if trained.symbols != len(ours) or symbols != ours:
-        pairs = enumerate(itertools.zip_longest(symbols, ours, fillvalue="nothing"))
-        differs = next((f"; at index {i} it has {its}, the task {own}" for i, (its, own) in pairs if its != own), "")
+        difference = first_difference(symbols, ours)
+        differs = f"; {difference.told('it', 'the task')}" if difference else ""
         raise UserError(
             f"{KEY}={trained.path} was trained with another dictionary than that of task.data: teacher and model need "
             f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)}{differs})"

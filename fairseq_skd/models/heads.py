@@ -1,6 +1,11 @@
 """CTC heads."""
 
+import re
+
 from torch import Tensor, nn
+
+# Names of the tensors of CTC heads: fairseq's of the full model, and ours of the students.
+HEAD_TENSOR = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.(weight|bias)")
 
 
 def ctc_projection(width: int, symbols: int) -> nn.Linear:

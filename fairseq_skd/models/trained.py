@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from typing import Any
 
 from fairseq.data import Dictionary
@@ -13,9 +12,8 @@ from torch import Tensor
 from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.heads import HEAD_TENSOR
 from fairseq_skd.models.skd_ctc import SkdCtc
-
-_HEAD_BIAS = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.bias")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +70,7 @@ def open_trained(path: str | os.PathLike[str], key: str = "common_eval.path") ->
             f"{key}={path} is a checkpoint of model {name}, one of skd_ctc is needed: fine-tune from it "
             f"with model.w2v_path (pretrained) or checkpoint.finetune_from_model (fine-tuned)"
         )
-    heads = [weight.size(0) for key, weight in state["model"].items() if _HEAD_BIAS.fullmatch(key)]
+    heads = [weight.size(0) for key, weight in state["model"].items() if HEAD_TENSOR.fullmatch(key)]
     if not isinstance(config["model"].get("w2v_args"), dict) or not heads:
         raise UserError(f"{key}={path} lacks the encoder's configuration or a CTC head: it is damaged")
     encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=f"{key}={path}")

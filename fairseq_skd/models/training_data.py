@@ -12,6 +12,7 @@ from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
 from omegaconf import OmegaConf
 
 from fairseq_skd.corpora.subset import Subset, check_audio, check_labels, read_manifest
+from fairseq_skd.dictionaries import read_dictionary
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import batches
 from fairseq_skd.saved_config import select
@@ -44,10 +45,7 @@ def check_settings(task: FairseqTask) -> None:
     for extension in _extensions(cfg):
         own = getattr(cfg, "target_dictionary", None)  # audio_finetuning can have it elsewhere
         dictionary = (Path(own) if own else _label_folder(cfg)) / f"dict.{extension}.txt"
-        if not dictionary.is_file():
-            raise UserError(
-                f"dictionary {dictionary} does not exist: put it beside the labels (fairseq_skd.manifest makes one)"
-            )
+        read_dictionary(dictionary)
 
 
 def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> None:

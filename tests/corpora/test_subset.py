@@ -102,7 +102,7 @@ def test_refused_dictionaries(folder: Path) -> None:
     edit(path, "T 1\n", "")
     refused(r"dict\.ltr\.txt has 31 symbols .*, the checkpoint's CTC head has 32", None)
     path.write_text("A\n")
-    refused(r"dictionary .*dict\.ltr\.txt cannot be read: ")
+    refused(r"dictionary .*dict\.ltr\.txt line 1 is 'A': each line has to be 'symbol count'")
     path.unlink()
     refused(r"dictionary .*dict\.ltr\.txt does not exist")
     write_dictionary(folder)

@@ -1,0 +1,75 @@
+"""fairseq dictionaries: reading ``dict.<labels>.txt``, and comparing the symbols of two."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from fairseq.data import Dictionary
+
+from fairseq_skd.errors import UserError
+
+_FORM = "each line has to be 'symbol count', such as 'A 1'"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first index at which two dictionaries differ, and the symbol of each there, None beyond its end."""
+
+    index: int
+    first: str | None
+    second: str | None
+
+    def told(self, first: str, second: str) -> str:
+        """Say which symbol each of the two has.
+
+        >>> Difference(5, "E", "T").told("the checkpoint", "task.data")
+        "at index 5 the checkpoint has 'E', task.data has 'T'"
+        """
+        symbols = (f"{symbol!r}" if symbol is not None else "no symbol" for symbol in (self.first, self.second))
+        return f"at index {self.index} {first} has {next(symbols)}, {second} has {next(symbols)}"
+
+
+def read_dictionary(path: Path) -> Dictionary:
+    """Read a dictionary as fairseq does, but say where a file is wrong.
+
+    Raises:
+        UserError: the file is missing, empty, not UTF-8, or has a line that fairseq cannot read.
+    """
+    if not path.is_file():
+        raise UserError(f"dictionary {path} does not exist: put it beside the labels (fairseq_skd.manifest makes one)")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"dictionary {path} line {where} is not UTF-8: store the file as UTF-8") from error
+    if text.startswith("\ufeff"):
+        raise UserError(f"dictionary {path} line 1 begins with a byte order mark: store the file as UTF-8 without one")
+    dictionary = Dictionary()
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        try:
+            dictionary.add_from_file(io.StringIO(line))
+        except ValueError as error:
+            raise UserError(f"dictionary {path} line {number} is {line.rstrip()!r}: {_FORM}") from error
+        except RuntimeError as error:
+            symbol = line.split()[0]
+            raise UserError(
+                f"dictionary {path} line {number} has the symbol {symbol!r} a second time (fairseq itself adds "
+                f"{', '.join(Dictionary().symbols)}): delete the line"
+            ) from error
+    if len(dictionary) == dictionary.nspecial:
+        raise UserError(f"dictionary {path} holds no symbols: {_FORM}")
+    return dictionary
+
+
+def first_difference(first: Sequence[str], second: Sequence[str]) -> Difference | None:
+    """Compare the symbols of two dictionaries.
+
+    >>> first_difference(["<s>", "E", "T"], ["<s>", "T", "E"])
+    Difference(index=1, first='E', second='T')
+    >>> first_difference(["<s>"], ["<s>"]) is None
+    True
+    """
+    pairs = enumerate(zip_longest(first, second))
+    return next((Difference(index, one, two) for index, (one, two) in pairs if one != two), None)

@@ -1,0 +1,211 @@
+"""Read the checkpoint that a training starts or resumes from, and fit it to the model and the dictionary.
+
+fairseq copies the rows of a CTC head by index and never compares dictionaries. The same letters in another order train
+on silently, and other letters end in "please ensure that the architectures match". Here a *resume* needs the symbols of
+the checkpoint in their order. A *start* (``checkpoint.finetune_from_model``, or ``checkpoint.reset_optimizer=true``)
+takes each row by its symbol.
+"""
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq import checkpoint_utils
+from fairseq.data import Dictionary
+from fairseq.file_io import PathManager
+from fairseq.trainer import Trainer
+from torch import Tensor, nn
+
+from fairseq_skd.dictionaries import first_difference
+from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.heads import HEAD_TENSOR
+from fairseq_skd.models.skd_ctc import SkdCtc
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SymbolMap:
+    """Which row of a checkpoint's CTC head each symbol of a dictionary starts from.
+
+    Attributes:
+        rows: one entry per symbol of the new dictionary, None where the checkpoint lacks the symbol.
+        new: symbols that the checkpoint lacks.
+        dropped: symbols that only the checkpoint has.
+    """
+
+    rows: tuple[int | None, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def between(cls, saved: Sequence[str], symbols: Sequence[str]) -> "SymbolMap":
+        """Map the symbols of a checkpoint to those of a dictionary.
+
+        >>> SymbolMap.between(["<s>", "E", "T"], ["<s>", "T", "A"])
+        SymbolMap(rows=(0, 2, None), new=('A',), dropped=('E',))
+        """
+        row, wanted = {symbol: index for index, symbol in enumerate(saved)}, set(symbols)
+        return cls(
+            rows=tuple(row.get(symbol) for symbol in symbols),
+            new=tuple(symbol for symbol in symbols if symbol not in row),
+            dropped=tuple(symbol for symbol in saved if symbol not in wanted),
+        )
+
+    def apply(self, saved: Tensor, fresh: Tensor) -> Tensor:
+        """Take the rows that the checkpoint has, and leave the others as they were initialised.
+
+        Args:
+            saved: weight or bias of a head in the checkpoint, (V of the checkpoint, ...).
+            fresh: the same of the new model, (V, ...).
+        """
+        known = [index for index, row in enumerate(self.rows) if row is not None]
+        mapped = fresh.detach().to(device=saved.device, dtype=saved.dtype, copy=True)
+        mapped[known] = saved[[self.rows[index] for index in known]]
+        return mapped
+
+    def __str__(self) -> str:
+        """``30 mapped, 2 new (Ä, Ö), 0 dropped``."""
+        mapped = len(self.rows) - len(self.new)
+        return f"{mapped} mapped, {_counted(self.new, 'new')}, {_counted(self.dropped, 'dropped')}"
+
+
+def read_checkpoints_of_trainings() -> None:
+    """Make fairseq's trainer read the checkpoint of an ``skd_ctc`` training through :func:`read_state`."""
+    load = Trainer.load_checkpoint
+    if hasattr(load, "__wrapped__"):
+        return
+
+    @functools.wraps(load)
+    def load_own(self: Trainer, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
+        model = self.get_model()
+        if not isinstance(model, SkdCtc):
+            return load(self, filename, reset_optimizer, *args, **kwargs)
+        read = checkpoint_utils.load_checkpoint_to_cpu
+        # Where it is called: on the workers that read the file, before it is broadcast, and outside the trainer's own
+        # `except Exception`, which hides the reason.
+        checkpoint_utils.load_checkpoint_to_cpu = lambda path, **_: read_state(
+            Path(PathManager.get_local_path(path)),
+            model,
+            self.task.target_dictionary,
+            criterion=None if reset_optimizer else type(self.get_criterion()).__name__,
+        )
+        try:
+            return load(self, filename, reset_optimizer, *args, **kwargs)
+        finally:
+            checkpoint_utils.load_checkpoint_to_cpu = read
+
+    Trainer.load_checkpoint = load_own
+
+
+def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str | None) -> dict[str, Any]:
+    """Read a checkpoint for fairseq's trainer, its weights fitted to the model.
+
+    Args:
+        path: the file.
+        model: as it was initialised.
+        dictionary: of the task.
+        criterion: class of the criterion that goes on; None for a start, which takes no more than weights.
+
+    Returns:
+        what the trainer needs: ``model``, ``extra_state``, ``optimizer_history``, ``last_optimizer_state``. The
+        configuration is left out, it is not used and was written by a stranger.
+
+    Raises:
+        UserError: the file cannot be read; it has no CTC head; its dictionary is not that of the task (a resume), or
+            is unknown and has another size; its criterion is another (a resume); or its tensors do not fit the model.
+    """
+    state = load_checkpoint(path)
+    heads = {name: tensor for name, tensor in state["model"].items() if HEAD_TENSOR.fullmatch(str(name))}
+    if not heads:
+        raise UserError(
+            f"checkpoint {path} has no CTC head, so it is not fine-tuned: give a pretrained encoder to model.w2v_path, "
+            f"and to checkpoint.finetune_from_model or checkpoint.restore_file a fine-tuned checkpoint"
+        )
+    saved = _saved_symbols(path, state, next(iter(heads.values())).size(0), dictionary)
+    if criterion is None:
+        change = SymbolMap.between(saved, dictionary.symbols)
+        logger.info("%s: symbols of the CTC heads: %s", path, change)
+        fresh = model.state_dict()
+        for name in heads.keys() & fresh.keys():
+            if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is told below
+                state["model"][name] = change.apply(heads[name], fresh[name])
+    else:
+        _check_resumable(path, state, saved, dictionary, criterion)
+    model.upgrade_state_dict(state["model"])
+    _check_shapes(path, state["model"], model)
+    return _for_trainer(state, resumed=criterion is not None)
+
+
+def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: Dictionary) -> list[str]:
+    """The symbols that the checkpoint was trained with, one per row of its heads."""
+    saved = getattr((state.get("task_state") or {}).get("target_dictionary"), "symbols", None)
+    if saved is None:
+        if size != len(dictionary):
+            raise UserError(
+                f"checkpoint {path} holds no dictionary and its CTC head has {size} symbols, the dictionary of "
+                f"task.data has {len(dictionary)}: give the dictionary that the checkpoint was trained with"
+            )
+        logger.warning(
+            "%s holds no dictionary: its %d symbols are taken to be those of task.data in the same order", path, size
+        )
+        return list(dictionary.symbols)
+    if not isinstance(saved, list) or len(saved) != size or not all(isinstance(symbol, str) for symbol in saved):
+        raise UserError(f"checkpoint {path} is damaged: its dictionary does not fit its CTC head of {size} symbols")
+    return saved
+
+
+def _check_resumable(
+    path: Path, state: Mapping[str, Any], saved: Sequence[str], dictionary: Dictionary, criterion: str
+) -> None:
+    start = "to start a new training from its weights, give it to checkpoint.finetune_from_model"
+    if difference := first_difference(saved, dictionary.symbols):
+        differs = difference.told("the checkpoint", "the dictionary of task.data")
+        raise UserError(
+            f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
+            f"{start} in another checkpoint.save_dir"
+        )
+    history = state.get("optimizer_history")
+    before = history[-1].get("criterion_name") if history else None
+    if before is None or "extra_state" not in state:
+        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {start}")
+    if before != criterion:
+        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {start}")
+
+
+def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else None for name, tensor in weights.items()}
+    differing = [name for name in {**own, **found} if own.get(name) != found.get(name)]
+    if differing:
+        name = differing[0]
+        shapes = (str(shapes.get(name, "missing")) for shapes in (found, own))
+        raise UserError(
+            f"checkpoint {path} does not fit the model of model.w2v_path: {len(differing)} tensors differ, the first "
+            f"is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in the model)"
+        )
+
+
+def _for_trainer(state: Mapping[str, Any], resumed: bool) -> dict[str, Any]:
+    """The parts that the trainer uses, in the form that fairseq brings older checkpoints into."""
+    names = ("model", "criterion", "extra_state", "optimizer_history", "last_optimizer_state")
+    kept = {name: state[name] for name in names if state.get(name) is not None}
+    kept.setdefault("optimizer_history", [{"num_updates": 0, "lr_scheduler_state": {}, "optimizer_name": ""}])
+    kept.setdefault("extra_state", {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}})
+    kept = checkpoint_utils._upgrade_state_dict(kept)
+    iterator = kept["extra_state"]["train_iterator"]
+    iterator["epoch"] = max(iterator["epoch"], 1)
+    if not resumed:  # the trainer counts from 0, but hands this number to the model for the first update
+        kept["optimizer_history"][-1]["num_updates"] = 0
+    return kept
+
+
+def _counted(symbols: Sequence[str], what: str) -> str:
+    more = ", ..." if len(symbols) > _SHOWN else ""
+    return f"{len(symbols)} {what}" + (f" ({', '.join(symbols[:_SHOWN])}{more})" if symbols else "")

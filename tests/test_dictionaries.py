@@ -1,0 +1,57 @@
+"""Dictionary files that fairseq cannot read, and how two dictionaries differ."""
+
+import doctest
+from pathlib import Path
+
+import pytest
+from fairseq.data import Dictionary
+
+from fairseq_skd import dictionaries
+from fairseq_skd.dictionaries import first_difference, read_dictionary
+from fairseq_skd.errors import UserError
+from tests.builders import letter_dictionary, write_dictionary
+
+
+def test_a_sound_file_is_read_as_fairseq_reads_it(tmp_path: Path) -> None:
+    for content in (None, "A 1\r\nB 2\r\n", "<unk> 3 #fairseq:overwrite\nA 1\n", "a b 7\n\u2581THE 1"):
+        path = write_dictionary(tmp_path)
+        if content is not None:
+            path.write_bytes(content.encode())
+        own, stock = read_dictionary(path), Dictionary.load(str(path))
+        assert (own.symbols, own.count, own.indices) == (stock.symbols, stock.count, stock.indices)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"A 1\nB\n", r"line 2 is 'B': each line has to be 'symbol count', such as 'A 1'"),  # F25
+        (b"A\t1\nB\t1\n", r"line 1 is 'A\\t1': each line has to be"),
+        (b"A 1\n\nB 1\n", r"line 2 is '': each line has to be"),
+        (b"A 1\nB one\n", r"line 2 is 'B one': each line has to be"),
+        (b"A 1\nB 1\nA 2\n", r"line 3 has the symbol 'A' a second time"),
+        (b"<s> 1\nA 1\n", r"line 1 has the symbol '<s>' a second time \(fairseq itself adds <s>, <pad>, </s>, <unk>\)"),
+        (b"A 1\n\xc4 1\n", r"line 2 is not UTF-8"),
+        (b"\xef\xbb\xbfA 1\n", r"line 1 begins with a byte order mark"),
+        (b"", r"holds no symbols"),
+        (None, r"does not exist: put it beside the labels"),
+    ],
+)
+def test_a_file_that_fairseq_cannot_read(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "dict.ltr.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^dictionary {path} .*{sentence}|^dictionary {path} {sentence}"):
+        read_dictionary(path)
+
+
+def test_the_first_difference() -> None:
+    symbols = letter_dictionary().symbols
+    assert first_difference(symbols, list(symbols)) is None
+    longer = first_difference(symbols, [*symbols, "\u00c4"])
+    assert longer is not None
+    assert longer.told("A", "B") == "at index 32 A has no symbol, B has '\u00c4'"
+
+
+def test_the_examples() -> None:
+    assert doctest.testmod(dictionaries).failed == 0

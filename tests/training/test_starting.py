@@ -1,0 +1,201 @@
+"""A checkpoint read for a start or a resume: rows of the CTC heads, refusals, and what reaches fairseq's trainer."""
+
+import argparse
+import doctest
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.models import SkdCtc
+from fairseq_skd.training import starting
+from fairseq_skd.training.starting import read_state
+from tests.builders import CtcTask, batch, letter_dictionary, model_config, write_pretrained
+from tests.decoding.checkpoints import write_fine_tuned
+
+HEADS = ("w2v_encoder.proj", "student_heads.2.proj")
+SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])["net_input"]
+CRITERION = "SkdCtcCriterion"
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("starting")
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder):
+    return write_pretrained(folder / "hubert.pt", seed=5)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder) -> Path:
+    """A fine-tuned checkpoint with the state of its training."""
+    path = write_fine_tuned(folder / "checkpoint_last.pt")
+    state = torch.load(path, weights_only=True)
+    state["optimizer_history"] = [
+        {"criterion_name": CRITERION, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
+    ]
+    state["extra_state"] = {"train_iterator": {"epoch": 3, "iterations_in_epoch": 0}}
+    torch.save(state, path)
+    return path
+
+
+def changed(checkpoint: Path, name: str, **parts) -> Path:
+    """A copy with parts replaced; None takes a part away."""
+    state = torch.load(checkpoint, weights_only=True)
+    state.update(parts)
+    path = checkpoint.with_name(name)
+    torch.save({key: value for key, value in state.items() if value is not None}, path)
+    return path
+
+
+def dictionary_of(symbols) -> Dictionary:
+    dictionary = Dictionary()
+    for symbol in symbols:
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
+def model_of(pretrained: Path, dictionary: Dictionary, **changes) -> SkdCtc:
+    task = CtcTask()
+    task.target_dictionary = dictionary
+    torch.manual_seed(11)
+    return SkdCtc.build_model(model_config(pretrained, **changes), task).eval()
+
+
+def started(checkpoint: Path, pretrained: Path, dictionary: Dictionary, criterion: str | None = None) -> SkdCtc:
+    model = model_of(pretrained, dictionary)
+    state = read_state(checkpoint, model, dictionary, criterion)
+    model.load_state_dict(state["model"], strict=True)
+    return model
+
+
+def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
+    """F1: the checkpoint says what it said, symbol by symbol, at every exit."""
+    letters = letter_dictionary().symbols[4:]
+    dictionary = dictionary_of(letters[::-1])
+    original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"]
+    with caplog.at_level(logging.INFO):
+        found = started(checkpoint, pretrained, dictionary)(**SAMPLE)["exit_logits"]
+    assert f"{checkpoint}: symbols of the CTC heads: 32 mapped, 0 new, 0 dropped" in caplog.text
+    order = [letter_dictionary().index(symbol) for symbol in dictionary.symbols]
+    assert order != list(range(32))
+    for layer in (4, 2):
+        assert torch.equal(found[layer], original[layer][..., order])
+
+
+def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
+    """F9: the logits of the symbols that stay are equal, new ones start as a fresh head does."""
+    letters = letter_dictionary().symbols[4:]
+    dictionary = dictionary_of(["Ä", *letters[:-2], "Ö"])  # without Q and Z
+    original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"]
+    with caplog.at_level(logging.INFO):
+        model = started(checkpoint, pretrained, dictionary)
+    assert "30 mapped, 2 new (Ä, Ö), 2 dropped (Q, Z)" in caplog.text
+    found, fresh = model(**SAMPLE)["exit_logits"], model_of(pretrained, dictionary).state_dict()
+    kept = [index for index, symbol in enumerate(dictionary.symbols) if symbol not in "ÄÖ"]
+    rows = [letter_dictionary().index(dictionary.symbols[index]) for index in kept]
+    for layer, head in zip((4, 2), HEADS, strict=True):
+        assert torch.equal(found[layer][..., kept], original[layer][..., rows])
+        new = [dictionary.index("Ä"), dictionary.index("Ö")]
+        assert torch.equal(model.state_dict()[f"{head}.weight"][new], fresh[f"{head}.weight"][new])
+        assert torch.equal(model.state_dict()[f"{head}.bias"][new], torch.zeros(2))
+
+
+def test_many_new_symbols_are_not_all_named(checkpoint, pretrained, caplog):
+    with caplog.at_level(logging.INFO):
+        started(checkpoint, pretrained, dictionary_of([f"{place:02}" for place in range(40)]))
+    assert "4 mapped, 40 new (00, 01, 02, 03, 04, ...), 28 dropped (|, E, T, A, O, ...)" in caplog.text
+
+
+def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
+    """F2: the first index that differs, and both symbols."""
+    letters = letter_dictionary().symbols[4:]
+    assert started(checkpoint, pretrained, letter_dictionary(), CRITERION)
+    sentence = (
+        rf"^checkpoint {checkpoint} was trained with another dictionary: at index 5 the checkpoint has 'E', the "
+        rf"dictionary of task\.data has 'T'; go on with its own dictionary, or, to start a new training"
+    )
+    with pytest.raises(UserError, match=sentence):
+        started(checkpoint, pretrained, dictionary_of(["|", "T", "E", *letters[3:]]), CRITERION)
+    with pytest.raises(UserError, match=r"at index 32 the checkpoint has no symbol, the dictionary of .* has 'Ä'"):
+        started(checkpoint, pretrained, dictionary_of([*letters, "Ä"]), CRITERION)
+
+
+def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
+    """Of the same size it is taken as it is, with a warning; of another size it is refused."""
+    bare = changed(checkpoint, "bare.pt", task_state={})
+    original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["encoder_out"]
+    with caplog.at_level(logging.WARNING):
+        found = started(bare, pretrained, letter_dictionary())(**SAMPLE)["encoder_out"]
+    assert torch.equal(found, original)
+    assert (
+        f"{bare} holds no dictionary: its 32 symbols are taken to be those of task.data in the same order"
+        in caplog.text
+    )
+    with pytest.raises(UserError, match=r"holds no dictionary and its CTC head has 32 symbols, .* task\.data has 9:"):
+        started(bare, pretrained, dictionary_of("ABCDE"))
+
+
+def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
+    """F10: the layout of published wav2vec 2.0 models: args, with the encoder's own args inside, and no dictionary."""
+    state = torch.load(checkpoint, weights_only=True)
+    weights = {name: tensor for name, tensor in state["model"].items() if not name.startswith("student_heads")}
+    args = argparse.Namespace(
+        arch="wav2vec_ctc", w2v_args=argparse.Namespace(arch="wav2vec2", no_progress_bar=True), no_progress_bar=True
+    )
+    history = [{"criterion_name": "CtcCriterion", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}}]
+    parts = {"args": args, "model": weights, "optimizer_history": history}
+    path = changed(checkpoint, "old.pt", cfg=None, task_state=None, extra_state={"epoch": 2, "val_loss": 1.0}, **parts)
+    path = changed(path, "old.pt", extra_state={"epoch": 2, "batch_offset": 0, "val_loss": 1.0})
+    expected = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"][4]
+    with caplog.at_level(logging.INFO):
+        found = started(path, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"][4]
+    assert torch.equal(found, expected)
+    assert "the checkpoint has no head for student layers 2: they start fresh" in caplog.text
+
+
+def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
+    bare = changed(checkpoint, "weights.pt", optimizer_history=None, extra_state=None)
+    state = read_state(bare, model_of(pretrained, letter_dictionary()), letter_dictionary(), None)
+    assert state["extra_state"]["train_iterator"]["epoch"] == 1
+    with pytest.raises(UserError, match="holds weights only and cannot be resumed: to start a new training"):
+        started(bare, pretrained, letter_dictionary(), CRITERION)
+
+
+def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
+    """fairseq hands the old run's number of updates to the model, and alpha of the first update follows from it."""
+    model = model_of(pretrained, letter_dictionary())
+    state = read_state(checkpoint, model, letter_dictionary(), None)
+    assert state["optimizer_history"][-1]["num_updates"] == 0
+    assert read_state(checkpoint, model, letter_dictionary(), CRITERION)["optimizer_history"][-1]["num_updates"] == 7
+
+
+def test_another_criterion_is_no_resume(checkpoint, pretrained):
+    with pytest.raises(
+        UserError, match="was trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"
+    ):
+        started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
+
+
+def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
+    with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
+        started(pretrained, pretrained, letter_dictionary())
+    wide = write_pretrained(folder / "wide.pt", encoder_embed_dim=64)
+    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path: \d+ tensors differ, the first is"):
+        started(checkpoint, wide, letter_dictionary())
+    damaged = changed(checkpoint, "damaged.pt", task_state={"target_dictionary": dictionary_of("AB")})
+    with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
+        started(damaged, pretrained, letter_dictionary())
+    shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
+    with pytest.raises(UserError, match="has 4 layers, the model 3: model.keep_layers prunes"):
+        read_state(checkpoint, shallow, letter_dictionary(), None)
+
+
+def test_the_examples() -> None:
+    assert doctest.testmod(starting).failed == 0
