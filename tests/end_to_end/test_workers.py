@@ -1,26 +1,16 @@
 """Data-parallel training: two gloo processes against one process that accumulates two batches an update."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from tests.builders import write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
+from tests.end_to_end.workers import train_on_two
 
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "dropout_input", "final_dropout", "layerdrop")
 QUIET = (*SMALL, "model.apply_mask=false", *(f"model.{name}=0" for name in DROPOUTS), "optimization.max_update=4")
 QUIET = (*QUIET, "common.log_interval=1", "dataset.batch_size=1")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("config", ["hubert_mini", "hubert_mini_softmax_kl"])
@@ -34,32 +24,7 @@ def test_two_workers_equal_two_accumulated_batches(tmp_path, config):
     one = train(tmp_path / "one", [*settings, "optimization.update_freq=[2]"], folders / f"{config}.yaml")
     assert one.returncode == 0, one.stdout[-3000:]
 
-    folder = tmp_path / "two"
-    folder.mkdir()
-    parallel = [
-        *("distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo"),
-        *("distributed_training.ddp_backend=no_c10d", "distributed_training.distributed_no_spawn=true"),
-        f"distributed_training.distributed_init_method=tcp://127.0.0.1:{free_port()}",
-    ]
-    command = [
-        *(sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(folders)),
-        *("--config-name", config, f"common.user_dir={REPOSITORY / 'fairseq_skd'}", *settings, *parallel),
-        f"checkpoint.save_dir={folder}",
-    ]
-    workers = [
-        subprocess.Popen(
-            [*command, f"distributed_training.distributed_rank={rank}", f"hydra.run.dir={folder / str(rank)}"],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs[0][-3000:] + outputs[1][-3000:]
-
+    outputs = train_on_two(tmp_path / "two", settings, config)
     for kind in ("train_inner", "valid"):
         alone, together = logged(one.stdout, kind), logged(outputs[0], kind)
         assert len(alone) == len(together) > 0

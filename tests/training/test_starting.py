@@ -134,10 +134,7 @@ def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
     with caplog.at_level(logging.WARNING):
         found = started(bare, pretrained, letter_dictionary())(**SAMPLE)["encoder_out"]
     assert torch.equal(found, original)
-    assert (
-        f"{bare} holds no dictionary: its 32 symbols are taken to be those of task.data in the same order"
-        in caplog.text
-    )
+    assert f"{bare} holds no dictionary: its 32 symbols are taken to be those of task.data" in caplog.text
     with pytest.raises(UserError, match=r"holds no dictionary and its CTC head has 32 symbols, .* task\.data has 9:"):
         started(bare, pretrained, dictionary_of("ABCDE"))
 
@@ -177,9 +174,7 @@ def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
 
 
 def test_another_criterion_is_no_resume(checkpoint, pretrained):
-    with pytest.raises(
-        UserError, match="was trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"
-    ):
+    with pytest.raises(UserError, match="trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
 
 

@@ -1,0 +1,100 @@
+"""Trainings that start from a fine-tuned checkpoint or resume one, through fairseq's own command line."""
+
+import shutil
+
+import pytest
+import torch
+
+from tests.builders import LETTERS, write_pretrained
+from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
+from tests.end_to_end.workers import train_on_two
+
+pytestmark = pytest.mark.faults
+STRAIGHT = ("optimization.max_update=4", "checkpoint.save_interval_updates=3", "common.log_interval=1")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("starting")
+
+
+@pytest.fixture(scope="module")
+def settings(work):
+    data, hubert = corpus(work / "data"), write_pretrained(work / "hubert.pt")
+    return [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", *STRAIGHT]
+
+
+@pytest.fixture(scope="module")
+def trained(work, settings):
+    """Four updates, with a checkpoint after three."""
+    result = train(work / "straight", settings)
+    assert result.returncode == 0, result.stdout[-3000:]
+    return work / "straight", logged(result.stdout, "valid")[-1]
+
+
+@pytest.fixture(scope="module")
+def reordered(work, settings):
+    """The same corpus; its dictionary has the letters in another order."""
+    folder = work / "reordered"
+    shutil.copytree(work / "data", folder)
+    (folder / "dict.ltr.txt").write_text("".join(f"{letter} 1\n" for letter in LETTERS[::-1]), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("key", ["finetune_from_model", "restore_file"])
+def test_a_start_with_the_letters_in_another_order(work, settings, trained, reordered, key):
+    """F1: at a learning rate of 1e-9, valid loss and error rates are the checkpoint's."""
+    folder, expected = trained
+    overrides = [*settings, f"task.data={reordered}", f"checkpoint.{key}={folder / 'checkpoint_last.pt'}"]
+    if key == "restore_file":
+        overrides += ["checkpoint.reset_optimizer=true", "checkpoint.reset_meters=true"]
+        overrides += ["checkpoint.reset_lr_scheduler=true", "checkpoint.reset_dataloader=true"]
+    overrides += ["optimization.max_update=2", "optimization.lr=[1e-9]"]
+    result = train(work / key, overrides)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "32 mapped, 0 new, 0 dropped" in result.stdout
+    found = logged(result.stdout, "valid")[-1]
+    for name in ("valid_ctc_teacher", "valid_ctc_student", "valid_wer", "valid_uer", "valid_student_uer"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    first = logged(result.stdout, "train_inner")[0]
+    assert first["alpha"] == 0.3  # the first update of this run, not the fifth of the other
+
+
+def test_a_resume_with_another_dictionary_is_refused(work, settings, trained, reordered):
+    """F2."""
+    shutil.copytree(trained[0], work / "resumed")
+    result = train(work / "resumed", [*settings, f"task.data={reordered}", "optimization.max_update=6"])
+    assert result.returncode != 0
+    assert (
+        "trained with another dictionary: at index 4 the checkpoint has '|', the dictionary of task.data has 'Z'"
+        in (result.stdout)
+    )
+    assert_equal(parameters(work / "resumed" / "checkpoint_last.pt"), parameters(trained[0] / "checkpoint_last.pt"))
+
+
+def test_two_workers_resume(work, settings):
+    """X15: as the run of two workers that was never stopped."""
+    train_on_two(work / "two", settings)
+    (middle,) = (work / "two").glob("checkpoint_*_3.pt")
+    outputs = train_on_two(work / "two_resumed", [*settings, f"checkpoint.restore_file={middle}"])
+    assert "@ 3 updates" in outputs[0]
+    straight = parameters(work / "two" / "checkpoint_last.pt")
+    assert not torch.equal(parameters(middle)["w2v_encoder.proj.weight"], straight["w2v_encoder.proj.weight"])
+    assert_equal(parameters(work / "two_resumed" / "checkpoint_last.pt"), straight)
+
+
+def test_two_workers_start_from_a_checkpoint(work, settings, trained, reordered):
+    """X15, F1: worker 0 reads and maps, worker 1 gets what it read; nothing but weights is taken."""
+    overrides = [
+        *settings,
+        f"task.data={reordered}",
+        f"checkpoint.finetune_from_model={trained[0] / 'checkpoint_last.pt'}",
+    ]
+    overrides += ["optimization.max_update=2", "optimization.lr=[1e-9]"]
+    outputs = train_on_two(work / "two_started", overrides)
+    assert "32 mapped, 0 new, 0 dropped" in outputs[0]
+    found, expected = (parameters(path / "checkpoint_last.pt") for path in (work / "two_started", trained[0]))
+    order = [0, 1, 2, 3, *range(31, 3, -1)]
+    for name, tensor in expected.items():
+        mapped = tensor[order] if name.startswith(("w2v_encoder.proj.", "student_heads.2.proj.")) else tensor
+        torch.testing.assert_close(found[name], mapped, rtol=0, atol=1e-7, msg=name)
