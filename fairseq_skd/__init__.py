@@ -31,7 +31,9 @@ __version__ = "0.2.0"
 
 if not _is_light():
     from fairseq_skd import compat
+    from fairseq_skd.errors import end_hydra_with_a_sentence
 
+    end_hydra_with_a_sentence()
     compat.prefer_weights_only()
     compat.read_whole_labels()
     compat.name_audio_files()
