@@ -34,12 +34,12 @@ def test_each_worker_of_torchrun_says_it_on_one_line(tmp_path):
     data = corpus(tmp_path / "data")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"),
-        *("-m", "fairseq_cli.hydra_train", "--config-dir", str(REPOSITORY / "config" / "finetune")),
+        *("--no-python", "sh", "-c", 'exec "$@" distributed_training.distributed_rank=$RANK', "sh"),
+        *(sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(REPOSITORY / "config" / "finetune")),
         *("--config-name", "hubert_mini", f"common.user_dir={REPOSITORY / 'fairseq_skd'}", *SMALL),
         *(f"task.data={data}", f"model.w2v_path={tmp_path / 'none.pt'}", "distributed_training.ddp_backend=no_c10d"),
         *("distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo"),
         *("distributed_training.distributed_no_spawn=true", "distributed_training.distributed_init_method=env://"),
-        r"distributed_training.distributed_rank=${oc.env:RANK}",
         f"hydra.run.dir={tmp_path}",
     ]
     result = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
