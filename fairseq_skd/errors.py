@@ -70,6 +70,7 @@ def end_hydra_with_a_sentence() -> None:
         if sentence is None:
             traceback_hook(kind, error, traceback)
         else:
-            print(f"fairseq-hydra-train: {sentence}", file=sys.stderr)
+            # One call: the lines of several workers reach one terminal.
+            sys.stderr.write(f"fairseq-hydra-train: {sentence}\n")
 
     sys.excepthook = hook
