@@ -17,6 +17,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from fairseq_skd.dictionaries import first_difference
@@ -28,6 +29,7 @@ from fairseq_skd.models.skd_ctc import SkdCtc
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
+_RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,38 @@ class SymbolMap:
         """``30 mapped, 2 new (Ä, Ö), 0 dropped``."""
         mapped = len(self.rows) - len(self.new)
         return f"{mapped} mapped, {_counted(self.new, 'new')}, {_counted(self.dropped, 'dropped')}"
+
+
+def check_start(cfg: DictConfig) -> None:
+    """Check that the checkpoint which a training asks for is there; fairseq would train from the pretrained weights.
+
+    Args:
+        cfg: the whole configuration.
+
+    Raises:
+        UserError: a file does not exist, or two keys say where to start.
+    """
+    checkpoint, latest = cfg.checkpoint, "checkpoint_last.pt"
+    if checkpoint.finetune_from_model and checkpoint.restore_file != latest:
+        raise UserError(
+            f"checkpoint.finetune_from_model={checkpoint.finetune_from_model} and checkpoint.restore_file="
+            f"{checkpoint.restore_file} exclude each other: the first starts a training from weights, the second goes "
+            f"on with one"
+        )
+    resets = [key for key in _RESETS if checkpoint.finetune_from_model and checkpoint[key]]
+    if resets:
+        raise UserError(
+            f"checkpoint.{resets[0]}=true does nothing with checkpoint.finetune_from_model, which takes weights only: "
+            f"leave it false"
+        )
+    keys = ["restore_file"]
+    if checkpoint.restore_file == latest:
+        keys = [] if (Path(checkpoint.save_dir) / latest).is_file() else ["continue_once", "finetune_from_model"]
+    for key in keys:
+        path = OmegaConf.select(checkpoint, key)
+        if path and not PathManager.isfile(path):
+            where = f" in {Path.cwd()}, where Hydra runs this: give an absolute path"
+            raise UserError(f"checkpoint.{key}={path} does not exist{'' if Path(path).is_absolute() else where}")
 
 
 def read_checkpoints_of_trainings() -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq.data import Dictionary
+from fairseq.dataclass.configs import CheckpointConfig
+from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 from fairseq_skd.training import starting
-from fairseq_skd.training.starting import read_state
+from fairseq_skd.training.starting import check_start, read_state
 from tests.builders import CtcTask, batch, letter_dictionary, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 
@@ -190,6 +192,36 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
     with pytest.raises(UserError, match="has 4 layers, the model 3: model.keep_layers prunes"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"restore_file": "/none.pt"}, r"^checkpoint\.restore_file=/none\.pt does not exist$"),
+        (
+            {"restore_file": "none.pt"},
+            r"^checkpoint\.restore_file=none\.pt does not exist in /.*: give an absolute path$",
+        ),
+        ({"finetune_from_model": "/none.pt"}, r"^checkpoint\.finetune_from_model=/none\.pt does not exist$"),
+        ({"continue_once": "/none.pt"}, r"^checkpoint\.continue_once=/none\.pt does not exist$"),
+        (
+            {"finetune_from_model": "/a.pt", "restore_file": "/b.pt"},
+            r"a\.pt and checkpoint\.restore_file=/b\.pt exclude",
+        ),
+        ({"finetune_from_model": "/a.pt", "reset_meters": True}, r"^checkpoint\.reset_meters=true does nothing with"),
+    ],
+)
+def test_a_start_file_that_is_not_there(tmp_path, keys, sentence):
+    """fairseq trains on from the pretrained weights where ``restore_file`` is missing."""
+    cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), **keys))
+    with pytest.raises(UserError, match=sentence):
+        check_start(OmegaConf.create({"checkpoint": cfg}))
+
+
+def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint_last.pt").touch()
+    cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), finetune_from_model="/none.pt"))
+    check_start(OmegaConf.create({"checkpoint": cfg}))
 
 
 def test_the_examples() -> None:
