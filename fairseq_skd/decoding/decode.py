@@ -146,7 +146,7 @@ def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]
 def _warn_of_references(plan: Plan) -> None:
     """Say on stderr what makes error rates higher than the model's mistakes do."""
     if plan.unknown:
-        most = ", ".join(f"{symbol!r} {count} times" for symbol, count in plan.unknown.most_common(_FEW))
+        most = ", ".join(f"{symbol!r} {count}" for symbol, count in plan.unknown.most_common(_FEW))
         more = ", ..." if len(plan.unknown) > _FEW else ""
         print(
             f"{plan.unknown.total()} symbols of the references of {plan.subset.manifest} are no units of the "

@@ -48,7 +48,7 @@ def test_max_sample_size_crops_padded_batches(name, limit, split, folder):
     with pytest.raises(
         UserError,
         match=rf"^task\.max_sample_size={limit} crops {count} of 5 utterances of .*{split}\.tsv and keeps their "
-        rf"transcripts whole: {instead}, or set task\.max_sample_size=null to take them whole; the first is .* line 2: ",
+        rf"transcripts whole: {instead}, or set task\.max_sample_size=null to take them whole; the first is .* line 2",
     ):
         task.load_dataset(split)
 
