@@ -247,8 +247,8 @@ def test_references_without_a_word_boundary(
     decode(data, hubert)
     assert read_summary()["words"] == 5
     assert capsys.readouterr().err.startswith(
-        f"common_eval.post_process=letter makes one word of each transcript, no reference of {data}/test.tsv has a word "
-        f"boundary |: set common_eval.post_process=none\n"
+        f"common_eval.post_process=letter makes one word of each transcript, no reference of {data}/test.tsv has a "
+        f"word boundary |: set common_eval.post_process=none\n"
     )
     decode(data, hubert, "common_eval.post_process=none")
     assert read_summary()["words"] == 12
