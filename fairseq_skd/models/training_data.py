@@ -28,8 +28,8 @@ def check_settings(task: FairseqTask) -> None:
         task: its dictionary has not been asked for yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain or
-            to draw a part of the audio.
+        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain,
+            to cut transcripts, or to draw a part of the audio.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -38,6 +38,11 @@ def check_settings(task: FairseqTask) -> None:
         raise UserError("task.data is not set: give the folder of <split>.tsv and its labels")
     if not getattr(cfg, "fine_tuning", True):
         raise UserError("task.fine_tuning=false is for pretraining: set task.fine_tuning=true")
+    if isinstance(task, HubertPretrainingTask) and cfg.label_rate != -1:
+        raise UserError(
+            f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to so many units per second: "
+            f"set task.label_rate=-1"
+        )
     if getattr(cfg, "subsample", 1) < 1:
         raise UserError(
             f"task.subsample={cfg.subsample} draws audio without its transcripts, fairseq would take other lines for "

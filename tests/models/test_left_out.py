@@ -103,6 +103,16 @@ def test_a_part_of_the_audio_with_other_transcripts(folder, tmp_path):
         check_settings(make_task("audio_finetuning", corpus, subsample=0.9))
 
 
+def test_transcripts_that_are_cut(tmp_path):
+    """A label rate makes fairseq take transcripts for frame labels: three units per second of 0.4 s are one unit."""
+    corpus = write_corpus(tmp_path / "data", {"train": [("TEN", 0.4)]})
+    task = make_task("hubert_pretraining", corpus, label_rate=3.0)
+    task.load_dataset("train")
+    assert task.dataset("train").collater([task.dataset("train")[0]])["target_lengths"].tolist() == [1]
+    with pytest.raises(UserError, match=r"^task\.label_rate=3 is for pretraining, .*: set task\.label_rate=-1$"):
+        check_settings(task)
+
+
 def told(caplog, task, split, **keys):
     caplog.clear()
     caplog.set_level(logging.INFO, "fairseq_skd")
