@@ -11,8 +11,6 @@ from fairseq_skd.models.training_data import check_before_loading, check_setting
 from tests.builders import write_corpus
 from tests.models.tasks import LAYERS, TASKS, make_task, root
 
-pytestmark = pytest.mark.faults
-
 SECONDS = (0.3, 0.1, 0.2, 0.2, 0.25)
 
 
@@ -33,6 +31,7 @@ def cropped(task, split="train"):
     return sum(real[index] > length for index, length in zip(batch["id"].tolist(), kept, strict=True))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("split", ["train", "valid"])
 @pytest.mark.parametrize("limit", [1600, 3200, 4000, 4799])
 @pytest.mark.parametrize("name", TASKS)
@@ -61,6 +60,7 @@ def test_a_limit_that_crops_nothing_is_taken(keys, folder):
     assert cropped(task) == 0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("random_crop", [True, False])
 def test_batches_without_padding(random_crop, folder):
     """F3: fairseq's defaults, pad_audio=false and random_crop=true."""
@@ -89,6 +89,7 @@ def test_nothing_to_pad(folder, tmp_path):
     assert cropped(task) == 0
 
 
+@pytest.mark.faults
 @pytest.mark.skipif("subsample" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3 or later")
 def test_a_part_of_the_audio_with_other_transcripts(folder, tmp_path):
     """fairseq draws four of five utterances and asserts; four of four, drawn in any order, meet others' transcripts."""
@@ -103,6 +104,7 @@ def test_a_part_of_the_audio_with_other_transcripts(folder, tmp_path):
         check_settings(make_task("audio_finetuning", corpus, subsample=0.9))
 
 
+@pytest.mark.faults
 def test_transcripts_that_are_cut(tmp_path):
     """A label rate makes fairseq take transcripts for frame labels: three units per second of 0.4 s are one unit."""
     corpus = write_corpus(tmp_path / "data", {"train": [("TEN", 0.4)]})
@@ -121,6 +123,7 @@ def told(caplog, task, split, **keys):
     return [(record.levelname, record.getMessage()) for record in records]
 
 
+@pytest.mark.faults
 def test_what_is_left_out_for_its_length(folder, caplog):
     task = make_task("hubert_pretraining", folder, min_sample_size=2000, max_keep_size=4500)
     check_before_loading(task, LAYERS, root())
@@ -131,6 +134,7 @@ def test_what_is_left_out_for_its_length(folder, caplog):
         assert len(task.dataset(split)) == 3
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("steps", "workers", "seen"), [(0, 1, 2), (1, 1, 4), (0, 2, 4), (2, 1, 5), (None, 1, 5)])
 def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog):
@@ -145,6 +149,7 @@ def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog)
     assert told(caplog, task, "train") == []
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
 def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
     corpus = write_corpus(

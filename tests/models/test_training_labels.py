@@ -13,8 +13,6 @@ from fairseq_skd.objective.losses import feasible
 from tests.builders import write_corpus
 from tests.models.tasks import LAYERS, TASKS, make_task, root
 
-pytestmark = pytest.mark.faults
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -42,6 +40,7 @@ def test_sound_labels_are_taken_silently(task, caplog):
     assert warnings(caplog, task) == warnings(caplog, task, "valid") == []
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("symbol", ["<s>", "<pad>", "</s>", "<unk>"])
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_special_symbols_are_no_units(task, folder, split, symbol):
@@ -53,6 +52,7 @@ def test_special_symbols_are_no_units(task, folder, split, symbol):
         task.load_dataset(split)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
@@ -79,12 +79,14 @@ def test_nothing_to_learn(task, folder, lines, sentence):
         task.load_dataset("train")
 
 
+@pytest.mark.faults
 def test_nothing_to_validate_with(task, folder):
     (folder / "valid.ltr").write_text("\n")
     with pytest.raises(UserError, match=r"1 of the 1 transcripts in .*valid\.ltr are empty"):
         task.load_dataset("valid")
 
 
+@pytest.mark.faults
 def test_some_that_add_nothing(task, folder, caplog):
     """In training, 'A A A |' wants a frame per unit and one between equal neighbours: 6 of 4."""
     (folder / "train.ltr").write_text("A | N O |\n\nA A A |\n")
@@ -97,6 +99,7 @@ def test_some_that_add_nothing(task, folder, caplog):
     )
 
 
+@pytest.mark.faults
 def test_the_same_utterances_as_the_criterion_leaves_out(tmp_path, caplog):
     """Against the criterion's own rule, at the edge: 4 frames hold 4 units, or 3 with one repeated."""
     texts = ["ABC", "ABCD", "AAB", "AAA", "AABB", "A"]
@@ -114,6 +117,7 @@ def test_the_same_utterances_as_the_criterion_leaves_out(tmp_path, caplog):
     assert told.startswith("4 of the 6 transcripts") and "line 2, which needs 5 frames and has 4" in told
 
 
+@pytest.mark.faults
 def test_phones_as_one_word(task, folder, caplog):
     """F26: WER is then the share of wrong utterances."""
     (folder / "train.ltr").write_text("A N O\nT E N\nI T\n")
