@@ -1,7 +1,7 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
 Importing it registers the model ``skd_ctc`` and the criteria ``skd_ctc`` and ``kd_ctc``, makes checkpoint loading
-weights-only and mends how fairseq reads labels and names audio files. That takes seconds, for torch and fairseq. The
+weights-only and fixes how fairseq reads labels and audio files. That takes seconds, for torch and fairseq. The
 commands in ``LIGHT_COMMANDS`` need neither and are spared it: where Python was started with ``-m`` and one of them,
 there is nobody else to register for. (Registration on first use would not do: fairseq takes a user dir that is imported
 already for one that has registered all it has.)
@@ -30,13 +30,13 @@ def _is_light() -> bool:
 __version__ = "0.2.0"
 
 if not _is_light():
-    from fairseq_skd import compat
+    from fairseq_skd import compat, fairseq_fixes
     from fairseq_skd.errors import end_hydra_with_a_sentence
 
     end_hydra_with_a_sentence()
     compat.prefer_weights_only()
-    compat.read_whole_labels()
-    compat.name_audio_files()
+    fairseq_fixes.read_whole_labels()
+    fairseq_fixes.check_audio_files()
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)

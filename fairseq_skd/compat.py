@@ -1,13 +1,12 @@
 """Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
 
 Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
-checkpoints that torch < 2.6 executes, labels beyond ASCII, a user dir imported twice, hydra's function that moved.
+checkpoints that torch < 2.6 executes, a user dir imported twice, hydra's function that moved.
 """
 
 import argparse
 import collections
 import enum
-import errno
 import functools
 import inspect
 import os
@@ -21,7 +20,7 @@ import hydra
 import numpy as np
 import omegaconf
 import torch
-from fairseq.data import Dictionary, FileAudioDataset, HubertDataset
+from fairseq.data import Dictionary
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import meters
 from omegaconf import DictConfig
@@ -84,67 +83,6 @@ def prefer_weights_only() -> None:
     torch.serialization.add_safe_globals(checkpoint_globals())
     if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
         os.environ.setdefault(_FORCE, "1")
-
-
-def read_whole_labels() -> None:
-    """Make fairseq's ``HubertDataset`` read the transcript of an utterance, and no more.
-
-    It seeks by bytes and then reads as many *characters* as the line has bytes. In word pieces, whose ``▁`` has three
-    bytes, a target goes on into the lines that follow, without a word.
-    """
-    original = HubertDataset.get_label
-    if hasattr(original, "__wrapped__"):
-        return
-
-    @functools.wraps(original)
-    def get_label(self: HubertDataset, index: int, label_idx: int) -> Any:
-        if self.store_labels:
-            return original(self, index, label_idx)
-        first, stop = self.label_offsets_list[label_idx][index]
-        with open(self.label_paths[label_idx], "rb") as file:
-            file.seek(first)
-            label = file.read(stop - first).decode("utf-8")
-        return label if self.label_processors is None else self.label_processors[label_idx](label)
-
-    HubertDataset.get_label = get_label
-
-
-def name_audio_files() -> None:
-    """Make fairseq's data sets of audio files name the one that they cannot use; of a wrong rate they say but the rate.
-
-    What they raise is a :class:`~fairseq_skd.errors.UserError` then, in a worker process, too.
-    """
-
-    def named(original: Callable[..., Any], locate: Callable[[Any, int], str]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def read(self: Any, index: int) -> Any:
-            try:
-                return original(self, index)
-            except Exception as error:
-                if not about_the_file(error):
-                    raise
-                reason = str(error) or type(error).__name__
-                raise UserError(f"audio file {locate(self, index)} cannot be used: {reason}") from error
-
-        return read
-
-    def about_the_file(error: Exception) -> bool:
-        """fairseq raises plain Exception and asserts, libsndfile raises RuntimeError; memory is another matter."""
-        exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-        raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
-        return raised and not exhausted
-
-    def of_files(dataset: FileAudioDataset, index: int) -> str:
-        name = dataset.fnames[index]
-        name = name if isinstance(dataset.fnames, list) else name.as_py()
-        return os.path.join(dataset.root_dir, dataset.text_compressor.decompress(name))
-
-    if hasattr(HubertDataset.get_audio, "__wrapped__"):
-        return
-    HubertDataset.get_audio = named(
-        HubertDataset.get_audio, lambda dataset, index: os.path.join(dataset.audio_root, dataset.audio_names[index])
-    )
-    FileAudioDataset.__getitem__ = named(FileAudioDataset.__getitem__, of_files)
 
 
 def name_both_copies(package: Path) -> None:

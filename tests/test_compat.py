@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq.data import HubertDataset
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd import compat
@@ -143,23 +142,3 @@ def test_an_order_that_is_none_does_not_count(monkeypatch: pytest.MonkeyPatch, v
     monkeypatch.setenv(FORBID, value)
     compat.prefer_weights_only()
     assert os.environ[FORCE] == "1"
-
-
-# ---- labels
-
-
-def test_labels_that_are_not_ascii_end_with_their_line(tmp_path: Path):
-    """As HuBERT fine-tuning reads them, by offsets; the way that is mended is shown to be wrong."""
-    lines = ["▁GO ▁ON", "▁IT ▁GO E S", "▁SO", "YES"]
-    (tmp_path / "train.spm").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    (tmp_path / "train.tsv").write_text(f"{tmp_path}\n" + "".join(f"{i}.wav\t16000\n" for i in range(len(lines))))
-    dataset = HubertDataset(
-        str(tmp_path / "train.tsv"), 16000, [str(tmp_path / "train.spm")], [-1.0], [1], [2], [str.split],
-        shuffle=False, store_labels=False, single_target=True,
-    )  # fmt: skip
-    assert [dataset.get_label(index, 0) for index in range(len(lines))] == [line.split() for line in lines]
-    original = HubertDataset.get_label.__wrapped__
-    assert original(dataset, 3, 0) == ["YES"]
-    assert original(dataset, 0, 0) == ["▁GO", "▁ON", "▁IT"]
-    compat.read_whole_labels()
-    assert HubertDataset.get_label.__wrapped__ is original, "a second call mends nothing twice"

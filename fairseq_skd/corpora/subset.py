@@ -4,7 +4,7 @@ fairseq reads the same files again for the batches. What it would meet as an ass
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fairseq_skd import dictionaries
 from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.lexicon import WORD_MARK
 
 
 class Subset(NamedTuple):
@@ -94,50 +95,57 @@ def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictio
     return dictionary
 
 
-def read_references(path: Path, subset: Subset, dictionary: Dictionary) -> list[list[int]]:
-    """Units of each utterance's transcript, in manifest order.
-
-    Raises:
-        UserError: see :func:`check_labels`.
-    """
-    lines = check_labels(path, subset, dictionary)
-    return [dictionary.encode_line(line, append_eos=False, add_if_not_exist=False).tolist() for line in lines]
-
-
-def check_labels(
-    path: Path,
-    subset: Subset,
-    dictionary: Dictionary,
-    indices: Sequence[int] | None = None,
-    carriage_returns: bool = False,
+def read_labels(
+    path: Path, subset: Subset, indices: Sequence[int] | None = None, carriage_returns: bool = False
 ) -> list[str]:
-    """The transcript of each utterance, in manifest order, a symbol a field.
+    """The transcript of each utterance, in manifest order, units with spaces between.
 
     Args:
-        path: a line an utterance of ``subset``.
+        path: one line per utterance of ``subset``.
         subset: the utterances.
-        dictionary: its symbols are allowed.
-        indices: of which lines the content is checked; None: of all.
+        indices: whose lines are looked at; None: all.
         carriage_returns: allow Windows line ends.
 
     Raises:
-        UserError: missing, not as long as the manifest, Windows line ends, or a symbol outside the dictionary.
+        UserError: the file is missing, has not as many lines as the manifest has utterances, or has Windows line ends.
     """
     if not path.is_file():
-        raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text an utterance")
+        raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text per utterance")
     lines = read_lines(path)
     if len(lines) != len(subset.names):
         raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
-    known = set(dictionary.symbols)
-    for number in range(1, len(lines) + 1) if indices is None else (index + 1 for index in indices):
-        line = lines[number - 1]
-        # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
-        if "\r" in line and not carriage_returns:
-            raise UserError(f"{path} line {number} holds a carriage return: store the file with Unix line ends")
-        if not known.issuperset(symbols := line.split()):
-            lacking = next(symbol for symbol in symbols if symbol not in known)
-            raise UserError(f"{path} line {number} has the symbol {lacking!r}, which the dictionary lacks")
+    if not carriage_returns:
+        for index in range(len(lines)) if indices is None else indices:
+            # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
+            if "\r" in lines[index]:
+                raise UserError(f"{path} line {index + 1} holds a carriage return: store the file with Unix line ends")
     return lines
+
+
+def units_of(dictionary: Dictionary) -> set[str]:
+    """The symbols that CTC can learn: all of a dictionary but fairseq's own ``<s>`` (the blank), ``<pad>``, ..."""
+    return {symbol for symbol, index in dictionary.indices.items() if index >= dictionary.nspecial}
+
+
+def better_post_process(process: str | None, lines: Iterable[str]) -> str | None:
+    """What to make words with instead of ``letter``, which makes one word of a transcript without ``|``.
+
+    Args:
+        process: how units become words, one of fairseq's ``post_process`` names.
+        lines: transcripts, units with spaces between.
+
+    Returns:
+        the name of another process; None if ``process`` will do.
+    """
+    if process != "letter":
+        return None
+    several = pieces = False
+    for line in lines:
+        if "|" in line:
+            return None
+        several = several or len(line.split()) > 1
+        pieces = pieces or WORD_MARK in line
+    return ("sentencepiece" if pieces else "none") if several else None
 
 
 def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Sequence[int] | None = None) -> None:
@@ -150,33 +158,37 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Se
         indices: look at these only.
 
     Raises:
-        UserError: files that are missing, unreadable, of another sampling rate or too short: how many, and the first.
+        UserError: files that are missing, unreadable, of another sampling rate, too short, or not as long as the
+            manifest lists them: how many, and the first.
     """
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[tuple[int, str]]] = {}  # kind of fault -> places and details
     chosen = range(len(subset.names)) if indices is None else indices
     for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
         path = os.path.join(subset.root, subset.names[index])
-        if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met while decoding
+        if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met when it is read
             path = path[: path.index(".zip:") + len(".zip")]
         if not os.path.isfile(path):
-            found.setdefault("missing", []).append(index)
-        elif not path.endswith(".zip"):
-            fault = _header_fault(path, sample_rate, shortest)
-            if fault:
-                found.setdefault(fault, []).append(index)
-    for fault, places in found.items():
+            found.setdefault("missing", []).append((index, ""))
+        elif not path.endswith(".zip") and (fault := _header_fault(path, sample_rate, shortest, subset.samples[index])):
+            found.setdefault(fault[0], []).append((index, fault[1]))
+    for kind, places in found.items():
         looked_at = "" if len(chosen) == len(subset.names) else f" looked at (of {len(subset.names)})"
-        share = f"{len(places)} of {len(chosen)} audio files{looked_at} are {fault}"
-        raise UserError(f"{share}, the first is {subset.where(places[0])}")
+        share = f"{len(places)} of {len(chosen)} audio files{looked_at} are {kind}"
+        first, detail = places[0]
+        raise UserError(f"{share}, the first is {subset.where(first)}{detail}")
 
 
-def _header_fault(path: str, sample_rate: int, shortest: int) -> str | None:
+def _header_fault(path: str, sample_rate: int, shortest: int, listed: int) -> tuple[str, str] | None:
+    """The kind of fault, and its details in this file."""
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError):
-        return "not readable as audio"
+        return "not readable as audio", ""
     if info.samplerate != sample_rate:
-        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training"
+        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training", ""
     if info.frames < shortest:
-        return f"shorter than {shortest} samples, one frame of the model"
+        return f"shorter than {shortest} samples, one frame of the model", ""
+    if info.frames != listed and info.format != "MP3":  # whose header may hold an estimate: decoding tells
+        detail = f", which has {info.frames} samples, not {listed}: replace it, or make the manifest again"
+        return "not as long as the manifest lists them", detail
     return None

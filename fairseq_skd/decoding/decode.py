@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from fairseq_skd.files import absolute
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, build_model, open_trained
 
+_FEW = 5  # symbols that a message names
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -39,6 +42,7 @@ class Plan:
     dictionary: fairseq.data.Dictionary
     post_process: str
     reference: results.Transcript
+    unknown: Counter[str]  # symbols of the references that are no units of the dictionary
     search: SearchPlan
     searcher: Searcher
     folder: Path
@@ -56,6 +60,7 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
         UserError: anything that cannot be used, see the modules of this package.
     """
     plan = prepare(settings)
+    _warn_of_references(plan)
     model, batches = load(plan, plan.exit_layer)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # two runs give the same bytes
         count, where = len(plan.subset.names), plan.subset.where
@@ -93,9 +98,9 @@ def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str
     extension = config["labels"][0] if isinstance(config["labels"], list) else config["labels"]
     dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
     label_file = labels / f"{name}.{extension}"
-    units = subset.read_references(label_file, chosen, dictionary)
+    units = [line.split() for line in subset.read_labels(label_file, chosen)]
     process = results.choose_post_process(settings.common_eval.post_process, trained.config, dictionary)
-    reference = results.transcribe(units, dictionary, process)
+    reference, unknown = results.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, error rates would be undefined")
     search = plan_search(settings.decoding, dictionary, reference.words)
@@ -109,6 +114,7 @@ def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str
         dictionary=dictionary,
         post_process=process,
         reference=reference,
+        unknown=unknown,
         search=search,
         searcher=search.build(dictionary),  # now, because a language model may turn out to be broken
         folder=_results_folder(settings, exit_layer),
@@ -135,6 +141,24 @@ def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]
         raise UserError(f"fairseq reads {len(utterances)} utterances from {listed}")
     batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
     return model, load_batches(utterances, batches, dataset.num_workers, plan.subset.where)
+
+
+def _warn_of_references(plan: Plan) -> None:
+    """Say on stderr what makes error rates higher than the model's mistakes do."""
+    if plan.unknown:
+        most = ", ".join(f"{symbol!r} {count}" for symbol, count in plan.unknown.most_common(_FEW))
+        more = ", ..." if len(plan.unknown) > _FEW else ""
+        print(
+            f"{plan.unknown.total()} symbols of the references of {plan.subset.manifest} are no units of the "
+            f"dictionary ({most}{more}): no model can write them, each counts as an error",
+            file=sys.stderr,
+        )
+    if better := subset.better_post_process(plan.post_process, plan.reference.units):
+        print(
+            f"common_eval.post_process=letter makes one word of each transcript, no reference of "
+            f"{plan.subset.manifest} has a word boundary |: set common_eval.post_process={better}",
+            file=sys.stderr,
+        )
 
 
 def _check_user_dir(user_dir: str | None) -> None:
@@ -179,6 +203,7 @@ def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: i
         "words": score.words.total,
         "character_errors": score.characters.errors,
         "characters": score.characters.total,
+        "unknown_symbols": plan.unknown.total(),
         "sentences": len(found.hypotheses),
         "exit_layer": plan.exit_layer,
         "layers": plan.trained.depth,

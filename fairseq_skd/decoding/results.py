@@ -1,6 +1,7 @@
 """What decoding leaves behind: four text files in fairseq's format, error counts and ``summary.json``."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,18 +9,21 @@ from typing import Any, NamedTuple
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
+from fairseq_skd.corpora.subset import units_of
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
 from fairseq_skd.scoring.beam import Hypothesis
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 from fairseq_skd.scoring.lexicon import WORD_MARK
 
+NO_CHARACTER = "\ufffd"
+
 
 class Transcript(NamedTuple):
-    """One side of a comparison, an utterance an entry, in manifest order.
+    """One side of a comparison, one entry per utterance, in manifest order.
 
     Attributes:
-        units: symbols of the dictionary, with spaces between.
+        units: symbols with spaces between.
         words: text after ``common_eval.post_process``.
     """
 
@@ -44,6 +48,33 @@ def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: 
     """
     texts = [dictionary.string(sequence) for sequence in units]
     return Transcript(texts, [post_process(text, process) for text in texts])
+
+
+def transcribe_references(
+    references: Sequence[Sequence[str]], dictionary: Dictionary, process: str
+) -> tuple[Transcript, Counter[str]]:
+    """References to text, also with symbols that no hypothesis has: those that the dictionary lacks, or fairseq's own.
+
+    Symbols stand as they are written. Among the words, an unknown one that is no character of a text (fairseq's own,
+    such as ``<unk>``, and where units are letters all of several characters) is :data:`NO_CHARACTER`: one error.
+
+    Args:
+        references: units of each utterance.
+        dictionary: of the labels.
+        process: how units make words, one of fairseq's ``post_process`` names.
+
+    Returns:
+        the transcript, and how often each unknown symbol occurs.
+    """
+    known = units_of(dictionary)
+    unknown = Counter(symbol for units in references for symbol in units if symbol not in known)
+    written = {
+        symbol: NO_CHARACTER
+        for symbol in unknown
+        if symbol in dictionary.indices or (process == "letter" and len(symbol) > 1)
+    }
+    words = [post_process(" ".join(written.get(symbol, symbol) for symbol in units), process) for units in references]
+    return Transcript([" ".join(units) for units in references], words), unknown
 
 
 def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictionary, process: str) -> Transcript:

@@ -8,7 +8,7 @@ from typing import Any
 import fairseq.utils
 from torch import Tensor
 
-from fairseq_skd.encoders.convolutions import FrameGrid, parse_conv_layers, receptive_field
+from fairseq_skd.encoders.convolutions import ConvLayer, FrameGrid, parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
 
 # What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
@@ -81,9 +81,14 @@ class PretrainedEncoder:
         return int(self.architecture["encoder_layers"])
 
     @property
+    def conv_layers(self) -> list[ConvLayer]:
+        """The feature extractor's convolutions."""
+        return parse_conv_layers(self.architecture["conv_feature_layers"])
+
+    @property
     def shortest_audio(self) -> int:
         """Samples that the feature extractor needs for one frame."""
-        return receptive_field(parse_conv_layers(self.architecture["conv_feature_layers"]))
+        return receptive_field(self.conv_layers)
 
     @property
     def frame_grid(self) -> FrameGrid:

@@ -89,7 +89,7 @@ class SkdCtc(BaseFairseqModel):
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
             check_settings(task)
             pretrained = load_pretrained(cfg.w2v_path)
-            check_before_loading(task, pretrained.shortest_audio, root_of(cfg))
+            check_before_loading(task, pretrained.conv_layers, root_of(cfg))
             warn_of_other_settings(root_of(cfg))
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)

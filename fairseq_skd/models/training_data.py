@@ -1,7 +1,6 @@
 """What fairseq's tasks load to train on, checked first: bad data get a sentence instead of an assertion deep inside."""
 
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,15 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
 from omegaconf import OmegaConf
 
-from fairseq_skd.corpora.subset import Subset, check_audio, check_labels, read_manifest
+from fairseq_skd.corpora.subset import Subset, check_audio, read_manifest
 from fairseq_skd.dictionaries import read_dictionary
+from fairseq_skd.encoders.convolutions import ConvLayer, receptive_field
 from fairseq_skd.errors import UserError
-from fairseq_skd.models import batches
+from fairseq_skd.models import batches, left_out
+from fairseq_skd.models.training_labels import check_labels
 from fairseq_skd.saved_config import select
 
+_CROPPING = ("pad_audio", "random_crop")
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
 
 
@@ -27,7 +29,8 @@ def check_settings(task: FairseqTask) -> None:
         task: its dictionary has not been asked for yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain.
+        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain,
+            to cut transcripts, or to draw a part of the audio.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -36,6 +39,16 @@ def check_settings(task: FairseqTask) -> None:
         raise UserError("task.data is not set: give the folder of <split>.tsv and its labels")
     if not getattr(cfg, "fine_tuning", True):
         raise UserError("task.fine_tuning=false is for pretraining: set task.fine_tuning=true")
+    if isinstance(task, HubertPretrainingTask) and cfg.label_rate != -1:
+        raise UserError(
+            f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to so many units per second: "
+            f"set task.label_rate=-1"
+        )
+    if getattr(cfg, "subsample", 1) < 1:
+        raise UserError(
+            f"task.subsample={cfg.subsample} draws audio without its transcripts, fairseq would take other lines for "
+            f"them: leave it at 1 and make a shorter manifest"
+        )
     if not _extensions(cfg):
         raise UserError("task.labels is not set: give the extension of the label files, such as ltr")
     data = Path(cfg.data)
@@ -48,14 +61,14 @@ def check_settings(task: FairseqTask) -> None:
         read_dictionary(dictionary)
 
 
-def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> None:
+def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: Any = None) -> None:
     """Make a task check each split before it loads it, and make the same batches of it after a resume.
 
     Tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
         task: its ``load_dataset`` is wrapped.
-        shortest: samples that the encoder needs for one frame.
+        layers: the encoder's convolutions.
         root: the whole configuration, or as much of it as there is.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
@@ -64,67 +77,61 @@ def check_before_loading(task: FairseqTask, shortest: int, root: Any = None) -> 
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        checked = check_split(task, split, shortest)
         training = split == select(root, "dataset.train_subset")
-        if checked is not None:
-            key = f"dataset.max_tokens{'' if training else '_valid'}"
-            _check_batches(task.cfg, *checked, key, select(root, key))
+        subset = check_split(task, split, layers, root, training)
         loaded = load(split, *args, **kwargs)
         if training:
             batches.keep(task.dataset(split), root)
+        elif subset is not None:
+            left_out.warn_of_skipped_batches(task.dataset(split), subset, root)
+            if kwargs.get("combine"):
+                left_out.warn_of_other_valid_sets(Path(task.cfg.data), split)
         return loaded
 
     task.load_dataset = load_dataset
 
 
-def check_split(task: FairseqTask, split: str, shortest: int) -> tuple[Subset, Sequence[int]] | None:
+def check_split(
+    task: FairseqTask, split: str, layers: Sequence[ConvLayer], root: Any = None, training: bool = False
+) -> Subset | None:
     """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
 
     Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
 
-    Returns:
-        the split and the places of the utterances that the task takes, or None if nothing was checked.
-
     Args:
         task: one of fairseq's two for fine-tuning.
         split: the name.
-        shortest: samples that the encoder needs for one frame.
+        layers: the encoder's convolutions.
+        root: the whole configuration, or as much of it as there is.
+        training: the split is trained on.
+
+    Returns:
+        the split, or None if nothing was checked.
 
     Raises:
-        UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; no utterance is as long as
-            the task wants them; or one is too short for the encoder.
+        UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; CTC can learn nothing of the
+            labels; no utterance is as long as the task wants them; or one is too short for the encoder, too long for
+            a batch, or cropped while its transcript is kept.
     """
     cfg = task.cfg
     if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
         return None
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
-    kept = _kept(cfg, subset)
+    kept = left_out.kept_for_length(cfg, subset, training)
+    shortest, suffix = receptive_field(layers), "" if training else "_valid"
     _check_lengths(subset, kept, shortest)
+    hubert = isinstance(task, HubertPretrainingTask)
+    if hubert and not cfg.pad_audio and select(root, f"dataset.batch_size{suffix}") != 1:
+        _check_padding(cfg, subset, kept)
+    instead = "set task.max_keep_size={0} to leave them out" if hubert else "take them out of the manifest and labels"
+    _check_crops(cfg.max_sample_size, subset, kept, instead)
+    _check_batches(f"dataset.max_tokens{suffix}", select(root, f"dataset.max_tokens{suffix}"), subset, kept, instead)
     for extension in _extensions(cfg):
-        labels = _label_folder(cfg) / f"{split}.{extension}"
-        by_bytes = isinstance(task, HubertPretrainingTask)
-        check_labels(labels, subset, task.target_dictionary, kept, carriage_returns=not by_bytes)
+        labels, process = _label_folder(cfg) / f"{split}.{extension}", select(root, "criterion.post_process")
+        check_labels(labels, subset, kept, task.target_dictionary, layers, process, carriage_returns=not hubert)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
-    return subset, kept
-
-
-def _kept(cfg: Any, subset: Subset) -> Sequence[int]:
-    """Places of the utterances that the task does not drop for their length."""
-    bounds = {key: getattr(cfg, key, None) for key in ("min_sample_size", "max_keep_size")}
-    least, most = bounds.values()
-    kept = [
-        index
-        for index, count in enumerate(subset.samples)
-        if (least is None or count >= least) and (most is None or count <= most)
-    ]
-    if not kept:
-        limits = " and ".join(f"task.{key}={bound}" for key, bound in bounds.items() if bound is not None)
-        raise UserError(
-            f"{subset.manifest} has no utterance within {limits}: theirs are of {min(subset.samples)} to "
-            f"{max(subset.samples)} samples"
-        )
-    return kept
+    return subset
 
 
 def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
@@ -137,16 +144,36 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
         )
 
 
-def _check_batches(cfg: Any, subset: Subset, kept: Sequence[int], key: str, limit: int | None) -> None:
-    """An utterance that is longer than a batch may be is an assertion in fairseq, of validation after an epoch."""
-    if limit is None:
-        return
-    cut = (getattr(cfg, "max_sample_size", None) or math.inf) if getattr(cfg, "pad_audio", True) is False else math.inf
-    longest = max(kept, key=lambda index: subset.samples[index])
-    if min(subset.samples[longest], cut) > limit:
+def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
+    """Without padding, fairseq crops a batch to its shortest utterance and keeps the transcripts whole."""
+    shortest = min(subset.samples[index] for index in kept)
+    if longer := sum(subset.samples[index] > shortest for index in kept):
+        keys = " ".join(f"task.{key}={'null' if cfg[key] is None else str(cfg[key]).lower()}" for key in _CROPPING)
         raise UserError(
-            f"{key}={limit} samples is less than the longest utterance of {subset.manifest} has: "
-            f"set it to {subset.samples[longest]} or more, {subset.where(longest)}"
+            f"{keys} crops each batch to its shortest utterance and keeps the transcripts whole: set "
+            f"task.pad_audio=true task.random_crop=false (up to {longer} of {len(kept)} utterances of "
+            f"{subset.manifest} would be cropped)"
+        )
+
+
+def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
+    """Both tasks crop what is longer than ``max_sample_size``, also where they pad; ``instead`` leaves it out."""
+    if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
+        raise UserError(
+            f"task.max_sample_size={limit} crops {len(long)} of {len(kept)} utterances of {subset.manifest} and keeps "
+            f"their transcripts whole: {instead.format(limit)}, or set task.max_sample_size=null to take them whole; "
+            f"the first is {subset.where(long[0])}"
+        )
+
+
+def _check_batches(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
+    """An utterance that is longer than a batch may be is an assertion in fairseq, in validation after an epoch."""
+    if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
+        longest = max(long, key=lambda index: subset.samples[index])
+        raise UserError(
+            f"{key}={limit} samples is less than {len(long)} of {len(kept)} utterances of {subset.manifest} have: "
+            f"{instead.format(limit)}, or set {key}={subset.samples[longest]} for the longest, "
+            f"{subset.where(longest)}"
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from fairseq.data import Dictionary
 
-from fairseq_skd.corpora.subset import check_audio, read_dictionary, read_manifest, read_references
+from fairseq_skd.corpora.subset import better_post_process, check_audio, read_dictionary, read_labels, read_manifest
 from fairseq_skd.errors import UserError
 from tests.builders import letter_dictionary, write_corpus, write_dictionary
 
@@ -16,9 +16,8 @@ def folder(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "data", {"test": [("A NO", 0.2), ("TEN", 0.1)]})
 
 
-def read(folder: Path) -> list[list[int]]:
-    dictionary = letter_dictionary()
-    return read_references(folder / "test.ltr", read_manifest(folder, "test"), dictionary)
+def read(folder: Path) -> list[str]:
+    return read_labels(folder / "test.ltr", read_manifest(folder, "test"))
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -34,19 +33,18 @@ def test_manifest(folder: Path) -> None:
     assert subset.where(1) == f"{folder}/test.tsv line 3: {subset.root}/test1.wav"
 
 
-def test_references_are_units_in_manifest_order(folder: Path) -> None:
-    # the letters follow fairseq's four special symbols: | is 4, E 5, T 6, A 7, O 8, I 9, N 10
-    assert read(folder) == [[7, 4, 10, 8, 4], [6, 5, 10, 4]]
+def test_transcripts_are_in_manifest_order(folder: Path) -> None:
+    assert read(folder) == ["A | N O |", "T E N |"]
 
 
-def test_references_without_a_last_newline(folder: Path) -> None:
+def test_transcripts_without_a_last_newline(folder: Path) -> None:
     (folder / "test.ltr").write_text("A |\nT")
-    assert read(folder) == [[7, 4], [6]]
+    assert read(folder) == ["A |", "T"]
 
 
 def test_an_empty_transcript_is_a_transcript(folder: Path) -> None:
     (folder / "test.ltr").write_text("\nT\n")
-    assert read(folder) == [[], [6]]
+    assert read(folder) == ["", "T"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,6 @@ def test_an_empty_transcript_is_a_transcript(folder: Path) -> None:
         ("test.tsv", "\t1600", "\t0.1s", r"test\.tsv line 3 is .* it has to be"),
         ("test.tsv", "test1.wav\t1600\n", "\n", r"test\.tsv line 3 is '', it has to be"),
         ("test.ltr", "T E N |\n", "", r"test\.ltr has 1 lines, .*test\.tsv lists 2 utterances"),
-        ("test.ltr", "T E N", "T É N", r"test\.ltr line 2 has the symbol 'É', which the dictionary lacks"),
         ("test.ltr", "N O |\n", "N O |\r\n", r"test\.ltr line 1 holds a carriage return"),
     ],
 )
@@ -138,6 +135,19 @@ def test_audio_inside_an_archive_needs_the_archive(folder: Path) -> None:
     check(folder)
 
 
+@pytest.mark.faults
+def test_headers_of_another_length_than_the_manifest_lists(folder: Path) -> None:
+    """F5, for decoding: told before the model runs."""
+    audio = folder / "audio" / "test1.wav"
+    soundfile.write(audio, np.zeros(800, dtype=np.float32), 16000)
+    with pytest.raises(
+        UserError,
+        match=r"^1 of 2 audio files are not as long as the manifest lists them, the first is .*test\.tsv line 3: "
+        r".*test1\.wav, which has 800 samples, not 1600: replace it, or make the manifest again$",
+    ):
+        check(folder)
+
+
 def test_all_formats_of_libsndfile_are_taken(folder: Path) -> None:
     for name, kind in (("test1.flac", "FLAC"), ("test1.ogg", "OGG")):
         soundfile.write(folder / "audio" / name, np.zeros(1600, dtype=np.float32), 16000, format=kind)
@@ -155,3 +165,20 @@ def test_some_headers_of_many(folder: Path) -> None:
     check_audio(subset, 16000, indices=[0, 3, 6])
     with pytest.raises(UserError, match="1 of 10 audio files are missing"):
         check_audio(subset, 16000)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("process", "lines", "better"),
+    [
+        ("letter", ["HH AH L OW", "G OW"], "none"),
+        ("letter", ["HH AH | L OW", "G OW"], None),
+        ("letter", ["A", "", "B"], None),  # one unit is one word
+        ("letter", ["▁GO ▁O N"], "sentencepiece"),
+        ("none", ["HH AH L OW"], None),
+        (None, ["HH AH L OW"], None),
+    ],
+)
+def test_what_makes_words_of_the_units(process: str | None, lines: list[str], better: str | None) -> None:
+    """F26: phones without a word boundary are one word under post_process=letter."""
+    assert better_post_process(process, lines) == better

@@ -207,6 +207,99 @@ def test_data_that_cannot_be_used(corpus: Path, hubert: Path, tmp_path: Path) ->
         decode(slow, hubert)
 
 
+@pytest.mark.faults
+def test_symbols_that_the_dictionary_lacks_are_errors(
+    corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F4: one such symbol refused the whole subset, and <unk> by hand counted as five characters."""
+    constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "A"})
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    (data / "test.ltr").write_text("A Ï |\nA <unk> |\nÉ |\nA |\nA | Ï Ï |\n")
+    found = decode(data, constant)
+    assert found["hypo.word"] == b"".join(b"A (None-%d)\n" % index for index in range(5))
+    words = "AÏ (None-0)\nA\ufffd (None-1)\nÉ (None-2)\nA (None-3)\nA ÏÏ (None-4)\n"
+    assert found["ref.word"].decode() == words
+    units = "A Ï | (None-0)\nA <unk> | (None-1)\nÉ | (None-2)\nA | (None-3)\nA | Ï Ï | (None-4)\n"
+    assert found["ref.units"].decode() == units
+    written = read_summary()
+    assert written["unknown_symbols"] == 5
+    assert (written["word_errors"], written["words"]) == (1 + 1 + 1 + 0 + 1, 6)
+    # the last: a space and two letters are missing
+    assert (written["character_errors"], written["characters"]) == (1 + 1 + 1 + 0 + 3, 2 + 2 + 1 + 1 + 4)
+    assert (
+        f"5 symbols of the references of {data}/test.tsv are no units of the dictionary ('Ï' 3, '<unk>' 1, 'É' 1): no "
+        f"model can write them, each counts as an error\n"
+    ) in capsys.readouterr().err
+    decode(corpus, constant)
+    assert read_summary()["unknown_symbols"] == 0
+    assert "no units of the dictionary" not in capsys.readouterr().err
+
+
+@pytest.mark.faults
+def test_references_without_a_word_boundary(
+    corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F26: phones under post_process=letter are one word."""
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    (data / "test.ltr").write_text("A N\nT E N\nT O\nE A T\nI T\n")
+    decode(data, hubert)
+    assert read_summary()["words"] == 5
+    assert capsys.readouterr().err.startswith(
+        f"common_eval.post_process=letter makes one word of each transcript, no reference of {data}/test.tsv has a "
+        f"word boundary |: set common_eval.post_process=none\n"
+    )
+    decode(data, hubert, "common_eval.post_process=none")
+    assert read_summary()["words"] == 12
+    assert "post_process" not in capsys.readouterr().err
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+def test_samples_that_are_no_numbers(
+    kind: str, workers: int, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """X7, F27: the model's weights or the precision were blamed."""
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    manifest = data / "test.tsv"
+    manifest.write_text(f"{data}/audio\n" + manifest.read_text().split("\n", 1)[1])
+    wave, rate = soundfile.read(data / "audio" / "test2.wav", dtype="float32")
+    wave[4000] = float("nan")
+    soundfile.write(data / "audio" / "test2.wav", wave, rate, subtype="FLOAT")
+    sentence = (
+        rf"^{manifest} line 4: {data}/audio/test2\.wav cannot be read: it holds NaN or Inf: replace it, or take it"
+    )
+    with pytest.raises(UserError, match=sentence):
+        decode(data, request.getfixturevalue(kind), f"dataset.num_workers={workers}")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+def test_a_file_that_decodes_to_less_than_the_manifest_lists(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """F5: the half of a recording was transcribed; this header still states the whole."""
+    folder = write_corpus(tmp_path / "data", {"test": [("A NO", 0.5)]})
+    audio = folder / "audio" / "test0.mp3"
+    soundfile.write(audio, 0.1 * torch.randn(96000, generator=torch.Generator().manual_seed(0)).numpy(), 16000)
+    content = audio.read_bytes()
+    audio.write_bytes(content[: len(content) // 2])
+    decoded = len(soundfile.read(audio)[0])
+    assert decoded < soundfile.info(audio).frames == 96000
+    (folder / "test.tsv").write_text(f"{audio.parent}\ntest0.mp3\t96000\n")
+    sentence = (
+        rf"test\.tsv line 2: .*test0\.mp3 cannot be read: it decodes to {decoded} samples, the manifest lists 96000"
+    )
+    with pytest.raises(UserError, match=sentence):
+        decode(folder, request.getfixturevalue(kind))
+    (folder / "test.tsv").write_text(f"{audio.parent}\ntest0.mp3\t{decoded}\n")  # an MP3's header is no judge
+    decode(folder, request.getfixturevalue(kind))
+    assert read_summary()["audio_seconds"] == pytest.approx(decoded / 16000, abs=0.001)
+
+
 def test_a_truncated_file_is_named(hubert: Path, tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "data", {"test": [("A NO", 0.5)]})
     flac = folder / "audio" / "test0.flac"

@@ -1,11 +1,19 @@
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from fairseq_skd.decoding.results import Transcript, score, transcribe, write_summary, write_transcripts
+from fairseq_skd.decoding.results import (
+    Transcript,
+    score,
+    transcribe,
+    transcribe_references,
+    write_summary,
+    write_transcripts,
+)
 from tests.builders import letter_dictionary
 
 
@@ -29,6 +37,25 @@ def test_units_to_words() -> None:
         ["A | N O |", "", "| | E <unk>"], ["A NO", "", "E<unk>"]
     )
     assert transcribe(units[:1], letter_dictionary(), None).words == ["A | N O |"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("process", "units", "words"),
+    [
+        ("letter", "N A Ï V E | N O |", "NAÏVE NO"),
+        ("letter", "A <unk> | <laugh> |", "A\ufffd \ufffd"),
+        ("letter", "</s> A <pad> <s>", "\ufffdA\ufffd\ufffd"),  # fairseq drops two of them
+        ("none", "A AX <unk> N", "A AX \ufffd N"),
+        ("sentencepiece", "▁NO <unk> A ▁Ï N", "NO\ufffdA ÏN"),
+    ],
+)
+def test_references_with_unknown_symbols(process: str, units: str, words: str) -> None:
+    """F4: each is one character at least, and none that a hypothesis can have."""
+    dictionary = letter_dictionary()
+    found, unknown = transcribe_references([units.split(), ["A"]], dictionary, process)
+    assert found == Transcript([units, "A"], [words, "A"])
+    assert unknown == Counter(symbol for symbol in units.split() if symbol not in "|AENOV")
 
 
 def test_rates_are_over_the_whole_set() -> None:

@@ -1,0 +1,95 @@
+"""What we fix in fairseq's data sets, checkpoints and batches; each function replaces one method of fairseq's classes.
+
+Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
+"""
+
+import errno
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fairseq.data import FileAudioDataset, HubertDataset
+from torch import Tensor
+
+from fairseq_skd.errors import UserError
+
+
+def read_whole_labels() -> None:
+    """Make fairseq's ``HubertDataset`` read the transcript of an utterance, and no more.
+
+    It seeks by bytes and then reads as many *characters* as the line has bytes. In word pieces, whose ``▁`` has three
+    bytes, a target silently goes on into the lines that follow.
+    """
+    original = HubertDataset.get_label
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def get_label(self: HubertDataset, index: int, label_idx: int) -> Any:
+        if self.store_labels:
+            return original(self, index, label_idx)
+        first, stop = self.label_offsets_list[label_idx][index]
+        with open(self.label_paths[label_idx], "rb") as file:
+            file.seek(first)
+            label = file.read(stop - first).decode("utf-8")
+        return label if self.label_processors is None else self.label_processors[label_idx](label)
+
+    HubertDataset.get_label = get_label
+
+
+def check_audio_files() -> None:
+    """Make fairseq's data sets of audio files name a file that they cannot use, in training as in decoding.
+
+    A file cannot be used if reading it fails, if it decodes to another number of samples than the manifest lists, or
+    if a sample is not finite. The data sets raise :class:`~fairseq_skd.errors.UserError` then, in a worker process,
+    too; its cause holds the reason without the file.
+    """
+
+    def checked(
+        original: Callable[..., Any], locate: Callable[[Any, int], str], samples: Callable[[Any], Tensor]
+    ) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def read(self: Any, index: int) -> Any:
+            try:
+                found = original(self, index)
+                if fault := _fault(samples(found), int(self.sizes[index])):
+                    raise RuntimeError(fault)
+            except Exception as error:
+                if not _about_the_file(error):
+                    raise
+                reason = str(error) or type(error).__name__
+                raise UserError(f"audio file {locate(self, index)} cannot be used: {reason}") from error
+            return found
+
+        return read
+
+    def of_files(dataset: FileAudioDataset, index: int) -> str:
+        name = dataset.fnames[index]
+        name = name if isinstance(dataset.fnames, list) else name.as_py()
+        return os.path.join(dataset.root_dir, dataset.text_compressor.decompress(name))
+
+    def of_hubert(dataset: HubertDataset, index: int) -> str:
+        return os.path.join(dataset.audio_root, dataset.audio_names[index])
+
+    if hasattr(HubertDataset.get_audio, "__wrapped__"):
+        return
+    HubertDataset.get_audio = checked(HubertDataset.get_audio, of_hubert, lambda wave: wave)
+    FileAudioDataset.__getitem__ = checked(FileAudioDataset.__getitem__, of_files, lambda item: item["source"])
+
+
+def _fault(wave: Tensor, listed: int) -> str | None:
+    """What is wrong with decoded audio, (samples,) after fairseq has scaled it, and what to do."""
+    if len(wave) != listed:
+        return f"it decodes to {len(wave)} samples, the manifest lists {listed}: replace it, or make the manifest again"
+    if not bool(torch.isfinite(wave).all()):
+        return "it holds NaN or Inf: replace it, or take it out of the manifest"
+    return None
+
+
+def _about_the_file(error: Exception) -> bool:
+    """fairseq raises plain Exception and asserts, libsndfile raises RuntimeError; memory is another matter."""
+    exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
+    return raised and not exhausted

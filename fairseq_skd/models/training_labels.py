@@ -1,0 +1,91 @@
+"""What CTC can learn of a split's transcripts, checked before anything is computed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from fairseq.data import Dictionary
+
+from fairseq_skd.corpora.subset import Subset, better_post_process, read_labels, units_of
+from fairseq_skd.corpora.units import frames_needed
+from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths
+from fairseq_skd.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def check_labels(
+    path: Path,
+    subset: Subset,
+    kept: Sequence[int],
+    dictionary: Dictionary,
+    layers: Sequence[ConvLayer],
+    post_process: str | None,
+    carriage_returns: bool = False,
+) -> None:
+    """Check the transcripts of the utterances that are trained on or validated with; warn of a few bad ones.
+
+    Args:
+        path: one line per utterance of ``subset``, units with spaces between.
+        subset: the utterances.
+        kept: places of those that the task takes.
+        dictionary: of the units.
+        layers: the encoder's convolutions, which say how many frames an utterance has.
+        post_process: ``criterion.post_process``, None where it is not known.
+        carriage_returns: allow Windows line ends.
+
+    Raises:
+        UserError: see :func:`~fairseq_skd.corpora.subset.read_labels`; a line has a symbol that is no unit; or no
+            utterance can be learned, because its line is empty or has more units than there are frames.
+    """
+    lines = read_labels(path, subset, kept, carriage_returns)
+    units = units_of(dictionary)
+    frames = frame_lengths(torch.tensor([subset.samples[index] for index in kept]), layers).tolist()
+    empty, too_long = [], []
+    for index, given in zip(kept, frames, strict=True):
+        symbols = lines[index].split()
+        if not units.issuperset(symbols):
+            raise UserError(f"{path} line {index + 1} has the symbol {_reason(symbols, units, dictionary)}")
+        if not symbols:
+            empty.append(index)
+        elif 2 * len(symbols) > given and (needed := frames_needed(symbols)) > given:  # only close calls are counted
+            too_long.append((index, needed, given))
+    _judge(path, subset, len(kept), empty, too_long)
+    if better := better_post_process(post_process, (lines[index] for index in kept)):
+        logger.warning(
+            "criterion.post_process=letter makes one word of each transcript, none of the %d in %s has a word "
+            "boundary |: set criterion.post_process=%s",
+            len(kept),
+            path,
+            better,
+        )
+
+
+def _reason(symbols: Sequence[str], units: set[str], dictionary: Dictionary) -> str:
+    symbol = next(symbol for symbol in symbols if symbol not in units)
+    if symbol in dictionary.indices:
+        return f"{symbol!r}, which is fairseq's own and no unit: write what was said, or take the utterance out"
+    return f"{symbol!r}, which the dictionary lacks: add it there, or write the line with units of the dictionary"
+
+
+def _judge(
+    path: Path, subset: Subset, kept: int, empty: Sequence[int], too_long: Sequence[tuple[int, int, int]]
+) -> None:
+    """Refuse a split of which nothing can be learned; warn where it is a part.
+
+    ``too_long`` holds places, and how many frames are needed and there.
+    """
+    told, among = [], f"of the {kept} transcripts in {path}"
+    if empty:
+        told.append(f"{len(empty)} {among} are empty, which teaches blanks, the first is line {empty[0] + 1}")
+    if too_long:
+        first, needed, given = too_long[0]
+        told.append(
+            f"{len(too_long)} {among} do not fit their audio and are left out of the loss, the first is line "
+            f"{first + 1}, which needs {needed} frames and has {given} ({subset.where(first)})"
+        )
+    if len(empty) + len(too_long) == kept:
+        raise UserError(f"{' and '.join(told)}: CTC can learn nothing, check that manifest and labels belong together")
+    for one in told:
+        logger.warning("%s", one)

@@ -1,0 +1,168 @@
+"""Audio that fairseq crops, and utterances that it leaves out: compared with what its data sets do."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
+
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.training_data import check_before_loading, check_settings
+from tests.builders import write_corpus
+from tests.models.tasks import LAYERS, TASKS, make_task, root
+
+SECONDS = (0.3, 0.1, 0.2, 0.2, 0.25)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    splits = {split: [("A", seconds) for seconds in SECONDS] for split in ("train", "valid")}
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "data", splits)
+
+
+def cropped(task, split="train"):
+    """How many utterances lose audio in one batch of all, as fairseq makes it."""
+    dataset = task.dataset(split)
+    items = [dataset[index] for index in range(len(dataset))]
+    real = {item["id"]: len(item["source"]) for item in items}
+    batch = dataset.collater(items)
+    padding, width = batch["net_input"]["padding_mask"], batch["net_input"]["source"].size(1)
+    kept = (width - padding.sum(dim=1)).tolist()
+    return sum(real[index] > length for index, length in zip(batch["id"].tolist(), kept, strict=True))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("limit", [1600, 3200, 4000, 4799])
+@pytest.mark.parametrize("name", TASKS)
+def test_max_sample_size_crops_padded_batches(name, limit, split, folder):
+    """F3: fairseq's collater takes the minimum of both."""
+    stock, task = (make_task(name, folder, max_sample_size=limit) for _ in range(2))
+    stock.load_dataset(split)
+    count = {1600: 4, 3200: 2, 4000: 1, 4799: 1}[limit]
+    assert cropped(stock, split) == count
+    check_before_loading(task, LAYERS, root())
+    hubert = f"set task.max_keep_size={limit} to leave them out"
+    instead = hubert if "hubert" in name else "take them out of the manifest and labels"
+    with pytest.raises(
+        UserError,
+        match=rf"^task\.max_sample_size={limit} crops {count} of 5 utterances of .*{split}\.tsv and keeps their "
+        rf"transcripts whole: {instead}, or set task\.max_sample_size=null to take them whole; the first is .* line 2",
+    ):
+        task.load_dataset(split)
+
+
+@pytest.mark.parametrize("keys", [{"max_sample_size": 4800}, {"max_sample_size": 4000, "max_keep_size": 4000}])
+def test_a_limit_that_crops_nothing_is_taken(keys, folder):
+    task = make_task("hubert_pretraining", folder, random_crop=True, **keys)
+    check_before_loading(task, LAYERS, root())
+    task.load_dataset("train")
+    assert cropped(task) == 0
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("random_crop", [True, False])
+def test_batches_without_padding(random_crop, folder):
+    """F3: fairseq's defaults, pad_audio=false and random_crop=true."""
+    keys = {"pad_audio": False, "random_crop": random_crop}
+    stock, task = (make_task("hubert_pretraining", folder, **keys) for _ in range(2))
+    stock.load_dataset("train")
+    assert cropped(stock) == 4
+    check_before_loading(task, LAYERS, root())
+    with pytest.raises(
+        UserError,
+        match=rf"^task\.pad_audio=false task\.random_crop={str(random_crop).lower()} crops each batch .*: set "
+        r"task\.pad_audio=true task\.random_crop=false \(up to 4 of 5 utterances of .*train\.tsv would be cropped\)$",
+    ):
+        task.load_dataset("train")
+
+
+def test_nothing_to_pad(folder, tmp_path):
+    """Batches of one utterance, or of one length, are not cropped."""
+    alone = make_task("hubert_pretraining", folder, pad_audio=False)
+    check_before_loading(alone, LAYERS, root(batch_size=1))
+    alone.load_dataset("train")
+    equal = write_corpus(tmp_path / "data", {"train": [("A", 0.2)] * 3})
+    task = make_task("hubert_pretraining", equal, pad_audio=False)
+    check_before_loading(task, LAYERS, root())
+    task.load_dataset("train")
+    assert cropped(task) == 0
+
+
+@pytest.mark.faults
+@pytest.mark.skipif("subsample" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3 or later")
+def test_a_part_of_the_audio_with_other_transcripts(folder, tmp_path):
+    """fairseq draws four of five utterances and asserts; four of four, drawn in any order, meet others' transcripts."""
+    corpus = write_corpus(tmp_path / "data", {"train": [(text, 0.2) for text in ("A", "E", "I", "O")]})
+    stock = make_task("audio_finetuning", corpus, subsample=0.9)
+    stock.load_dataset("train")
+    pairs = [(stock.dataset("train")[index]["id"], index) for index in range(4)]
+    assert [audio for audio, _ in pairs] != [label for _, label in pairs]
+    with pytest.raises(
+        UserError, match=r"^task\.subsample=0\.9 draws audio without its transcripts, .*: leave it at 1"
+    ):
+        check_settings(make_task("audio_finetuning", corpus, subsample=0.9))
+
+
+@pytest.mark.faults
+def test_transcripts_that_are_cut(tmp_path):
+    """A label rate makes fairseq take transcripts for frame labels: three units per second of 0.4 s are one unit."""
+    corpus = write_corpus(tmp_path / "data", {"train": [("TEN", 0.4)]})
+    task = make_task("hubert_pretraining", corpus, label_rate=3.0)
+    task.load_dataset("train")
+    assert task.dataset("train").collater([task.dataset("train")[0]])["target_lengths"].tolist() == [1]
+    with pytest.raises(UserError, match=r"^task\.label_rate=3 is for pretraining, .*: set task\.label_rate=-1$"):
+        check_settings(task)
+
+
+def told(caplog, task, split, **keys):
+    caplog.clear()
+    caplog.set_level(logging.INFO, "fairseq_skd")
+    task.load_dataset(split, **keys)
+    records = [record for record in caplog.records if record.name.startswith("fairseq_skd")]
+    return [(record.levelname, record.getMessage()) for record in records]
+
+
+@pytest.mark.faults
+def test_what_is_left_out_for_its_length(folder, caplog):
+    task = make_task("hubert_pretraining", folder, min_sample_size=2000, max_keep_size=4500)
+    check_before_loading(task, LAYERS, root())
+    for split, level in (("train", "INFO"), ("valid", "WARNING")):
+        sentence = f"2 of 5 utterances of {folder}/{split}.tsv are left out by "
+        sentence += "task.min_sample_size=2000 and task.max_keep_size=4500"
+        assert told(caplog, task, split) == [(level, sentence)]
+        assert len(task.dataset(split)) == 3
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("steps", "workers", "seen"), [(0, 1, 2), (1, 1, 4), (0, 2, 4), (2, 1, 5), (None, 1, 5)])
+def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog):
+    """Batches of two: fairseq ends after batch number max_valid_steps, counted from 0, of each worker."""
+    task = make_task(name, folder)
+    whole = root(max_valid_steps=steps, batch_size_valid=2, max_tokens_valid=None)
+    whole.distributed_training = {"distributed_world_size": workers}
+    check_before_loading(task, LAYERS, whole)
+    sentence = f"dataset.max_valid_steps={steps} leaves {5 - seen} of 5 utterances of {folder}/valid.tsv out of each "
+    expected = [("WARNING", f"{sentence}validation: set it to null")] if seen < 5 else []
+    assert told(caplog, task, "valid") == expected
+    assert told(caplog, task, "train") == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TASKS)
+def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
+    corpus = write_corpus(
+        tmp_path / "data", {"valid": [("A", 0.2)], "valid1": [("A", 0.2)] * 2, "valid2": [("A", 0.2)]}
+    )
+    task = make_task(name, corpus)
+    check_before_loading(task, LAYERS, root())
+    ((level, sentence),) = told(caplog, task, "valid", combine=True, epoch=1)
+    assert len(task.dataset("valid")) == 1
+    assert level == "WARNING"
+    assert sentence == (
+        f"dataset.combine_valid_subsets=true combines nothing for audio: 3 utterances of {corpus}/valid1.tsv, "
+        f"{corpus}/valid2.tsv are left out of validation, set it to false and "
+        f"dataset.valid_subset='valid,valid1,valid2'"
+    )
+    assert told(caplog, task, "valid", combine=False) == []
