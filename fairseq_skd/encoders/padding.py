@@ -42,8 +42,8 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, conv_layer
 
 
 def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Tensor:
-    """Normalise (B, C, T) over the first ``frames`` of each utterance; the others become zero."""
-    normed = torch.zeros_like(x)
+    """Normalise (B, C, T) over the first ``frames`` of each utterance, in place where no gradient needs the input."""
+    normed = torch.zeros_like(x) if torch.is_grad_enabled() else x
     for i, count in enumerate(frames):
         normed[i, :, :count] = norm(x[i : i + 1, :, :count])[0]
     return normed

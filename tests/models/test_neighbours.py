@@ -108,7 +108,7 @@ def test_a_constant_offset_costs_no_precision(models, kind):
 
 
 def test_group_norm_against_float64():
-    """Statistics over exactly the frames of the first convolution whose 10 samples are all real; others are zero."""
+    """Statistics over exactly the frames of the first convolution whose 10 samples are all real."""
     extractor = pretrained_model("hubert").feature_extractor
     source = batch_of(5)["net_input"]["source"][:3, :8000].clone()
     samples = torch.tensor([8000, 4004, 4005])  # 1599 frames; 799 frames and 4 samples; 800 frames
@@ -125,7 +125,6 @@ def test_group_norm_against_float64():
             norm = extractor.conv_layers[0][2]
             expected = F.gelu(normed * norm.weight.double()[:, None] + norm.bias.double()[:, None])
             torch.testing.assert_close(found[i, :, :frames].double(), expected, rtol=0, atol=1e-5)
-            assert not found[i, :, frames:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
