@@ -21,6 +21,8 @@ KEY = "criterion.teacher_path"
 class FrozenTeacher:
     """Logits of a fine-tuned model at its full depth, in evaluation mode, without masks and without gradients.
 
+    An utterance has the same logits in any batch, as when the model transcribes it.
+
     It is no ``torch.nn.Module``: a module that a criterion holds gives it parameters, which fairseq saves in every
     checkpoint, wraps for data-parallel training and hands to the optimiser.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
 from fairseq_skd.encoders.masking import SpanMask
+from fairseq_skd.encoders.padding import extract_features, zeros_on_padding
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
 
@@ -88,7 +89,8 @@ class Trunk(nn.Module):
 
     fairseq's loop does not say which layer a result belongs to once LayerDrop has skipped one, draws its masks from
     generators outside any checkpoint, and counts frames by folding the padding mask. The modules and their parameters
-    are fairseq's, and so is the arithmetic.
+    are fairseq's. So is the arithmetic, with one exception: in evaluation an utterance's states do not depend on the
+    padding of its batch (:mod:`fairseq_skd.encoders.padding`).
 
     Args:
         pretrained: kind, architecture and, if it holds any, weights.
@@ -139,12 +141,12 @@ class Trunk(nn.Module):
             taps: layer counts (1-based) whose output is wanted.
             rng: generator of masks and LayerDrop; None leaves the encoder undisturbed.
         """
-        features = self._extract(source).transpose(1, 2)  # (B, C, T) -> (B, T, C)
-        lengths, padding = self._frames(source, padding_mask, features.size(1))
-        if cut := features.size(1) % self.frame_grid.multiple:
-            kept = features.size(1) - cut
-            features, lengths = features[:, :kept], lengths.clamp(max=kept)
-            padding = padding[:, :kept] if padding is not None else None
+        samples = (~padding_mask.bool()).sum(dim=-1) if padding_mask is not None else None
+        if samples is not None and bool((samples == source.size(1)).all()):
+            samples = None
+        features = self._extract(source, samples).transpose(1, 2)  # (B, C, T) -> (B, T, C)
+        features = features[:, : features.size(1) - features.size(1) % self.frame_grid.multiple]
+        lengths, padding = self._frames(features, samples)
         model = self.w2v_model
         features = model.layer_norm(features)
         if model.post_extract_proj is not None:
@@ -154,21 +156,28 @@ class Trunk(nn.Module):
             x = self._mask(x, lengths, rng)
         return TrunkOutput(self._layers(x, padding, frozenset(taps), rng), padding, lengths)
 
-    def _extract(self, source: Tensor) -> Tensor:
+    def _extract(self, source: Tensor, samples: Tensor | None) -> Tensor:
+        """(B, C, T) features; ``samples`` (B,) are the real ones, None where all are."""
+        extractor = self.w2v_model.feature_extractor
         frozen = self.feature_grad_mult <= 0
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            features = self.w2v_model.feature_extractor(source)
+            if self.training or samples is None:
+                features = extractor(source)
+            else:
+                features = extract_features(extractor, source, samples, self.conv_layers)
         if not frozen and self.feature_grad_mult != 1.0:
             features = GradMultiply.apply(features, self.feature_grad_mult)
         return features
 
-    def _frames(self, source: Tensor, padding_mask: Tensor | None, frames: int) -> tuple[Tensor, Tensor | None]:
-        """Real frames of each utterance, and the padding mask over frames."""
-        if padding_mask is None:
-            return torch.full((source.size(0),), frames, dtype=torch.long, device=source.device), None
-        samples = (~padding_mask.bool()).sum(dim=-1)
-        lengths = frame_lengths(samples, self.conv_layers)
-        padding = torch.arange(frames, device=source.device) >= lengths.unsqueeze(1)
+    def _frames(self, features: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Real frames of each utterance (B,), and the padding mask (B, T) over the frames of ``features`` (B, T, C)."""
+        batch, frames, _ = features.shape
+        if samples is None:
+            return torch.full((batch,), frames, dtype=torch.long, device=features.device), None
+        lengths = frame_lengths(samples, self.conv_layers).clamp(max=frames)
+        if not self.training:  # fairseq cuts the longest utterance of a batch only, and alone each one is the longest
+            lengths = (lengths - lengths % self.frame_grid.multiple).clamp(min=1)
+        padding = torch.arange(frames, device=features.device) >= lengths.unsqueeze(1)
         return lengths, padding if bool(padding.any()) else None
 
     def _mask(self, x: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
@@ -193,7 +202,8 @@ class Trunk(nn.Module):
         frames = x.size(1)
         if padding is not None:
             x = x.masked_fill(padding.unsqueeze(2), 0)
-        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        with zeros_on_padding(encoder.pos_conv, None if self.training else padding):
+            x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         x, extra = pad_to_multiple(x, encoder.required_seq_len_multiple, dim=-2, value=0)
@@ -205,12 +215,13 @@ class Trunk(nn.Module):
         # WavLM's layers share one bucketed bias, which must not hang on LayerDrop running the layer that owns its table
         shared = {"position_bias": encoder.position_bias(len(x))} if isinstance(encoder, WavLMEncoder) else {}
         outputs: dict[int, Tensor] = {}
-        for count, layer in enumerate(encoder.layers, start=1):
-            dropped = rng is not None and self.regularisation.layerdrop > rng.random()
-            if not dropped:
-                x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False, **shared)
-            if count in taps:
-                outputs[count] = x[:frames]
-            if count == max(taps):
-                break
+        with zeros_on_padding(encoder.layers, None if self.training else padding):
+            for count, layer in enumerate(encoder.layers, start=1):
+                dropped = rng is not None and self.regularisation.layerdrop > rng.random()
+                if not dropped:
+                    x, _ = layer(x, self_attn_padding_mask=padding, need_weights=False, **shared)
+                if count in taps:
+                    outputs[count] = x[:frames]
+                if count == max(taps):
+                    break
         return outputs

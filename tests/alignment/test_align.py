@@ -116,6 +116,19 @@ def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
         assert ours[key] == expected[key]
 
 
+@pytest.mark.faults
+def test_batches_do_not_change_the_comparison(corpus, hubert):
+    """With a group-norm extractor: counts are equal, entropies to six digits."""
+    together, alone = (
+        without_paths(run(corpus, f"common_eval.path={hubert}", f"dataset.batch_size={size}")) for size in (5, 1)
+    )
+    assert (together.pop("batch_size"), alone.pop("batch_size")) == (5, 1)
+    assert together["teacher_spikes"] > 0
+    for who in ("teacher", "student"):
+        assert together.pop(who) == pytest.approx(alone.pop(who), rel=1e-6)
+    assert together == alone
+
+
 def test_a_model_agrees_with_itself(corpus, hubert, tmp_path):
     twin = shutil.copy(hubert, tmp_path / "twin.pt")
     found = run(corpus, f"common_eval.path={hubert}", f"align.teacher_path={twin}")

@@ -118,10 +118,13 @@ def test_text_of_each_exit(corpus: Path, kind: str, exit_layer: int, request: py
     assert read_summary()["wer"] == pytest.approx(100 * errors / 8)
 
 
-@pytest.mark.parametrize(("kind", "normalize"), [("hubert", False), ("wav2vec2", True)])
-def test_batches_do_not_change_the_text(corpus: Path, tmp_path: Path, kind: str, normalize: bool) -> None:
-    # with a layer-norm extractor; the group norm of base models spans padding
-    checkpoint = write_fine_tuned(tmp_path / "c.pt", kind, extractor_mode="layer_norm", normalize=normalize)
+@pytest.mark.faults
+@pytest.mark.parametrize("extractor", ["default", "layer_norm"])
+@pytest.mark.parametrize(("kind", "normalize"), [("hubert", False), ("wav2vec2", True), ("wavlm", False)])
+def test_batches_do_not_change_the_text(
+    corpus: Path, tmp_path: Path, kind: str, normalize: bool, extractor: str
+) -> None:
+    checkpoint = write_fine_tuned(tmp_path / "c.pt", kind, extractor_mode=extractor, normalize=normalize)
     alone = decode(corpus, checkpoint, "dataset.batch_size=1")
     assert decode(corpus, checkpoint, "dataset.batch_size=5") == alone
     assert decode(corpus, checkpoint, "dataset.max_tokens=20000") == alone

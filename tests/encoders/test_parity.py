@@ -1,9 +1,13 @@
-"""Each layer against transformers' model of the same weights, on padded batches."""
+"""Each layer of a padded batch against transformers' model of the same weights.
+
+transformers' group norm spans padding: base models are compared with its output for each utterance alone.
+"""
 
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_skd.encoders.loading import load_pretrained, load_weights
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
@@ -70,6 +74,19 @@ def write_microsoft(path: Path, folder: Path, model: torch.nn.Module) -> Path:
     return path
 
 
+def reference_states(
+    model: torch.nn.Module, source: torch.Tensor, real: torch.Tensor, together: bool
+) -> list[torch.Tensor]:
+    """(B, T, C) after the input and after each layer, of the batch or of each utterance alone and padded with zeros."""
+    if together:
+        return model(source, attention_mask=real.long(), output_hidden_states=True).hidden_states
+    alone = [
+        model(source[i : i + 1, : int(count)], output_hidden_states=True).hidden_states
+        for i, count in enumerate(real.sum(-1))
+    ]
+    return [pad_sequence([state[0] for state in layer], batch_first=True) for layer in zip(*alone, strict=True)]
+
+
 @pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
 @pytest.mark.parametrize("kind", [*KINDS, "microsoft"])
 def test_every_layer_equals_transformers(tmp_path: Path, kind: str, large: bool) -> None:
@@ -78,11 +95,10 @@ def test_every_layer_equals_transformers(tmp_path: Path, kind: str, large: bool)
     if kind == "microsoft":
         path = write_microsoft(tmp_path / "WavLM.pt", path, reference)
     trunk = build(path)
-    # A padded second has 49 frames. The group norm of base models spans the padding, on both sides alike.
     net_input = batch([2.0, 1.0, 0.05, 1.3], ["A"] * 4, normalize=large)["net_input"]
     real = ~net_input["padding_mask"]
     with torch.no_grad():
-        expected = reference(net_input["source"], attention_mask=real.long(), output_hidden_states=True).hidden_states
+        expected = reference_states(reference, net_input["source"], real, together=large)
         out = trunk(**net_input, taps=range(1, 5))
     assert out.frame_lengths.tolist() == reference._get_feat_extract_output_lengths(real.sum(-1)).tolist()
     assert out.frame_lengths.tolist() == [99, 49, 2, 64]

@@ -195,7 +195,7 @@ def test_the_buckets_are_looked_up_once_a_forward_pass(tmp_path, monkeypatch, se
 
 
 def test_an_utterance_gives_the_same_alone_and_padded():
-    trunk = build(extractor_mode="layer_norm")
+    trunk = build()
     sample = batch([3.0, 1.0], ["A", "B"])["net_input"]
     padded = trunk(**sample, taps=[2, 4])
     alone = trunk(sample["source"][1:, :16000], None, [2, 4])
