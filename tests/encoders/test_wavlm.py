@@ -208,7 +208,10 @@ def test_bfloat16_stays_close_to_float32():
     trunk = build()
     sample = batch([1.2, 0.8], ["A", "B"])["net_input"]
     expected = trunk(**sample, taps=[4])
-    found = trunk.bfloat16()(sample["source"].bfloat16(), sample["padding_mask"], [4]).taps[4]
+    # torch 2.13's grouped convolution for CPUs with bfloat16 instructions is wrong at 8 channels per group, which only
+    # a toy encoder has.
+    with torch.backends.mkldnn.flags(enabled=False):
+        found = trunk.bfloat16()(sample["source"].bfloat16(), sample["padding_mask"], [4]).taps[4]
     assert found.dtype == torch.bfloat16
     real = ~expected.padding_mask.T
     difference = (found.float() - expected.taps[4])[real]
