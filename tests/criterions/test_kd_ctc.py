@@ -217,11 +217,6 @@ def test_a_pretrained_teacher_is_refused(pretrained):
         criterion(pretrained)
 
 
-def test_a_model_with_students_is_refused(pretrained, teacher_path):
-    with pytest.raises(UserError, match=r"trains a model of one exit, this one has 2: set model.student_layers=\[\]"):
-        criterion(teacher_path)(student(pretrained, student_layers=[1], keep_layers=0), SAMPLE)
-
-
 # ---- layer pruning, and frame selections in self-distillation
 
 

@@ -1,0 +1,1 @@
+"""What surrounds a training: the configuration is checked before it, its numbers are watched during it."""
