@@ -60,10 +60,10 @@ def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, R
     Raises:
         UserError: a value is out of range, or a list is empty.
     """
-    for key in ranges.keys() & set(values):
-        allowed, value = ranges[key], values[key]
-        if value is None:
+    for key, allowed in ranges.items():
+        if key not in values or values[key] is None:
             continue
+        value = values[key]
         numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if not numbers:
             raise UserError(f"{section}.{key}=[] is empty: give one number or more")

@@ -151,20 +151,28 @@ def check_keys(cfg: DictConfig) -> None:
         for key in given:
             if key not in kind.__dataclass_fields__:
                 raise UserError(_unknown(section, str(key), [*kind.__dataclass_fields__]))
-        typed = OmegaConf.structured(kind)
-        for key, value in OmegaConf.to_container(given, resolve=False).items():
-            try:
-                typed = OmegaConf.merge(typed, {key: value})
-            except OmegaConfBaseException as error:
-                reason = str(error).partition("\n")[0]
-                raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
+        try:
+            OmegaConf.merge(OmegaConf.structured(kind), given)
+        except OmegaConfBaseException:
+            _name_misfit(section, kind, given)
+            raise
+
+
+def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
+    """Say which key has a value of another type, which omegaconf does not always."""
+    for key, value in OmegaConf.to_container(given, resolve=False).items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(kind), {key: value})
+        except OmegaConfBaseException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
 
 
 def _unknown(section: str, key: str, known: list[str]) -> str:
     if version := _REMOVED.get(f"{section}.{key}"):
         return f"{section}.{key} was removed in version {version}: delete the line"
-    near = difflib.get_close_matches(key, known)
-    return f"{section}.{key} is unknown" + (f": did you mean {' or '.join(near)}?" if near else ": delete it")
+    nearest = difflib.get_close_matches(key, known, n=1)
+    return f"{section}.{key} is unknown: " + (f"did you mean {section}.{nearest[0]}?" if nearest else "delete it")
 
 
 def check_configuration(cfg: DictConfig) -> None:
