@@ -58,7 +58,7 @@ class DistillationKeys(CtcKeys):
 
     kd_weight: float = _key(1.0, "weight of the distillation term")
     kd_warmup: float = _key(0.0, "share of max_update over which kd_weight grows from 0")
-    temperature: float = _key(1.0, "temperature of the distillation term")
+    temperature: float = _key(1.0, "temperature of the distillation term, 0.01 to 100")
     frames: str = _key("all", "frames that the distillation term looks at: " + SELECTIONS)
     frames_plain_sum: bool = _key(False, "do not scale the kept frames up to the weight of all frames")
 

@@ -9,6 +9,7 @@ from fairseq.optim.sgd import SGD
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.saved_config import select
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def check_schedule(cfg: DictConfig) -> None:
             f"optimization.stop_min_lr={cfg.optimization.stop_min_lr} would stop the run before its first update, "
             f"where lr_scheduler {name} has a learning rate of {first:g}: set it below that, or to -1"
         )
-    phases = _phases(schedule, cfg.lr_scheduler)
+    phases = _phases(schedule, select(cfg, "lr_scheduler.warmup_updates") or 0)
     if 0 < updates < phases:
         logger.warning(
             "lr_scheduler %s has phases of %d updates, the run ends after optimization.max_update=%d: the learning "
@@ -80,11 +81,11 @@ _KEYS = (
 )
 
 
-def _phases(schedule: Any, section: DictConfig) -> float:
+def _phases(schedule: Any, warmup: int) -> float:
     """Updates until the last phase is over, of the schedules that have a last phase; else those of the warm-up."""
     if hasattr(schedule, "decay_steps"):
         return schedule.warmup_steps + schedule.hold_steps + schedule.decay_steps
-    return max(getattr(schedule, "total_num_update", 0), section.get("warmup_updates") or 0)
+    return max(getattr(schedule, "total_num_update", 0), warmup)
 
 
 def _rate(schedule: Any, updates: float) -> float:

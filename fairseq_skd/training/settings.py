@@ -23,6 +23,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.settings import check_model
 from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges
+from fairseq_skd.saved_config import select
 from fairseq_skd.training.schedule import check_schedule
 
 MODEL = "skd_ctc"
@@ -251,7 +252,7 @@ def _check_metric(cfg: DictConfig) -> None:
     if cfg.dataset.disable_validation or cfg.criterion is None:
         return
     metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers
-    names = metric_names(criterion, students, bool(cfg.criterion.get("wer_kenlm_model")))
+    names = metric_names(criterion, students, bool(select(cfg, "criterion.wer_kenlm_model")))
     if not names:
         return
     if metric not in names:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
+from fairseq_skd.criterions.reporting import metric_names
 from tests.builders import letter_dictionary, write_dictionary, write_pretrained
 from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
 
@@ -46,7 +47,9 @@ def test_a_run_logs_its_terms(trained):
     assert {"loss", "ctc_teacher", "ctc_student", "skd", "blank_teacher", "blank_student", "infeasible"} <= set(
         inner[0]
     )
-    assert {"valid_wer", "valid_uer", "valid_student_wer", "valid_student_uer"} <= set(valid[-1])
+    of_fairseq = {"epoch", "num_updates", "wps", "wpb", "bsz", "best_student_wer"}
+    names = {name.removeprefix("valid_") for name in valid[-1]} - of_fairseq
+    assert names == set(metric_names("skd_ctc", [2], beam_search=False))
     last = inner[-1]
     mixed = (1 - last["alpha"]) * last["ctc_teacher"] + last["alpha"] * (last["ctc_student"] + last["skd"])
     assert last["loss"] == pytest.approx(mixed, rel=0.02)
