@@ -38,7 +38,7 @@ if not _is_light():
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
-    from fairseq_skd.training import divergence, settings
+    from fairseq_skd.training import divergence, door
 
-    settings.check_at_the_door()
+    door.check_at_the_door()
     divergence.tell_where_training_diverges()

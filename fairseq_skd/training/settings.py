@@ -1,14 +1,7 @@
-"""The whole configuration of a training, checked before a seed is set and before data or weights are read.
-
-``fairseq_cli.train`` imports the user dir, completes the configuration with ``add_defaults`` and only then begins. That
-call is where :func:`check_at_the_door` hooks in.
-"""
+"""The whole configuration of a training: each check names the key, its value and what it can be."""
 
 import ast
 import difflib
-import functools
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +19,6 @@ from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILIT
 from fairseq_skd.saved_config import select
 from fairseq_skd.training.schedule import check_schedule
 
-MODEL = "skd_ctc"
 _CRITERIA: dict[str, Any] = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}
 
 # fairseq's own sections; those of model and criterion stand beside their keys.
@@ -87,26 +79,6 @@ _REFUSED: dict[str, str] = {
     "common.suppress_crashes": "a training that fails would end as if it had succeeded",
 }
 _REMOVED = {"model.condition_on_students": "0.2.0"}
-
-
-def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration of this package's model; other models are left alone."""
-    train: Any = sys.modules.get("fairseq_cli.train")  # imported already wherever it trains
-    if train is None or hasattr(train.add_defaults, "__wrapped__"):
-        return
-    original: Callable[[DictConfig], None] = train.add_defaults
-
-    @functools.wraps(original)
-    def checked(cfg: DictConfig) -> None:
-        ours = OmegaConf.select(cfg, "model._name") == MODEL
-        if ours:
-            check_keys(cfg)
-        original(cfg)
-        if ours:
-            check_configuration(cfg)
-            check_device(cfg)
-
-    train.add_defaults = checked
 
 
 def check_composed(composed: DictConfig) -> DictConfig:

@@ -75,6 +75,18 @@ def test_two_runs_of_one_seed_are_equal(work, trained):
     assert_equal(parameters(work / "again" / "checkpoint_last.pt"), parameters(folder / "checkpoint_last.pt"))
 
 
+@pytest.mark.faults
+def test_a_complete_run_that_is_started_again_trains_nothing(work, trained):
+    """fairseq trains one more update at each start and saves it; this one says so, and leaves the files."""
+    folder, overrides, _ = trained
+    shutil.copytree(folder, work / "complete", ignore=shutil.ignore_patterns("hydra*", ".hydra"))
+    again = train(work / "complete", overrides)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "checkpoint_last.pt has 20 updates already, optimization.max_update=20" in again.stdout
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
+        assert (work / "complete" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_a_checkpoint_is_self_contained(tmp_path, trained):
     """Loaded by fairseq's own function in a folder that holds only it and the dictionary, at both depths."""
     shutil.copy(trained[0] / "checkpoint_best.pt", tmp_path / "model.pt")

@@ -1,20 +1,15 @@
 """The whole configuration is checked before a training begins: each mistake gets one sentence that names the key."""
 
 import logging
-import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
-from fairseq.dataclass.configs import FairseqConfig
-from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf, open_dict
 
 from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
-from fairseq_skd.training.settings import check_at_the_door, check_composed, check_device
-from tests.builders import write_pretrained
-from tests.end_to_end.training import REPOSITORY, SMALL, corpus, train
+from fairseq_skd.training.settings import check_composed, check_device
+from tests.end_to_end.training import REPOSITORY
 
 FINETUNE = REPOSITORY / "config" / "finetune"
 GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
@@ -229,28 +224,3 @@ def test_a_gpu_that_is_there_but_not_used(monkeypatch):
         check_device(cfg)
     cfg.common.cpu = False
     check_device(cfg)
-
-
-def test_the_door_is_hung_once_and_opens_for_other_models(monkeypatch):
-    module = SimpleNamespace(add_defaults=add_defaults)
-    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
-    check_at_the_door()
-    door = module.add_defaults
-    check_at_the_door()
-    assert module.add_defaults is door is not add_defaults
-    ours = OmegaConf.merge(OmegaConf.structured(FairseqConfig()), composed("common.seed=-1"))
-    with pytest.raises(UserError, match="common.seed"):
-        door(ours)
-    other = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "common": {"seed": -1}})
-    door(other)
-
-
-@pytest.mark.faults
-def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
-    """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
-    data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
-    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "++common.suppress_crashes=true"]
-    result = train(tmp_path / "run", [*given, f"checkpoint.save_dir={tmp_path / 'saved'}"])
-    assert result.returncode != 0
-    assert "UserError: common.suppress_crashes=true is refused" in result.stdout
-    assert not (tmp_path / "saved").exists()
