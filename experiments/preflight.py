@@ -3,27 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from experiments.grid import Run
 from fairseq_skd.compat import compose
 from fairseq_skd.corpora.subset import read_manifest
-from fairseq_skd.criterions.configuration import (
-    KdCtcCriterionConfig,
-    SkdCtcCriterionConfig,
-    check_distillation,
-    check_method,
-)
 from fairseq_skd.encoders.exits import check_student_layers
 from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.settings import refuse_foreign_keys
-from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
-
-_CRITERIONS = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}
+from fairseq_skd.training.settings import check_composed
 
 
 def check_runs(runs: Sequence[Run]) -> None:
@@ -44,7 +31,7 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 
 def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str, ...]]) -> None:
-    training = _composed(run.train)
+    training = check_composed(_composed(run.train))
     for command in (*run.decode.values(), *run.align.values()):
         keys = tuple(part.partition("=")[0] for part in command)
         if keys not in seen:  # what differs otherwise is subsets, exits and paths
@@ -55,9 +42,7 @@ def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str
         missing = next((file for file in run.data.files(subset) if not file.is_file()), None)
         if missing is not None:
             raise UserError(f"the grid's subset {subset}: label file {missing} does not exist")
-    _check_criterion(training)
-    model = _typed(SkdCtcConfig, training.model)
-    refuse_foreign_keys(model)
+    model = training.model
     if model.w2v_path not in encoders:
         encoders[model.w2v_path] = load_pretrained(model.w2v_path)
     encoder = encoders[model.w2v_path]
@@ -69,35 +54,6 @@ def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str
     for layer in run.exits:
         if layer not in exits:
             raise UserError(f"exits has {layer}, the model will have {', '.join(map(str, sorted(exits)))}")
-
-
-def _check_criterion(training: Any) -> None:
-    name = training.criterion._name
-    if name not in _CRITERIONS:
-        raise UserError(f"criterion._name={name} is none of {', '.join(_CRITERIONS)}")
-    criterion = _typed(_CRITERIONS[name], training.criterion)
-    updates = training.optimization.max_update
-    if type(updates) is not int:
-        raise UserError(f"optimization.max_update={updates} is not a whole number")
-    check_distillation(criterion)
-    DistillationWeight(criterion.kd_weight, criterion.kd_warmup, updates)
-    if name == "skd_ctc":
-        AlphaSchedule(criterion.schedule, updates, criterion.tau, criterion.alpha)
-    else:
-        check_method(criterion)
-
-
-def _typed(kind: Any, section: Any) -> Any:
-    """A section with the types of its dataclass, what interpolates from other sections left at its default."""
-    given = OmegaConf.to_container(section, resolve=False)
-    plain = {key: value for key, value in given.items() if "${" not in str(value)}
-    typed = OmegaConf.structured(kind)
-    for key, value in plain.items():
-        try:
-            typed = OmegaConf.merge(typed, {key: value})
-        except OmegaConfBaseException as error:
-            raise UserError(f"{key}={value} cannot be used: {str(error).splitlines()[0]}") from error
-    return typed
 
 
 def _composed(command: Sequence[str]) -> Any:

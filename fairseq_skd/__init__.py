@@ -1,10 +1,10 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
 Importing it registers the model ``skd_ctc`` and the criteria ``skd_ctc`` and ``kd_ctc``, makes checkpoint loading
-weights-only and fixes how fairseq reads labels and audio files. That takes seconds, for torch and fairseq. The
-commands in ``LIGHT_COMMANDS`` need neither and are spared it: where Python was started with ``-m`` and one of them,
-there is nobody else to register for. (Registration on first use would not do: fairseq takes a user dir that is imported
-already for one that has registered all it has.)
+weights-only, fixes how fairseq reads labels and audio files, and checks a training's configuration and numbers.
+That takes seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need neither and are spared it: where
+Python was started with ``-m`` and one of them, there is nobody else to register for. (Registration on first use would
+not do: fairseq takes a user dir that is imported already for one that has registered all it has.)
 """
 
 import sys
@@ -40,6 +40,8 @@ if not _is_light():
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
-    from fairseq_skd.training import starting
+    from fairseq_skd.training import divergence, door, starting
 
+    door.check_at_the_door()
     starting.read_checkpoints_of_trainings()
+    divergence.tell_where_training_diverges()

@@ -47,9 +47,7 @@ def check_audio_files() -> None:
     too; its cause holds the reason without the file.
     """
 
-    def checked(
-        original: Callable[..., Any], locate: Callable[[Any, int], str], samples: Callable[[Any], Tensor]
-    ) -> Callable[..., Any]:
+    def checked(original: Callable[..., Any], samples: Callable[[Any], Tensor]) -> Callable[..., Any]:
         @functools.wraps(original)
         def read(self: Any, index: int) -> Any:
             try:
@@ -60,23 +58,28 @@ def check_audio_files() -> None:
                 if not _about_the_file(error):
                     raise
                 reason = str(error) or type(error).__name__
-                raise UserError(f"audio file {locate(self, index)} cannot be used: {reason}") from error
+                raise UserError(f"audio file {audio_file(self, index)} cannot be used: {reason}") from error
             return found
 
         return read
 
-    def of_files(dataset: FileAudioDataset, index: int) -> str:
+    if hasattr(HubertDataset.get_audio, "__wrapped__"):
+        return
+    HubertDataset.get_audio = checked(HubertDataset.get_audio, lambda wave: wave)
+    FileAudioDataset.__getitem__ = checked(FileAudioDataset.__getitem__, lambda item: item["source"])
+
+
+def audio_file(dataset: Any, index: int) -> str:
+    """Path of an utterance's audio in one of fairseq's data sets, under whatever wraps it; else its number."""
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    if hasattr(dataset, "audio_names"):  # HubertDataset
+        return os.path.join(dataset.audio_root, dataset.audio_names[index])
+    if hasattr(dataset, "fnames"):  # FileAudioDataset
         name = dataset.fnames[index]
         name = name if isinstance(dataset.fnames, list) else name.as_py()
         return os.path.join(dataset.root_dir, dataset.text_compressor.decompress(name))
-
-    def of_hubert(dataset: HubertDataset, index: int) -> str:
-        return os.path.join(dataset.audio_root, dataset.audio_names[index])
-
-    if hasattr(HubertDataset.get_audio, "__wrapped__"):
-        return
-    HubertDataset.get_audio = checked(HubertDataset.get_audio, of_hubert, lambda wave: wave)
-    FileAudioDataset.__getitem__ = checked(FileAudioDataset.__getitem__, of_files, lambda item: item["source"])
+    return f"number {index} of the data set"
 
 
 def _fault(wave: Tensor, listed: int) -> str | None:

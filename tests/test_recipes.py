@@ -9,13 +9,12 @@ import fairseq
 import pytest
 import torch
 from fairseq import optim, tasks
-from fairseq.dataclass.configs import FairseqConfig
-from fairseq.dataclass.initialize import add_defaults
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 from omegaconf import OmegaConf
 
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import run_command
+from fairseq_skd.training.settings import check_composed
 from tests.builders import batch, write_dictionary, write_pretrained
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -151,9 +150,7 @@ def pretrained(tmp_path_factory):
 def training_config(name: str, data: Path, checkpoint: Path):
     """The YAML as fairseq-hydra-train reads it: over fairseq's defaults, those of each group filled in."""
     given = ["common.user_dir=null", f"task.data={data}", f"model.w2v_path={checkpoint}", "common.cpu=true"]
-    cfg = OmegaConf.merge(OmegaConf.structured(FairseqConfig()), compose(CONFIG / "finetune", name, given))
-    add_defaults(cfg)
-    return cfg
+    return check_composed(compose(CONFIG / "finetune", name, given))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,5 @@
 """The keys of ``criterion:`` for ``skd_ctc`` and ``kd_ctc``: those of fairseq's ``ctc``, and the objective's."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -11,6 +10,8 @@ from omegaconf import II, MISSING, OmegaConf
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute
 from fairseq_skd.objective.frames import SELECTIONS, FrameSelection
+from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
+from fairseq_skd.ranges import FINITE, Range, check_ranges
 from fairseq_skd.scoring.beam import BeamOptions, BeamSearch
 from fairseq_skd.scoring.lexicon import read_lexicon
 
@@ -25,6 +26,12 @@ _WIDTH = 50
 
 
 METHODS = ("guide", "softmax_l2", "softmax_kl")
+
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("wer_lm_weight", "wer_word_score", "wer_sil_weight"), FINITE),
+    # Below 0.01 the softmax of usual logits has one symbol in float32, above 100 all symbols alike: neither distils.
+    "temperature": Range(0.01, 100),
+}
 
 
 @dataclass
@@ -51,7 +58,7 @@ class DistillationKeys(CtcKeys):
 
     kd_weight: float = _key(1.0, "weight of the distillation term")
     kd_warmup: float = _key(0.0, "share of max_update over which kd_weight grows from 0")
-    temperature: float = _key(1.0, "temperature of the distillation term")
+    temperature: float = _key(1.0, "temperature of the distillation term, 0.01 to 100")
     frames: str = _key("all", "frames that the distillation term looks at: " + SELECTIONS)
     frames_plain_sum: bool = _key(False, "do not scale the kept frames up to the weight of all frames")
 
@@ -75,12 +82,27 @@ class KdCtcCriterionConfig(DistillationKeys):
     teacher_sha256: Optional[str] = _key(None, "written by the criterion: the file that the run began with")
 
 
-def check_ctc(cfg: CtcKeys) -> None:
-    """Refuse what cannot be meant.
+def check_criterion(cfg: Any) -> None:
+    """Check all keys of a criterion of this package, for a training that is about to begin.
 
     Raises:
-        UserError: ``wer_args``, or a ``wer_*`` key without those that it needs.
+        UserError: naming the key.
     """
+    check_ctc(cfg)
+    distillation_of(cfg)
+    if cfg._name == "skd_ctc":
+        alpha_of(cfg)
+    else:
+        check_method(cfg)
+
+
+def check_ctc(cfg: CtcKeys) -> None:
+    """Check the keys that all criteria have, and the ranges of those that only some have.
+
+    Raises:
+        UserError: ``wer_args``, a ``wer_*`` key without the others that it needs, or a number out of range.
+    """
+    check_ranges("criterion", cfg, RANGES)
     if cfg.wer_args:
         raise UserError(
             f"criterion.wer_args={cfg.wer_args} is refused, fairseq would execute it: set criterion.wer_kenlm_model, "
@@ -94,19 +116,27 @@ def check_ctc(cfg: CtcKeys) -> None:
         raise UserError(f"criterion.wer_kenlm_model={cfg.wer_kenlm_model} needs criterion.wer_lexicon")
 
 
-def check_distillation(cfg: DistillationKeys) -> FrameSelection:
-    """The frames that distillation looks at.
+def distillation_of(cfg: DistillationKeys) -> tuple[FrameSelection, DistillationWeight]:
+    """The frames that distillation looks at, and its weight over the updates.
 
     Raises:
-        UserError: those are unknown, or the temperature is out of range.
+        UserError: naming the key.
     """
-    if not 0 < cfg.temperature < math.inf:
-        raise UserError(f"criterion.temperature={cfg.temperature} is not a positive number")
-    return FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)
+    frames = FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)
+    return frames, DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
+
+
+def alpha_of(cfg: SkdCtcCriterionConfig) -> AlphaSchedule:
+    """The students' share of the loss over the updates.
+
+    Raises:
+        UserError: naming the key.
+    """
+    return AlphaSchedule(cfg.schedule, cfg.max_update, cfg.tau, cfg.alpha)
 
 
 def check_method(cfg: KdCtcCriterionConfig) -> None:
-    """Refuse an unknown method, or no teacher.
+    """Check the method and that there is a teacher.
 
     Raises:
         UserError: naming the key.

@@ -7,12 +7,10 @@ from fairseq.criterions import register_criterion
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, check_distillation, check_method
+from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, check_method, distillation_of
 from fairseq_skd.criterions.ctc import Batch, CtcCriterion
 from fairseq_skd.criterions.teacher import FrozenTeacher
-from fairseq_skd.errors import UserError
 from fairseq_skd.objective import losses
-from fairseq_skd.objective.schedule import DistillationWeight
 
 
 @register_criterion("kd_ctc", dataclass=KdCtcCriterionConfig)
@@ -31,18 +29,12 @@ class KdCtcCriterion(CtcCriterion):
     def __init__(self, cfg: KdCtcCriterionConfig, task: FairseqTask) -> None:
         super().__init__(cfg, task)
         check_method(cfg)
-        self.frames = check_distillation(cfg)
-        self.kd_weight = DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
+        self.frames, self.kd_weight = distillation_of(cfg)
         # No module: as one it would be saved, wrapped and trained with the criterion.
         self.teacher = FrozenTeacher.open(cfg, task)
 
     def guide(self, model: Any, sample: Mapping[str, Any]) -> Tensor:
         """(T, B, V) logits of the teacher over the same audio, without masks."""
-        if len(model.exits) > 1:
-            raise UserError(
-                f"criterion kd_ctc trains a model of one exit, this one has {len(model.exits)}: set "
-                f"model.student_layers=[] (and model.keep_layers for a small model)"
-            )
         return self.teacher(sample["net_input"], model)
 
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:

@@ -12,6 +12,37 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _TERMS = ("loss", "ctc_teacher", "ctc_student", "skd", "ctc", "kd")
+_SELF, _SEPARATE, _STOCK = "skd_ctc", "kd_ctc", "ctc"
+
+
+def metric_names(
+    criterion: str, students: Sequence[int], beam_search: bool, depth: int | None = None
+) -> tuple[str, ...]:
+    """What a validation logs; fairseq's ``ctc`` is known, since it trains this package's model too.
+
+    Args:
+        criterion: its registered name.
+        students: layer counts of the students, in the order of ``model.student_layers``.
+        beam_search: whether validation has a language model.
+        depth: L; None leaves out the names that need it, of which ``wer`` and ``raw_wer`` are other names.
+
+    Returns:
+        the names, error rates first; none of a criterion that is not known.
+    """
+    if criterion == _STOCK:
+        return ("wer", "uer", "raw_wer", "loss", "ntokens", "nsentences")
+    if criterion not in (_SELF, _SEPARATE):
+        return ()
+    terms: tuple[str, ...] = ("loss", "ctc_teacher")
+    watched: tuple[str, ...] = ("teacher",)
+    if criterion == _SEPARATE:
+        terms, watched = ("loss", "ctc", "kd"), ("teacher", "student")
+    elif students:
+        terms, watched = (*terms, "ctc_student", "skd", "alpha"), ("teacher", "student")
+    unknown = ("wer_None", "raw_wer_None")
+    rates = [name for name in _rates((depth, *students), beam_search) if name not in unknown]
+    blanks = [f"blank_{name}" for name in watched]
+    return (*rates, *terms, *blanks, "infeasible", "ntokens", "nsentences")
 
 
 def log_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -50,21 +81,27 @@ def _log_errors(sums: Mapping[str, float]) -> None:
         return
     metrics.log_scalar_sum("_units", sums["units"])
     metrics.log_scalar_sum("_words", sums["words"])
-    names = ["", "student_"]  # teacher and first student, as the criterion lists its exits
-    for i, layer in enumerate(layers):
-        metrics.log_scalar_sum(f"_word_errors_{layer}", sums[f"word_errors_{layer}"])
-        metrics.log_scalar_sum(f"_unit_errors_{layer}", sums[f"unit_errors_{layer}"])
-        if i < len(names):
-            _log_rate(f"{names[i]}wer", f"_word_errors_{layer}", "_words")
-            _log_rate(f"{names[i]}uer", f"_unit_errors_{layer}", "_units")
-        if len(layers) > 2:
-            _log_rate(f"wer_{layer}", f"_word_errors_{layer}", "_words")
-        if f"raw_word_errors_{layer}" in sums:
-            metrics.log_scalar_sum(f"_raw_word_errors_{layer}", sums[f"raw_word_errors_{layer}"])
-            if i < len(names):
-                _log_rate(f"{names[i]}raw_wer", f"_raw_word_errors_{layer}", "_words")
-            if len(layers) > 2:
-                _log_rate(f"raw_wer_{layer}", f"_raw_word_errors_{layer}", "_words")
+    beam_search = f"raw_word_errors_{layers[0]}" in sums
+    for layer in layers:
+        for kind in ("word", "unit", *(("raw_word",) if beam_search else ())):
+            metrics.log_scalar_sum(f"_{kind}_errors_{layer}", sums[f"{kind}_errors_{layer}"])
+    for name, (errors, total) in _rates(layers, beam_search).items():
+        _log_rate(name, errors, total)
+
+
+def _rates(layers: Sequence[int | None], beam_search: bool) -> dict[str, tuple[str, str]]:
+    """Name of an error rate -> the meters of its errors and of its total; layers as the criterion lists its exits."""
+    rates = {}
+    for layer, prefix in zip(layers, ("", "student_"), strict=False):  # the teacher and the first student
+        rates[f"{prefix}wer"] = f"_word_errors_{layer}", "_words"
+        rates[f"{prefix}uer"] = f"_unit_errors_{layer}", "_units"
+        if beam_search:
+            rates[f"{prefix}raw_wer"] = f"_raw_word_errors_{layer}", "_words"
+    for layer in layers if len(layers) > 2 else ():
+        rates[f"wer_{layer}"] = f"_word_errors_{layer}", "_words"
+        if beam_search:
+            rates[f"raw_wer_{layer}"] = f"_raw_word_errors_{layer}", "_words"
+    return rates
 
 
 def _log_rate(name: str, errors: str, total: str) -> None:

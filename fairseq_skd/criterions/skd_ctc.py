@@ -7,10 +7,9 @@ from fairseq.criterions import register_criterion
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, check_distillation
+from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, alpha_of, distillation_of
 from fairseq_skd.criterions.ctc import Batch, CtcCriterion
 from fairseq_skd.objective import losses
-from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
 
 
 @register_criterion("skd_ctc", dataclass=SkdCtcCriterionConfig)
@@ -24,9 +23,8 @@ class SkdCtcCriterion(CtcCriterion):
 
     def __init__(self, cfg: SkdCtcCriterionConfig, task: FairseqTask) -> None:
         super().__init__(cfg, task)
-        self.frames = check_distillation(cfg)
-        self.schedule = AlphaSchedule(cfg.schedule, cfg.max_update, cfg.tau, cfg.alpha)
-        self.kd_weight = DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
+        self.frames, self.kd_weight = distillation_of(cfg)
+        self.schedule = alpha_of(cfg)
 
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
         """The loss, and its terms before they are weighed (those of the students averaged over students)."""

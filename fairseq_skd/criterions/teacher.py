@@ -42,7 +42,7 @@ class FrozenTeacher:
 
         Raises:
             UserError: not a checkpoint of model ``skd_ctc``; another dictionary, sampling rate or scaling of the audio
-                than the task's; or another file than the run began with.
+                than the task's; another file than the run began with; or weights that are NaN or Inf.
         """
         path = absolute(cfg.teacher_path)
         try:
@@ -53,7 +53,10 @@ class FrozenTeacher:
         sha256 = file_hash(path)
         _remember(cfg, sha256)
         trained.config["model"]["student_layers"] = []  # their heads are not built
-        return cls(build_model(trained, task, trained.depth), sha256)
+        try:
+            return cls(build_model(trained, task, trained.depth), sha256)
+        except UserError as error:
+            raise UserError(f"{KEY}: {error}") from error
 
     @torch.no_grad()
     def __call__(self, net_input: Mapping[str, Any], student: Any) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fairseq_skd.compat import to_container
 from fairseq_skd.encoders import huggingface
 from fairseq_skd.encoders.pretrained import TAKEN, PretrainedEncoder, section
-from fairseq_skd.encoders.weight_files import load_weights_only
+from fairseq_skd.encoders.weight_files import check_finite, load_weights_only
 from fairseq_skd.errors import UserError
 
 FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", "skd_ctc")
@@ -88,7 +88,7 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
     """Copy pretrained weights into an encoder, all of it.
 
     Raises:
-        UserError: a parameter is missing or has another shape.
+        UserError: a parameter is missing, has another shape, or holds NaN or Inf.
     """
     wanted = module.state_dict()
     missing = [name for name in wanted if not isinstance(weights.get(name), Tensor)]
@@ -98,7 +98,9 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
         if weights[name].shape != tensor.shape:
             found, expected = tuple(weights[name].shape), tuple(tensor.shape)
             raise UserError(f"{source}: {name} has shape {found}, its configuration asks for {expected}")
-    module.load_state_dict({name: weights[name] for name in wanted})
+    taken = {name: weights[name] for name in wanted}
+    check_finite(taken, source)
+    module.load_state_dict(taken)
 
 
 def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:

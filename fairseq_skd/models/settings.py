@@ -1,22 +1,39 @@
 """From the flat keys of ``model:`` to what the encoder is built with."""
 
-import math
+import re
 from typing import Any
 
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.configuration import SkdCtcConfig
+from fairseq_skd.ranges import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PROBABILITY, Range, check_ranges
 
 # data2vec's and sequence-to-sequence keys: accepted in a YAML that is carried over, at the value that does nothing.
 _NO_EFFECT = {"load_ema": False, "autoregressive": False, "drop_path": 0, "layer_decay": 1, "zero_mask": False}
 
+RANGES: dict[str, Range] = {
+    "keep_layers": NON_NEGATIVE,
+    "decode_layer": NON_NEGATIVE,
+    **dict.fromkeys(
+        ("dropout_input", "final_dropout", "dropout", "attention_dropout", "activation_dropout", "layerdrop"), DROPOUT
+    ),
+    **dict.fromkeys(("mask_prob", "mask_channel_prob", "mask_dropout"), PROBABILITY),
+    **dict.fromkeys(("mask_length", "mask_channel_length"), COUNT),
+    **dict.fromkeys(
+        ("mask_other", "mask_channel_other", "mask_min_space", "mask_channel_min_space", "freeze_finetune_updates"),
+        NON_NEGATIVE,
+    ),
+    "feature_grad_mult": NON_NEGATIVE,
+    "blank_weight": FINITE,
+}
 
-def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
-    """Refuse values that would silently do nothing here.
+
+def check_model(cfg: SkdCtcConfig) -> None:
+    """Check values that would silently do nothing here, unknown choices and numbers out of range.
 
     Raises:
-        UserError: naming the key and the only value that it can have.
+        UserError: naming the key and what it can be.
     """
     for key, value in _NO_EFFECT.items():
         if cfg[key] != value:
@@ -27,11 +44,12 @@ def refuse_foreign_keys(cfg: SkdCtcConfig) -> None:
         raise UserError(
             "model.layer_type=trf_adp: skd_ctc builds no adapters, which no pretrained encoder has weights for"
         )
-    if not math.isfinite(cfg.blank_weight):
-        raise UserError(f"model.blank_weight={cfg.blank_weight} is not a finite number")
-    for key in ("mask_prob", "mask_channel_prob", "layerdrop", "mask_dropout"):
-        if not 0 <= cfg[key] <= 1:
-            raise UserError(f"model.{key}={cfg[key]} is not a probability between 0 and 1")
+    if cfg.freeze_regex is not None:
+        try:
+            re.compile(cfg.freeze_regex)
+        except re.error as error:
+            raise UserError(f"model.freeze_regex={cfg.freeze_regex} is not a regular expression: {error}") from error
+    check_ranges("model", cfg, RANGES)
 
 
 def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.models.adaptation import adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.heads import StudentHead, ctc_projection
-from fairseq_skd.models.settings import encoder_settings, refuse_foreign_keys, regularisation
+from fairseq_skd.models.settings import check_model, encoder_settings, regularisation
 from fairseq_skd.models.training_data import check_before_loading, check_settings
 from fairseq_skd.resuming import warn_of_other_settings
 from fairseq_skd.saved_config import keep, root_of
@@ -81,7 +81,7 @@ class SkdCtc(BaseFairseqModel):
             UserError: see :func:`~fairseq_skd.encoders.loading.load_pretrained`; the audio was normalised otherwise in
                 pretraining; or a student layer does not exist.
         """
-        refuse_foreign_keys(cfg)
+        check_model(cfg)
         if cfg.w2v_args is not None:
             pretrained = PretrainedEncoder.from_w2v_args(to_container(cfg.w2v_args))
         else:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.heads import HEAD_TENSOR
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -82,8 +83,9 @@ def build_model(trained: TrainedModel, task: FairseqTask, exit_layer: int) -> Sk
     """The model up to an exit, in evaluation mode, with the checkpoint's weights.
 
     Raises:
-        UserError: the weights are not those that the configuration asks for.
+        UserError: the weights are not those that the configuration asks for, or hold NaN or Inf.
     """
+    check_finite(trained.weights, f"checkpoint {trained.path}")
     decoded = 0 if exit_layer == trained.depth else exit_layer
     config = config_tree(trained, model={**trained.config["model"], "decode_layer": decoded})
     model = task.build_model(config.model, from_checkpoint=True)

@@ -1,1 +1,1 @@
-"""What happens before the first update: settings, data and start checkpoints are checked."""
+"""What surrounds a training: the configuration is checked before it, its numbers are watched during it."""

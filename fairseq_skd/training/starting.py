@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fairseq_skd.dictionaries import first_difference
 from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.heads import HEAD_TENSOR
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -152,10 +153,12 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         configuration is left out, it is not used and was written by a stranger.
 
     Raises:
-        UserError: the file cannot be read; it has no CTC head; its dictionary is not that of the task (a resume), or
-            is unknown and has another size; its criterion is another (a resume); or its tensors do not fit the model.
+        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; its dictionary is not that of the task
+            (a resume), or is unknown and has another size; its criterion is another (a resume); or its tensors do not
+            fit the model.
     """
     state = load_checkpoint(path)
+    check_finite(state["model"], f"checkpoint {path}")
     heads = {name: tensor for name, tensor in state["model"].items() if HEAD_TENSOR.fullmatch(str(name))}
     if not heads:
         raise UserError(

@@ -217,9 +217,19 @@ def test_a_pretrained_teacher_is_refused(pretrained):
         criterion(pretrained)
 
 
-def test_a_model_with_students_is_refused(pretrained, teacher_path):
-    with pytest.raises(UserError, match=r"trains a model of one exit, this one has 2: set model.student_layers=\[\]"):
-        criterion(teacher_path)(student(pretrained, student_layers=[1], keep_layers=0), SAMPLE)
+@pytest.mark.faults
+@pytest.mark.parametrize("method", ["guide", "softmax_l2", "softmax_kl"])
+def test_a_teacher_that_has_diverged_is_refused(tmp_path, teacher_path, method):
+    """X6: with method=guide a NaN made no spike, the run ended with status 0 and ``kd: 0``."""
+    state = torch.load(teacher_path, weights_only=True)
+    name = "w2v_encoder.w2v_model.encoder.layers.1.fc1.weight"
+    state["model"][name][3, 5] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+    sentence = (
+        rf"^criterion.teacher_path: checkpoint {tmp_path}/nan.pt: {name} holds NaN or Inf, the first of 1 such tensors"
+    )
+    with pytest.raises(UserError, match=sentence):
+        criterion(tmp_path / "nan.pt", method=method)
 
 
 # ---- layer pruning, and frame selections in self-distillation

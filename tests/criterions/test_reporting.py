@@ -1,11 +1,60 @@
-"""The warning about a model that outputs blanks only."""
+"""What is logged: its names, and the warning about a model that outputs blanks only."""
 
 import logging
 
 import pytest
 import torch
+from fairseq.criterions.ctc import CtcCriterion as StockCriterion
+from fairseq.criterions.ctc import CtcCriterionConfig as StockConfig
+from fairseq.logging import metrics
+from omegaconf import OmegaConf
 
-from fairseq_skd.criterions.reporting import BlankPlateau
+from fairseq_skd.criterions import KdCtcCriterion
+from fairseq_skd.criterions.configuration import KdCtcCriterionConfig
+from fairseq_skd.criterions.reporting import BlankPlateau, metric_names
+from tests.builders import CtcTask, batch, write_pretrained
+from tests.criterions.criterion import criterion
+from tests.criterions.test_search import beam_criterion
+from tests.decoding.checkpoints import write_fine_tuned
+from tests.models.models import build
+
+
+def kd_criterion(folder):
+    values = {"teacher_path": str(write_fine_tuned(folder / "teacher.pt")), "max_update": 10, "sentence_avg": True}
+    return KdCtcCriterion(OmegaConf.merge(OmegaConf.structured(KdCtcCriterionConfig()), values), CtcTask())
+
+
+def stock_criterion(_):
+    config = OmegaConf.merge(OmegaConf.structured(StockConfig()), {"sentence_avg": False})
+    return StockCriterion(config, CtcTask())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("name", "make", "students", "beam_search"),
+    [
+        ("skd_ctc", lambda _: criterion(), [], False),
+        ("skd_ctc", lambda _: criterion(), [2], False),
+        ("skd_ctc", lambda _: criterion(), [3, 1], False),
+        ("skd_ctc", beam_criterion, [], True),
+        ("skd_ctc", beam_criterion, [2], True),
+        ("skd_ctc", beam_criterion, [3, 1], True),
+        ("kd_ctc", kd_criterion, [], False),
+        ("ctc", stock_criterion, [2], False),
+    ],
+)
+def test_the_declared_names_are_those_of_a_validation(tmp_path, name, make, students, beam_search):
+    """F24: checkpoint.best_checkpoint_metric is checked against them; what begins with _ is no metric."""
+    model = build(write_pretrained(tmp_path / "w2v.pt"), student_layers=students).eval()
+    made = make(tmp_path).eval()
+    with metrics.aggregate(new_root=True) as logged:
+        for sample in (batch([1.2, 0.8], ["GO ON", "AAA"]), batch([0.9], ["NO"])):
+            type(made).reduce_metrics([made(model, sample)[2]])
+    names = [key for key in logged.get_smoothed_values() if not key.startswith("_")]
+    assert sorted(metric_names(name, students, beam_search, depth=4)) == sorted(names)
+    unknown = {"wer_4", "raw_wer_4"}
+    assert set(metric_names(name, students, beam_search)) == set(names) - unknown
+    assert metric_names("label_smoothed_cross_entropy", students, beam_search) == ()
 
 
 def test_blank_plateau_warns_once(caplog):

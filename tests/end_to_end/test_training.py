@@ -8,6 +8,7 @@ import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
+from fairseq_skd.criterions.reporting import metric_names
 from tests.builders import letter_dictionary, write_dictionary, write_pretrained
 from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
 
@@ -46,7 +47,9 @@ def test_a_run_logs_its_terms(trained):
     assert {"loss", "ctc_teacher", "ctc_student", "skd", "blank_teacher", "blank_student", "infeasible"} <= set(
         inner[0]
     )
-    assert {"valid_wer", "valid_uer", "valid_student_wer", "valid_student_uer"} <= set(valid[-1])
+    of_fairseq = {"epoch", "num_updates", "wps", "wpb", "bsz", "best_student_wer"}
+    names = {name.removeprefix("valid_") for name in valid[-1]} - of_fairseq
+    assert names == set(metric_names("skd_ctc", [2], beam_search=False))
     last = inner[-1]
     mixed = (1 - last["alpha"]) * last["ctc_teacher"] + last["alpha"] * (last["ctc_student"] + last["skd"])
     assert last["loss"] == pytest.approx(mixed, rel=0.02)
@@ -70,6 +73,18 @@ def test_two_runs_of_one_seed_are_equal(work, trained):
     again = train(work / "again", overrides)
     assert again.returncode == 0, again.stdout[-3000:]
     assert_equal(parameters(work / "again" / "checkpoint_last.pt"), parameters(folder / "checkpoint_last.pt"))
+
+
+@pytest.mark.faults
+def test_a_complete_run_that_is_started_again_trains_nothing(work, trained):
+    """fairseq trains one more update at each start and saves it; this one says so, and leaves the files."""
+    folder, overrides, _ = trained
+    shutil.copytree(folder, work / "complete", ignore=shutil.ignore_patterns("hydra*", ".hydra"))
+    again = train(work / "complete", overrides)
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert "checkpoint_last.pt has 20 updates already, optimization.max_update=20" in again.stdout
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
+        assert (work / "complete" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_checkpoint_is_self_contained(tmp_path, trained):

@@ -15,7 +15,7 @@ common: {optimization.max_update: 30}
 decode: {dataset.max_tokens: 100000}
 tries: {optimization.max_epoch: 1}
 arms:
-  ctc: {exits: [4], set: {"model.student_layers": "[]"}}
+  ctc: {exits: [4], set: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}}
   skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}, tries: {criterion.kd_weight: [0.1, 1.0]}}
   kd:
     config: hubert_mini_softmax_kl

@@ -85,7 +85,11 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
         ("exits: [4],", "", "arm ctc has no exits"),
         ("exits: [4],", "exits: [4], config: hubert_mni,", "config is hubert_mni, it has to be the name of a YAML in"),
-        ('{exits: [4], set: {"model.student_layers": "[]"}}', "", "arm ctc has no exits"),
+        (
+            '{exits: [4], set: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}}',
+            "",
+            "arm ctc has no exits",
+        ),
         ("kd_weight: [0.1, 1.0]", "kd_weight: [0.1], criterion.tau: [0.1]", "arm skd: tries is .* one key and a list"),
         ("seeds: [1, 2]", "seeds: [1, 1]", "seeds is .1, 1., it has to be a list of different whole numbers"),
         ("seeds: [1, 2]", "seeds: [a]", "seeds is .*, it has to be a list of different whole numbers"),

@@ -194,6 +194,16 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
+def test_weights_that_are_not_finite(checkpoint, pretrained):
+    """Section "Numbers": the sentence names checkpoint and tensor."""
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    weights["w2v_encoder.proj.bias"][3] = float("nan")
+    damaged = changed(checkpoint, "nan.pt", model=weights)
+    for criterion in (None, CRITERION):
+        with pytest.raises(UserError, match=rf"^checkpoint {damaged}: w2v_encoder\.proj\.bias holds NaN or Inf"):
+            started(damaged, pretrained, letter_dictionary(), criterion)
+
+
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

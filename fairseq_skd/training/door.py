@@ -1,0 +1,70 @@
+"""Where ``fairseq_cli.train`` begins: it imports the user dir, completes the configuration, and then does the rest."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fairseq_skd.resuming import resumed_from
+from fairseq_skd.training.settings import check_configuration, check_device, check_keys
+from fairseq_skd.training.starting import check_start
+
+logger = logging.getLogger(__name__)
+
+MODEL = "skd_ctc"
+
+
+def check_at_the_door() -> None:
+    """Make ``fairseq_cli.train`` check the configuration first, and train no update beyond ``max_update``.
+
+    Trainings of other models are left alone.
+    """
+    program: Any = sys.modules.get("fairseq_cli.train")  # imported already wherever it trains
+    if program is None or hasattr(program.add_defaults, "__wrapped__"):
+        return
+    program.add_defaults = _checked(program.add_defaults)
+    program.train = _up_to_the_last_update(program.train)
+
+
+def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Check before and after the configuration is completed; no seed is set yet, no data or weights are read."""
+
+    @functools.wraps(add_defaults)
+    def checked(cfg: DictConfig) -> None:
+        if not _is_ours(cfg):
+            add_defaults(cfg)
+            return
+        check_keys(cfg)
+        add_defaults(cfg)
+        check_configuration(cfg)
+        check_device(cfg)
+        check_start(cfg)
+
+    return checked
+
+
+def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:
+    """A run that is complete is left as it is: fairseq would train one more update, and save that, at each start."""
+
+    @functools.wraps(train)
+    def train_epoch(cfg: DictConfig, trainer: Any, *args: Any, **kwargs: Any) -> tuple[list[float | None], bool]:
+        updates, last = trainer.get_num_updates(), cfg.optimization.max_update
+        if not _is_ours(cfg) or not 0 < last <= updates:
+            return train(cfg, trainer, *args, **kwargs)
+        logger.warning(
+            "nothing is trained: %s has %d updates already, optimization.max_update=%d. To train on, set a higher "
+            "optimization.max_update; to begin anew, give another checkpoint.save_dir",
+            resumed_from(cfg),
+            updates,
+            last,
+        )
+        return [None], True  # fairseq: no validation loss, and stop
+
+    return train_epoch
+
+
+def _is_ours(cfg: DictConfig) -> bool:
+    return OmegaConf.select(cfg, "model._name") == MODEL

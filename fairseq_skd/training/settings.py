@@ -1,0 +1,239 @@
+"""The whole configuration of a training: each check names the key, its value and what it can be."""
+
+import ast
+import difflib
+from typing import Any
+
+import torch
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, SkdCtcCriterionConfig, check_criterion
+from fairseq_skd.criterions.reporting import metric_names
+from fairseq_skd.errors import UserError
+from fairseq_skd.models.configuration import SkdCtcConfig
+from fairseq_skd.models.settings import check_model
+from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges
+from fairseq_skd.saved_config import select
+from fairseq_skd.training.schedule import check_schedule
+
+_CRITERIA: dict[str, Any] = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}
+
+# fairseq's own sections; those of model and criterion stand beside their keys.
+RANGES: dict[str, dict[str, Range]] = {
+    "common": {
+        "seed": Range(0, 2**31 - 1),  # numpy takes no more than 2^32 - 1, and fairseq adds epochs to it
+        "log_interval": COUNT,
+        "empty_cache_freq": NON_NEGATIVE,
+        "fp16_init_scale": COUNT,
+        "fp16_scale_window": COUNT,
+        "fp16_scale_tolerance": PROBABILITY,
+        "min_loss_scale": NON_NEGATIVE,
+        "threshold_loss_scale": NON_NEGATIVE,
+        "amp_init_scale": COUNT,
+        "amp_scale_window": COUNT,
+        "amp_batch_retries": NON_NEGATIVE,
+    },
+    "dataset": {
+        "num_workers": NON_NEGATIVE,
+        **dict.fromkeys(("max_tokens", "batch_size", "max_tokens_valid", "batch_size_valid"), COUNT),
+        "required_batch_size_multiple": COUNT,
+        "data_buffer_size": NON_NEGATIVE,
+        "validate_interval": COUNT,
+        "validate_interval_updates": NON_NEGATIVE,
+        "validate_after_updates": NON_NEGATIVE,
+        "fixed_validation_seed": Range(0, 2**31 - 1),
+        "max_valid_steps": NON_NEGATIVE,
+        "curriculum": NON_NEGATIVE,
+    },
+    "optimization": {
+        "max_epoch": NON_NEGATIVE,  # a negative one ends the run before it begins
+        "max_update": NON_NEGATIVE,  # a negative one ends the run after one update
+        "stop_time_hours": NON_NEGATIVE,
+        "clip_norm": NON_NEGATIVE,
+        "update_freq": COUNT,
+        "lr": POSITIVE,
+        "stop_min_lr": FINITE,
+    },
+    "checkpoint": {"save_interval": COUNT, "save_interval_updates": NON_NEGATIVE},
+    "optimizer": {
+        "adam_eps": POSITIVE,
+        "weight_decay": NON_NEGATIVE,
+        "momentum": Range(0, 1, below=True),
+    },
+    "lr_scheduler": {
+        **dict.fromkeys(("warmup_steps", "hold_steps", "decay_steps", "warmup_updates"), NON_NEGATIVE),
+        "phase_ratio": PROBABILITY,
+        "init_lr_scale": NON_NEGATIVE,
+        "final_lr_scale": POSITIVE,
+    },
+}
+
+# Values with which fairseq ends with exit status 0 although nothing, or nothing whole, was trained.
+_REFUSED: dict[str, str] = {
+    "checkpoint.write_checkpoints_asynchronously": (
+        "fairseq leaves without training where iopath is not installed, and copies no checkpoint_best.pt where it is"
+    ),
+    "common.suppress_crashes": "a training that fails would end as if it had succeeded",
+}
+_REMOVED = {"model.condition_on_students": "0.2.0"}
+
+
+def check_composed(composed: DictConfig) -> DictConfig:
+    """Check what Hydra composed for a training that begins later, maybe on another machine.
+
+    Args:
+        composed: a YAML with its overrides.
+
+    Returns:
+        the whole configuration, completed as ``fairseq-hydra-train`` does.
+
+    Raises:
+        UserError: naming the key, its value and what it can be.
+    """
+    check_keys(composed)
+    try:
+        cfg = OmegaConf.merge(OmegaConf.structured(FairseqConfig()), composed)
+        add_defaults(cfg)
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{getattr(error, 'full_key', None) or 'the configuration'} cannot be used: {reason}"
+        ) from error
+    check_configuration(cfg)
+    return cfg
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Check that model and criterion have no unknown keys, and values of the right types.
+
+    Args:
+        cfg: the whole configuration, not completed yet.
+
+    Raises:
+        UserError: naming the key, and the known one that it resembles.
+    """
+    declared: dict[str, Any] = {"model": SkdCtcConfig}
+    criterion = OmegaConf.select(cfg, "criterion._name")
+    if criterion in _CRITERIA:
+        declared["criterion"] = _CRITERIA[criterion]
+    for section, kind in declared.items():
+        given = cfg[section]
+        for key in given:
+            if key not in kind.__dataclass_fields__:
+                raise UserError(_unknown(section, str(key), [*kind.__dataclass_fields__]))
+        try:
+            OmegaConf.merge(OmegaConf.structured(kind), given)
+        except OmegaConfBaseException:
+            _name_misfit(section, kind, given)
+            raise
+
+
+def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
+    """Say which key has a value of another type, which omegaconf does not always."""
+    for key, value in OmegaConf.to_container(given, resolve=False).items():
+        try:
+            OmegaConf.merge(OmegaConf.structured(kind), {key: value})
+        except OmegaConfBaseException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
+
+
+def _unknown(section: str, key: str, known: list[str]) -> str:
+    if version := _REMOVED.get(f"{section}.{key}"):
+        return f"{section}.{key} was removed in version {version}: delete the line"
+    nearest = difflib.get_close_matches(key, known, n=1)
+    return f"{section}.{key} is unknown: " + (f"did you mean {section}.{nearest[0]}?" if nearest else "delete it")
+
+
+def check_configuration(cfg: DictConfig) -> None:
+    """Check everything that the configuration alone decides.
+
+    Args:
+        cfg: the whole configuration, completed by ``add_defaults``.
+
+    Raises:
+        UserError: naming the key, its value and what it can be.
+    """
+    for key, reason in _REFUSED.items():
+        if OmegaConf.select(cfg, key):
+            cfg.common.suppress_crashes = False  # or this very error would be suppressed
+            raise UserError(f"{key}=true is refused, {reason}: set it to false")
+    for section, ranges in RANGES.items():
+        if isinstance(cfg[section], DictConfig):
+            check_ranges(section, cfg[section], ranges)
+    check_model(cfg.model)
+    if cfg.criterion is not None and cfg.criterion._name in _CRITERIA:
+        check_criterion(cfg.criterion)
+    if cfg.criterion is not None and cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
+        raise UserError(
+            f"criterion kd_ctc trains a model of one exit, not model.student_layers={list(cfg.model.student_layers)}: "
+            f"set model.student_layers=[] (and model.keep_layers for a small model)"
+        )
+    if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
+        raise UserError("dataset.max_tokens and dataset.batch_size are both null: give the size of a batch")
+    _check_betas(cfg.optimizer)
+    _check_precision(cfg.common)
+    _check_metric(cfg)
+    check_schedule(cfg)
+
+
+def check_device(cfg: DictConfig) -> None:
+    """Check that this machine can train with the precision that is asked for.
+
+    bfloat16 does train on the CPU; fp16 fails there, and amp would be float32.
+
+    Raises:
+        UserError: a precision needs a GPU, and there is none or ``common.cpu`` is set.
+    """
+    if cfg.common.tpu or (torch.cuda.is_available() and not cfg.common.cpu):
+        return
+    for key in ("fp16", "amp"):
+        if cfg.common[key]:
+            why = "common.cpu=true keeps it off the GPU" if torch.cuda.is_available() else "there is none"
+            raise UserError(f"common.{key}=true needs a GPU, and {why}: set common.{key}=false")
+
+
+def _check_betas(optimizer: Any) -> None:
+    """Adam's decay rates, which fairseq also takes as a string that it would evaluate."""
+    betas = optimizer.adam_betas if isinstance(optimizer, DictConfig) and "adam_betas" in optimizer else (0.9, 0.999)
+    try:
+        values = list(ast.literal_eval(betas) if isinstance(betas, str) else betas)
+    except (ValueError, SyntaxError, TypeError):
+        values = []
+    if len(values) != 2 or not all(Range(0, 1, below=True).holds(value) for value in values):
+        raise UserError(
+            f"optimizer.adam_betas={betas} is out of range: it has to be two numbers of at least 0 and below 1, such "
+            f"as (0.9,0.98)"
+        )
+
+
+def _check_precision(common: Any) -> None:
+    chosen = [key for key in ("fp16", "bf16", "amp") if common[key]]
+    if len(chosen) > 1:
+        raise UserError(f"common.{' and common.'.join(chosen)} exclude each other: set one of them to true")
+    for key in ("fp16", "bf16"):
+        if common[f"memory_efficient_{key}"] and not common[key]:
+            raise UserError(f"common.memory_efficient_{key}=true does nothing without common.{key}=true: set both")
+
+
+def _check_metric(cfg: DictConfig) -> None:
+    """The metric that chooses checkpoint_best.pt: fairseq looks for it after the first epoch, and then fails."""
+    if cfg.dataset.disable_validation or cfg.criterion is None:
+        return
+    metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers
+    names = metric_names(criterion, students, bool(select(cfg, "criterion.wer_kenlm_model")))
+    if not names:
+        return
+    if metric not in names:
+        raise UserError(
+            f"checkpoint.best_checkpoint_metric={metric} is none of the metrics of criterion {criterion} with "
+            f"model.student_layers={list(students)}: choose one of {', '.join(names)}"
+        )
+    if cfg.checkpoint.maximize_best_checkpoint_metric:
+        raise UserError(
+            f"checkpoint.maximize_best_checkpoint_metric=true would keep the checkpoint with the highest {metric} as "
+            f"the best: set it to false"
+        )

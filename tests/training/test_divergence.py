@@ -1,0 +1,116 @@
+"""A training whose numbers are no longer finite says at which update and with which utterances."""
+
+import logging
+
+import pytest
+import torch
+from fairseq import tasks
+from fairseq.trainer import Trainer
+
+from fairseq_skd.compat import compose
+from fairseq_skd.errors import UserError
+from fairseq_skd.fairseq_fixes import audio_file
+from fairseq_skd.training.settings import check_composed
+from tests.builders import write_pretrained
+from tests.end_to_end.training import REPOSITORY, SMALL, corpus
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """fairseq's, over seven utterances in batches of two or three."""
+    given = [
+        *SMALL,
+        f"task.data={corpus(tmp_path / 'data')}",
+        f"model.w2v_path={write_pretrained(tmp_path / 'w2v.pt')}",
+    ]
+    given += [f"checkpoint.save_dir={tmp_path}", "common.user_dir=null"]
+    cfg = check_composed(compose(REPOSITORY / "config" / "finetune", "hubert_mini", given))
+    task = tasks.setup_task(cfg.task)
+    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    task.load_dataset("valid")
+    return trainer
+
+
+def batches(trainer, subset="train"):
+    iterator = trainer.get_train_iterator(1) if subset == "train" else trainer.get_valid_iterator(subset)
+    return list(iterator.next_epoch_itr(shuffle=False))
+
+
+@pytest.mark.faults
+def test_gradients_that_are_not_finite(trainer, tmp_path):
+    """Section 6: fairseq said "gradients are Nan/Inf" and neither update nor file; with several batches an update."""
+    first, second, third, *_ = batches(trainer)
+    trainer.train_step([first])
+    with torch.no_grad():
+        trainer.get_model().w2v_encoder.proj.weight[3, 3] = torch.inf
+    with pytest.raises(UserError) as error:
+        trainer.train_step([second, third])
+    files = [str(tmp_path / "data" / "audio" / f"train{i}.wav") for batch in (second, third) for i in batch["id"]]
+    assert str(error.value) == (
+        f"update 2: gradients are Nan/Inf, with the utterances {', '.join(files)}: lower optimization.lr, or leave "
+        f"these out if others train"
+    )
+
+
+@pytest.mark.faults
+def test_a_large_batch_is_logged_in_full(trainer, caplog):
+    everything = batches(trainer)
+    with torch.no_grad():
+        trainer.get_model().student_heads["2"].proj.bias[0] = torch.nan
+    with caplog.at_level(logging.ERROR), pytest.raises(UserError, match="and 6 more, logged above"):
+        trainer.train_step([*everything, *everything])
+    assert len(set(caplog.messages[-1].removeprefix("utterances of the batch: ").split(", "))) == 7
+
+
+def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
+    """An overflow skips the update; workers that disagree get fairseq's own words."""
+
+    def raises(error):
+        def optimizer_step(*_, **__):
+            raise error
+
+        monkeypatch.setattr(trainer.task, "optimizer_step", optimizer_step)
+
+    (batch, *_) = batches(trainer)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)  # fairseq's way to say that it skipped
+    raises(OverflowError("setting loss scale to: 64.0"))
+    assert trainer.train_step([batch]) is None and trainer.get_num_updates() == 0
+    raises(FloatingPointError("Minimum loss scale reached (0.0001). Your loss is probably exploding."))
+    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0"):
+        trainer.train_step([batch])
+    raises(FloatingPointError("Fatal error: gradients are inconsistent between workers."))
+    with pytest.raises(FloatingPointError, match="inconsistent"):
+        trainer.train_step([batch])
+
+
+@pytest.mark.faults
+def test_a_validation_loss_that_is_not_finite(trainer):
+    """The last update of a run can diverge: its checkpoint was saved, and the run ended with status 0."""
+    batch, *_ = batches(trainer, "valid")
+    trainer.valid_step(batch)
+    with torch.no_grad():
+        trainer.get_model().w2v_encoder.proj.weight[3, 3] = torch.nan
+    with pytest.raises(UserError, match="^validation after update 0: the loss is nan, the training has diverged"):
+        trainer.valid_step(batch)
+
+
+def test_files_of_both_tasks(tmp_path):
+    data = corpus(tmp_path / "data")
+    hubert = {"_name": "hubert_pretraining", "fine_tuning": True, "labels": ["ltr"], "single_target": True}
+    for values in (hubert, {"_name": "audio_finetuning", "labels": "ltr"}):
+        task = tasks.setup_task(check_task({**values, "data": str(data)}))
+        task.load_dataset("train", task_cfg=task.cfg)
+        dataset = task.dataset("train")
+        index = dataset[0]["id"]
+        assert audio_file(dataset, index) == str(data / "audio" / "train0.wav")
+    assert audio_file(object(), 3) == "number 3 of the data set"
+
+
+def check_task(values):
+    from fairseq.dataclass.utils import merge_with_parent
+    from fairseq.tasks import TASK_DATACLASS_REGISTRY
+    from omegaconf import OmegaConf
+
+    root = OmegaConf.create({"task": values, "common": {"tpu": False}, "dataset": {"num_workers": 0}})
+    root.task = merge_with_parent(TASK_DATACLASS_REGISTRY[values["_name"]](), root.task)
+    return root.task

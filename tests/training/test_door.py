@@ -1,0 +1,59 @@
+"""The hooks in fairseq_cli.train, alone and in the real program."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.dataclass.initialize import add_defaults
+from omegaconf import OmegaConf
+
+from fairseq_skd.compat import compose
+from fairseq_skd.errors import UserError
+from fairseq_skd.training.door import check_at_the_door
+from tests.builders import write_pretrained
+from tests.end_to_end.training import REPOSITORY, SMALL, corpus, train
+
+FINETUNE = REPOSITORY / "config" / "finetune"
+GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
+
+
+def test_the_door_is_hung_once_and_opens_for_other_models(monkeypatch):
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
+    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
+    check_at_the_door()
+    door = module.add_defaults
+    check_at_the_door()
+    assert module.add_defaults is door is not add_defaults
+    ours = OmegaConf.merge(
+        OmegaConf.structured(FairseqConfig()), compose(FINETUNE, "hubert_mini", [*GIVEN, "common.seed=-1"])
+    )
+    with pytest.raises(UserError, match="common.seed"):
+        door(ours)
+    other = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "common": {"seed": -1}})
+    door(other)
+
+
+@pytest.mark.faults
+def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
+    """Started again, fairseq trained update 21 of 20 and saved it over the last checkpoint; each time one more."""
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
+    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
+    check_at_the_door()
+    for last, updates, result in ((20, 19, "trained"), (20, 20, ([None], True)), (0, 20, "trained")):
+        cfg = OmegaConf.create({"model": {"_name": "skd_ctc"}, "optimization": {"max_update": last}})
+        assert module.train(cfg, SimpleNamespace(get_num_updates=lambda updates=updates: updates), None, None) == result
+    assert caplog.text.count("nothing is trained: None has 20 updates already, optimization.max_update=20") == 1
+    cfg = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "optimization": {"max_update": 20}})
+    assert module.train(cfg, SimpleNamespace(get_num_updates=lambda: 20), None, None) == "trained"
+
+
+@pytest.mark.faults
+def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
+    """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
+    data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
+    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "++common.suppress_crashes=true"]
+    result = train(tmp_path / "run", [*given, f"checkpoint.save_dir={tmp_path / 'saved'}"])
+    assert result.returncode != 0
+    assert "UserError: common.suppress_crashes=true is refused" in result.stdout
+    assert not (tmp_path / "saved").exists()

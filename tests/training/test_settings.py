@@ -1,0 +1,226 @@
+"""The whole configuration is checked before a training begins: each mistake gets one sentence that names the key."""
+
+import logging
+
+import pytest
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from fairseq_skd.compat import compose
+from fairseq_skd.errors import UserError
+from fairseq_skd.training.settings import check_composed, check_device
+from tests.end_to_end.training import REPOSITORY
+
+FINETUNE = REPOSITORY / "config" / "finetune"
+GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
+NO_KEYS = [f"~lr_scheduler.{key}" for key in ("phase_ratio", "hold_steps", "decay_steps", "init_lr_scale")]
+SELF_KEYS = ("schedule", "tau", "alpha", "stop_gradient")
+NO_KEYS += ["~lr_scheduler.warmup_steps", "~lr_scheduler.final_lr_scale"]
+
+
+MINI = compose(FINETUNE, "hubert_mini", GIVEN)
+
+
+def composed(*overrides: str):
+    """hubert_mini with ``key=value``, ``+key=value`` and ``~key``, as Hydra has it and in a tenth of its time."""
+    removed = [override[1:].split(".") for override in overrides if override.startswith("~")]
+    given = OmegaConf.from_dotlist([override.lstrip("+") for override in overrides if not override.startswith("~")])
+    with open_dict(MINI.copy()) as config:
+        for section, key in removed:
+            del config[section][key]
+        return OmegaConf.merge(config, given)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FINETUNE.glob("hubert_mini*.yaml")))
+def test_our_configurations_have_nothing_wrong(name, caplog):
+    given = ["criterion.teacher_path=/t"] if name.endswith(("guide", "softmax_l2", "softmax_kl")) else []
+    check_composed(compose(FINETUNE, name, [*GIVEN, *given]))
+    assert not caplog.records or all(record.levelno < logging.WARNING for record in caplog.records)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["common.seed=-1"], "common.seed=-1 is out of range: it has to be at least 0 and at most 2,147,483,647"),
+        (["common.seed=4294967295"], "common.seed=4294967295 is out of range"),
+        (["++dataset.fixed_validation_seed=-5"], "dataset.fixed_validation_seed=-5 is out of range"),
+        (["model.dropout=2"], "model.dropout=2.0 is out of range: it has to be at least 0 and below 1"),
+        (["model.attention_dropout=.nan"], "model.attention_dropout=nan is out of range"),
+        (["model.layerdrop=1"], "model.layerdrop=1.0 is out of range"),
+        (["model.mask_length=0"], "model.mask_length=0 is out of range: it has to be at least 1"),
+        (["model.feature_grad_mult=-1"], "model.feature_grad_mult=-1.0 is out of range"),
+        (["model.freeze_regex=("], r"model.freeze_regex=\( is not a regular expression"),
+        (["optimization.lr=[-1]"], r"optimization.lr=\[-1\.?0?\] is out of range: it has to be above 0"),
+        (["optimization.lr=[0]"], "optimization.lr=.* is out of range"),
+        (["optimization.lr=[]"], r"optimization.lr=\[\] is empty"),
+        (["optimization.update_freq=[0]"], "optimization.update_freq=.0. is out of range"),
+        (["optimization.clip_norm=-1"], "optimization.clip_norm=-1.0 is out of range"),
+        (["optimization.max_epoch=-1"], "optimization.max_epoch=-1 is out of range"),
+        (["optimization.max_update=-1"], "optimization.max_update=-1 is out of range"),
+        (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay=-0.1 is out of range"),
+        (["optimizer.adam_eps=0"], "optimizer.adam_eps=0.0 is out of range: it has to be above 0"),
+        (["optimizer.adam_betas=(0.9,1.5)"], r"optimizer.adam_betas=\(0.9,1.5\) is out of range"),
+        (["optimizer.adam_betas=open"], "optimizer.adam_betas=open is out of range"),
+        (["common.log_interval=0"], "common.log_interval=0 is out of range"),
+        (["dataset.validate_interval=0"], "dataset.validate_interval=0 is out of range"),
+        (["checkpoint.save_interval=0"], "checkpoint.save_interval=0 is out of range"),
+        (["dataset.max_tokens=0"], "dataset.max_tokens=0 is out of range"),
+        (["dataset.max_tokens=null"], "dataset.max_tokens and dataset.batch_size are both null"),
+        (
+            ["criterion.temperature=1e-30"],
+            "criterion.temperature=1e-30 is out of range: it has to be at least 0.01 and at most 100",
+        ),
+        (["criterion.tau=0.5"], "criterion.tau=0.5 must be at least 0 and below 0.5"),
+        (["criterion.kd_weight=-1"], "criterion.kd_weight=-1.0 is not a number of at least 0"),
+        (["criterion.kd_warmup=2"], "criterion.kd_warmup=2.0 is a share of the updates"),
+        (["criterion.frames=some"], "criterion.frames=some is not known"),
+    ],
+)
+def test_numbers_out_of_range(overrides, sentence):
+    """X13: fairseq, numpy or torch met each of these later in words of their own, or trained on silently."""
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["optimization.max_update=1"],
+            "lr_scheduler tri_stage has no schedule of optimization.max_update=1 updates with "
+            r"lr_scheduler.phase_ratio=\[0.1, 0.4, 0.5\]",
+        ),
+        (["optimization.max_update=0"], "criterion.schedule=clamped_linear needs the length of the run"),
+        (["lr_scheduler.phase_ratio=[0.1,0.4,0.4]"], "lr_scheduler tri_stage has no schedule .* must add up to 1"),
+        (["lr_scheduler.phase_ratio=[0.5,0.5,0]"], "lr_scheduler tri_stage has no schedule"),
+        (["lr_scheduler.phase_ratio=null"], "lr_scheduler tri_stage has no schedule"),
+        (
+            [*NO_KEYS, "lr_scheduler._name=polynomial_decay", "+lr_scheduler.total_num_update=0"],
+            "lr_scheduler polynomial_decay has no schedule",
+        ),
+        (
+            [*NO_KEYS, "lr_scheduler._name=cosine", "+lr_scheduler.warmup_updates=2000"],
+            "lr_scheduler cosine has no schedule",
+        ),
+        (
+            [*NO_KEYS, "lr_scheduler._name=cosine", "+lr_scheduler.warmup_updates=9", "++optimization.stop_min_lr=0"],
+            "optimization.stop_min_lr=0.* would stop the run before its first update",
+        ),
+        (
+            ["++optimization.stop_min_lr=1e-3"],
+            "optimization.stop_min_lr=0.001 would stop the run before its first update, where lr_scheduler tri_stage "
+            "has a learning rate of 8e-06",
+        ),
+    ],
+)
+def test_the_length_of_the_run_against_its_phases(overrides, sentence):
+    """X13: an AssertionError or ZeroDivisionError after the model was built; with stop_min_lr exit 0, untrained."""
+    with pytest.raises(UserError, match=sentence):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warning"),
+    [
+        (["model.freeze_finetune_updates=2000"], "the encoder is never trained"),
+        (
+            ["lr_scheduler.phase_ratio=null", "lr_scheduler.warmup_steps=3000", "lr_scheduler.decay_steps=1000"],
+            "lr_scheduler tri_stage has phases of 4000 updates, the run ends after optimization.max_update=2000",
+        ),
+        (
+            [*NO_KEYS, "lr_scheduler._name=polynomial_decay", "+lr_scheduler.total_num_update=4000"],
+            "the learning rate ends at 0.0004 instead of 0",
+        ),
+    ],
+)
+def test_a_run_that_ends_inside_a_phase_is_warned_of(overrides, warning, caplog):
+    """It is possible, and somebody's purpose in a test run or with a frozen encoder."""
+    check_composed(composed(*overrides))
+    assert warning in caplog.text
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["checkpoint.best_checkpoint_metric=cer"],
+            r"checkpoint.best_checkpoint_metric=cer is none of the metrics of criterion skd_ctc with "
+            r"model.student_layers=\[6\]: choose one of wer, uer, student_wer, student_uer, loss, ",
+        ),
+        (["model.student_layers=[]"], "best_checkpoint_metric=student_wer .*: choose one of wer, uer, loss, "),
+        (
+            ["model.student_layers=[3,6]", "checkpoint.best_checkpoint_metric=wer_5"],
+            "best_checkpoint_metric=wer_5 .*choose one of .*wer_3, wer_6, ",
+        ),
+        (["checkpoint.best_checkpoint_metric=raw_wer"], "best_checkpoint_metric=raw_wer is none"),
+        (["checkpoint.maximize_best_checkpoint_metric=true"], "would keep the checkpoint with the highest student_wer"),
+    ],
+)
+def test_the_metric_of_the_best_checkpoint(overrides, sentence):
+    """F24: a KeyError after the first epoch with nothing saved; with maximize the worst checkpoint, silently."""
+    with pytest.raises(UserError, match=sentence):
+        check_composed(composed(*overrides))
+    check_composed(composed(*overrides, "dataset.disable_validation=true"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["++checkpoint.write_checkpoints_asynchronously=true"],
+            "checkpoint.write_checkpoints_asynchronously=true is refused, fairseq leaves without training where iopath",
+        ),
+        (["++common.suppress_crashes=true"], "common.suppress_crashes=true is refused"),
+        (["common.fp16=true", "common.bf16=true"], "common.fp16 and common.bf16 exclude each other"),
+        (["++common.memory_efficient_fp16=true"], "common.memory_efficient_fp16=true does nothing without common.fp16"),
+        (
+            [*(f"~criterion.{key}" for key in SELF_KEYS), "criterion._name=kd_ctc", "+criterion.teacher_path=/t"],
+            r"criterion kd_ctc trains a model of one exit, not model.student_layers=\[6\]: set model.student_layers=\[",
+        ),
+    ],
+)
+def test_values_that_would_be_silently_wrong(overrides, sentence):
+    """X16 and its kind: exit 0 without a training, or a key without effect."""
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["+model.student_layer=[3]"], r"model.student_layer is unknown: did you mean model.student_layers\?"),
+        (["+criterion.temprature=2"], r"criterion.temprature is unknown: did you mean criterion.temperature\?"),
+        (["+model.zzz=1"], "model.zzz is unknown: delete it"),
+        (["+model.condition_on_students=false"], "model.condition_on_students was removed in version 0.2.0: delete"),
+        (["model.dropout=much"], "model.dropout=much cannot be used: "),
+        (["criterion.alpha=[1]"], r"criterion.alpha=\[1\] cannot be used: "),
+    ],
+)
+def test_unknown_keys_and_wrong_types(overrides, sentence):
+    """A typographical error, and a YAML of version 0.1.0, ended in omegaconf's traceback."""
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("key", ["fp16", "amp"])
+def test_a_precision_that_needs_a_gpu(key):
+    """X13: fp16 ended in torch's "not compiled with CUDA", amp trained in float32 silently; bf16 does train."""
+    cfg = check_composed(composed(f"++common.{key}=true"))
+    with pytest.raises(UserError, match=f"^common.{key}=true needs a GPU, and .*: set common.{key}=false"):
+        check_device(cfg)
+    check_device(check_composed(composed("common.bf16=true")))
+
+
+def test_a_gpu_that_is_there_but_not_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = check_composed(composed("common.fp16=true"))
+    with pytest.raises(UserError, match="common.cpu=true keeps it off the GPU"):
+        check_device(cfg)
+    cfg.common.cpu = False
+    check_device(cfg)
