@@ -1,10 +1,10 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
 Importing it registers the model ``skd_ctc`` and the criteria ``skd_ctc`` and ``kd_ctc``, makes checkpoint loading
-weights-only and mends how fairseq reads labels and names audio files. That takes seconds, for torch and fairseq. The
-commands in ``LIGHT_COMMANDS`` need neither and are spared it: where Python was started with ``-m`` and one of them,
-there is nobody else to register for. (Registration on first use would not do: fairseq takes a user dir that is imported
-already for one that has registered all it has.)
+weights-only, fixes how fairseq reads labels and names audio files, and speeds up its HuBERT pretraining. That takes
+seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need neither and are spared it: where Python was
+started with ``-m`` and one of them, there is nobody else to register for. (Registration on first use would not do:
+fairseq takes a user dir that is imported already for one that has registered all it has.)
 """
 
 import sys
@@ -30,11 +30,12 @@ def _is_light() -> bool:
 __version__ = "0.2.0"
 
 if not _is_light():
-    from fairseq_skd import compat
+    from fairseq_skd import compat, hubert_nce
 
     compat.prefer_weights_only()
     compat.read_whole_labels()
     compat.name_audio_files()
     compat.name_both_copies(Path(__file__).resolve().parent)
+    hubert_nce.speed_up_hubert_pretraining()
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
