@@ -1,8 +1,9 @@
+import argparse
 import dataclasses
 
 import pytest
 
-from benchmarks import decode_exit, train_step
+from benchmarks import decode_exit, pretraining_loss, train_step
 from benchmarks.base_encoder import Setting, noise_batch, recipe
 from fairseq_skd.errors import UserError
 
@@ -63,3 +64,23 @@ def test_decoding_report():
     assert figures["wall"]["ratio"]["median"] == pytest.approx(0.8)
     missed = 100 * (0.8 / (1.05 * figures["multiply_add_ratio"]) - 1)
     assert f"missed by {missed:.1f} %" in tables.splitlines()[2]
+
+
+def test_pretraining_loss_report():
+    found = {
+        "wall": {"fairseq": [4.0, 6.0, 9.0], "one product": [0.01, 0.02, 0.03]},
+        "cpu": {"fairseq": [4.0], "one product": [0.01]},
+        "memory": {"fairseq": [300 * 2**20], "one product": [2**20]},
+    }
+    figures, table = pretraining_loss.report(found, {"loss": 0.0, "frames": 5e-7})
+    assert figures["wall"]["ratio"]["median"] == pytest.approx(300)
+    assert table.splitlines()[4].split("|")[-2].strip() == "300 [300, 300]"
+    assert table.splitlines()[-1] == "frames: relative difference 5.0e-07"
+
+
+def test_pretraining_loss_is_measured_with_both_functions():
+    args = argparse.Namespace(frames=20, labels=5, width=8, threads=1, device="cpu")
+    ours, theirs = (pretraining_loss.Loss(args, arm) for arm in (pretraining_loss.OURS, pretraining_loss.THEIRS))
+    assert ours.function is not theirs.function
+    assert ours.step()["cpu"] > 0 and theirs.step()["cpu"] > 0
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
