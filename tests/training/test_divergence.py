@@ -1,6 +1,7 @@
 """A training whose numbers are no longer finite says at which update and with which utterances."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_a_large_batch_is_logged_in_full(trainer, caplog):
 
 
 def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
-    """An overflow skips the update; workers that disagree get fairseq's own words."""
+    """An overflow skips the update; workers whose gradients differ get fairseq's own words."""
 
     def raises(error):
         def optimizer_step(*_, **__):
@@ -76,10 +77,33 @@ def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
     raises(OverflowError("setting loss scale to: 64.0"))
     assert trainer.train_step([batch]) is None and trainer.get_num_updates() == 0
     raises(FloatingPointError("Minimum loss scale reached (0.0001). Your loss is probably exploding."))
-    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0"):
+    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0\.0001\), with the utterances /"):
         trainer.train_step([batch])
-    raises(FloatingPointError("Fatal error: gradients are inconsistent between workers."))
+    raises(FloatingPointError(INCONSISTENT.format(0.5, 0.25)))
     with pytest.raises(FloatingPointError, match="inconsistent"):
+        trainer.train_step([batch])
+
+
+# As fairseq writes it in Trainer._check_grad_norms, which compares norms on GPUs only.
+INCONSISTENT = (
+    "Fatal error: gradients are inconsistent between workers. Try --ddp-backend=legacy_ddp. \n---\n"
+    "grad_norm across the workers:\nrank   0 = {:.8f}\nrank   1 = {:.8f}\n\n---"
+)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_nan_on_several_gpus(trainer, monkeypatch, norm):
+    """Section 6: NaN of one worker is NaN of all, and fairseq blames the DDP backend."""
+
+    def optimizer_step(*_, **__):
+        monkeypatch.setattr(Trainer, "data_parallel_world_size", 2)
+        monkeypatch.setattr(Trainer, "data_parallel_rank", 1)
+        raise FloatingPointError(INCONSISTENT.format(norm, norm))
+
+    (batch, *_) = batches(trainer)
+    monkeypatch.setattr(trainer.task, "optimizer_step", optimizer_step)
+    with pytest.raises(UserError, match=r"^update 1 on worker 1: gradients are Nan/Inf, with the utterances /"):
         trainer.train_step([batch])
 
 
