@@ -44,7 +44,7 @@ def check_settings(task: FairseqTask) -> None:
             f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to so many units per second: "
             f"set task.label_rate=-1"
         )
-    if getattr(cfg, "subsample", 1) < 1:
+    if "subsample" in cfg and cfg.subsample < 1:
         raise UserError(
             f"task.subsample={cfg.subsample} draws audio without its transcripts, fairseq would take other lines for "
             f"them: leave it at 1 and make a shorter manifest"

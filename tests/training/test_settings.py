@@ -1,5 +1,6 @@
 """The whole configuration is checked before a training begins: each mistake gets one sentence that names the key."""
 
+import copy
 import logging
 
 import pytest
@@ -25,7 +26,7 @@ def composed(*overrides: str):
     """hubert_mini with ``key=value``, ``+key=value`` and ``~key``, as Hydra has it and in a tenth of its time."""
     removed = [override[1:].split(".") for override in overrides if override.startswith("~")]
     given = OmegaConf.from_dotlist([override.lstrip("+") for override in overrides if not override.startswith("~")])
-    with open_dict(MINI.copy()) as config:
+    with open_dict(copy.deepcopy(MINI)) as config:
         for section, key in removed:
             del config[section][key]
         return OmegaConf.merge(config, given)
