@@ -30,6 +30,12 @@ from fairseq_skd.models.skd_ctc import SkdCtc
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
+_START = (
+    "to start a new training from its weights, give it to checkpoint.finetune_from_model with another "
+    "checkpoint.save_dir"
+)
+# How fairseq and torch begin when a checkpoint's optimizer state does not fit the optimizer of this run.
+_OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
@@ -133,6 +139,13 @@ def read_checkpoints_of_trainings() -> None:
         )
         try:
             return load(self, filename, reset_optimizer, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            if not str(error).startswith(_OTHER_OPTIMIZER):
+                raise
+            raise UserError(
+                f"checkpoint {filename} holds the state of another optimizer ({str(error).rpartition('. ')[2]}): go on "
+                f"with the optimizer, precision and frozen parameters of its training, or, {_START}"
+            ) from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
 
@@ -173,10 +186,10 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         for name in heads.keys() & fresh.keys():
             if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is told below
                 state["model"][name] = change.apply(heads[name], fresh[name])
+        model.upgrade_state_dict(state["model"])  # other students: new heads, and heads that are left out
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
-    model.upgrade_state_dict(state["model"])
-    _check_shapes(path, state["model"], model)
+    _check_shapes(path, state["model"], model, "" if criterion is None else f"; {_START}")
     return _for_trainer(state, resumed=criterion is not None)
 
 
@@ -201,22 +214,21 @@ def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: 
 def _check_resumable(
     path: Path, state: Mapping[str, Any], saved: Sequence[str], dictionary: Dictionary, criterion: str
 ) -> None:
-    start = "to start a new training from its weights, give it to checkpoint.finetune_from_model"
     if difference := first_difference(saved, dictionary.symbols):
         differs = difference.told("the checkpoint", "the dictionary of task.data")
         raise UserError(
             f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
-            f"{start} in another checkpoint.save_dir"
+            f"{_START}"
         )
     history = state.get("optimizer_history")
     before = history[-1].get("criterion_name") if history else None
     if before is None or "extra_state" not in state:
-        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {start}")
+        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {start}")
+        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {_START}")
 
 
-def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module, instead: str) -> None:
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else None for name, tensor in weights.items()}
     differing = [name for name in {**own, **found} if own.get(name) != found.get(name)]
@@ -224,8 +236,9 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
         name = differing[0]
         shapes = (str(shapes.get(name, "missing")) for shapes in (found, own))
         raise UserError(
-            f"checkpoint {path} does not fit the model of model.w2v_path: {len(differing)} tensors differ, the first "
-            f"is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in the model)"
+            f"checkpoint {path} does not fit the model of model.w2v_path and model.student_layers: "
+            f"{len(differing)} tensors differ, the first is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in "
+            f"the model){instead}"
         )
 
 

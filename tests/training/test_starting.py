@@ -17,6 +17,7 @@ from fairseq_skd.training import starting
 from fairseq_skd.training.starting import check_start, read_state
 from tests.builders import CtcTask, batch, letter_dictionary, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
+from tests.training.trainers import batches, build_trainer
 
 HEADS = ("w2v_encoder.proj", "student_heads.2.proj")
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])["net_input"]
@@ -180,11 +181,44 @@ def test_another_criterion_is_no_resume(checkpoint, pretrained):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
 
 
+@pytest.mark.parametrize(
+    ("students", "sentence"),
+    [
+        ([1], r"4 tensors differ, the first is student_heads\.1\.proj\.weight \(missing in the checkpoint"),
+        ([], r"2 tensors differ, the first is student_heads\.2\.proj\.weight \(\(32, 32\) in the checkpoint, missing"),
+    ],
+)
+def test_a_resume_needs_the_same_students(checkpoint, pretrained, students, sentence):
+    """The new student took the optimizer's moments of the old one silently; with fewer, torch ended in a traceback."""
+    model = model_of(pretrained, letter_dictionary(), student_layers=students)
+    with pytest.raises(UserError, match=f"{sentence}.*; to start a new training"):
+        read_state(checkpoint, model, letter_dictionary(), CRITERION)
+    assert read_state(checkpoint, model, letter_dictionary(), None)["model"].keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["common.bf16=true"], "FairseqAdam vs FP16Optimizer"),
+        (["model.freeze_regex=.*layers.0.*"], "loaded state dict contains a parameter group that doesn't match"),
+    ],
+)
+def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
+    """An AssertionError of fairseq, or a ValueError of torch, after the checkpoint was read."""
+    first, file = build_trainer(tmp_path), str(tmp_path / "resumed.pt")
+    first.train_step(batches(first)[:1])
+    first.consolidate_optimizer()
+    first.save_checkpoint(file, {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}})
+    with pytest.raises(UserError, match=rf"^checkpoint {file} holds the state of another optimizer \({reason}"):
+        build_trainer(tmp_path, *overrides).load_checkpoint(file)
+    build_trainer(tmp_path, *overrides).load_checkpoint(file, reset_optimizer=True)
+
+
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
         started(pretrained, pretrained, letter_dictionary())
     wide = write_pretrained(folder / "wide.pt", encoder_embed_dim=64)
-    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path: \d+ tensors differ, the first is"):
+    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path and .*: \d+ tensors differ"):
         started(checkpoint, wide, letter_dictionary())
     damaged = changed(checkpoint, "damaged.pt", task_state={"target_dictionary": dictionary_of("AB")})
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
