@@ -237,8 +237,8 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module, i
         shapes = (str(shapes.get(name, "missing")) for shapes in (found, own))
         raise UserError(
             f"checkpoint {path} does not fit the model of model.w2v_path and model.student_layers: "
-            f"{len(differing)} tensors differ, the first is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in "
-            f"the model){instead}"
+            f"{len(differing)} tensors differ, the first is {name} ({next(shapes)} in the checkpoint, "
+            f"{next(shapes)} in the model){instead}"
         )
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import CheckpointConfig
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
@@ -181,6 +183,38 @@ def test_another_criterion_is_no_resume(checkpoint, pretrained):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
 
 
+def saved(trainer: Trainer, folder: Path) -> str:
+    """The checkpoint of a training after its first update."""
+    trainer.train_step(batches(trainer)[:1])
+    trainer.consolidate_optimizer()
+    path = str(folder / "saved.pt")
+    trainer.save_checkpoint(path, {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "val_loss": 1.0})
+    return path
+
+
+def validated(trainer: Trainer) -> list[dict[str, float]]:
+    """Losses and error rates of each validation batch."""
+    names = ("loss", "ctc_teacher", "ctc_student", "wer", "uer", "student_wer", "student_uer")
+    return [{name: trainer.valid_step(batch)[name] for name in names} for batch in batches(trainer, "valid")]
+
+
+def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
+    """F1, F2: ``restore_file`` with ``reset_optimizer`` starts with the checkpoint's losses; without, it is refused."""
+    first = build_trainer(tmp_path)
+    path, expected = saved(first, tmp_path), validated(first)
+    letters = letter_dictionary().symbols[4:]
+    (tmp_path / "data" / "dict.ltr.txt").write_text("".join(f"{letter} 1\n" for letter in letters[::-1]))
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    started = build_trainer(tmp_path, f"checkpoint.restore_file={path}", *(f"+checkpoint.{key}=true" for key in resets))
+    checkpoint_utils.load_checkpoint(started.cfg.checkpoint, started)
+    assert started.get_num_updates() == started.get_model().num_updates == 0
+    for found, wanted in zip(validated(started), expected, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4)
+    resumed = build_trainer(tmp_path, f"checkpoint.restore_file={path}")
+    with pytest.raises(UserError, match=r"another dictionary: at index 4 the checkpoint has '\|', .* has 'Z'"):
+        checkpoint_utils.load_checkpoint(resumed.cfg.checkpoint, resumed)
+
+
 @pytest.mark.parametrize(
     ("students", "sentence"),
     [
@@ -205,10 +239,7 @@ def test_a_resume_needs_the_same_students(checkpoint, pretrained, students, sent
 )
 def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
     """An AssertionError of fairseq, or a ValueError of torch, after the checkpoint was read."""
-    first, file = build_trainer(tmp_path), str(tmp_path / "resumed.pt")
-    first.train_step(batches(first)[:1])
-    first.consolidate_optimizer()
-    first.save_checkpoint(file, {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}})
+    file = saved(build_trainer(tmp_path), tmp_path)
     with pytest.raises(UserError, match=rf"^checkpoint {file} holds the state of another optimizer \({reason}"):
         build_trainer(tmp_path, *overrides).load_checkpoint(file)
     build_trainer(tmp_path, *overrides).load_checkpoint(file, reset_optimizer=True)
