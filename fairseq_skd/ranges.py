@@ -35,9 +35,10 @@ class Range:
         parts = []
         if math.isfinite(self.low):
             parts.append(f"{'above' if self.above else 'at least'} {self.low:,}")
-        parts.append(
-            f"{'below' if self.below else 'at most'} {self.high:,}" if math.isfinite(self.high) else "a finite number"
-        )
+        if math.isfinite(self.high):
+            parts.append(f"{'below' if self.below else 'at most'} {self.high:,}")
+        else:
+            parts.append("finite")
         return " and ".join(parts)
 
 

@@ -34,7 +34,7 @@ def check_schedule(cfg: DictConfig) -> None:
             frozen,
             updates,
         )
-    if not isinstance(cfg.lr_scheduler, DictConfig) or cfg.lr_scheduler._name == "pass_through":
+    if cfg.lr_scheduler._name == "pass_through":
         return  # of a composite optimiser, which has schedules of its own
     name = cfg.lr_scheduler._name
     schedule = _build(cfg)

@@ -5,8 +5,10 @@ import difflib
 from typing import Any
 
 import torch
+from fairseq import registry
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -148,6 +150,19 @@ def _unknown(section: str, key: str, known: list[str]) -> str:
     return f"{section}.{key} is unknown: " + (f"did you mean {section}.{nearest[0]}?" if nearest else "delete it")
 
 
+def _check_names(cfg: DictConfig) -> None:
+    """Check that fairseq has the classes that the sections name; it looks for most of them after the model is built."""
+    registries = {name: registry.REGISTRIES[name]["registry"] for name in ("criterion", "optimizer", "lr_scheduler")}
+    for section, known in {"task": TASK_DATACLASS_REGISTRY, **registries}.items():
+        name = select(cfg, f"{section}._name")
+        if name in known:
+            continue
+        wrong = f"{section}._name is not set" if name is None else f"{section}._name={name} is unknown"
+        nearest = difflib.get_close_matches(name or "", known, n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(sorted(known))}"
+        raise UserError(f"{wrong}: {advice}")
+
+
 def check_configuration(cfg: DictConfig) -> None:
     """Check everything that the configuration alone decides.
 
@@ -161,13 +176,14 @@ def check_configuration(cfg: DictConfig) -> None:
         if OmegaConf.select(cfg, key):
             cfg.common.suppress_crashes = False  # or this very error would be suppressed
             raise UserError(f"{key}=true is refused, {reason}: set it to false")
+    _check_names(cfg)
     for section, ranges in RANGES.items():
         if isinstance(cfg[section], DictConfig):
             check_ranges(section, cfg[section], ranges)
     check_model(cfg.model)
-    if cfg.criterion is not None and cfg.criterion._name in _CRITERIA:
+    if cfg.criterion._name in _CRITERIA:
         check_criterion(cfg.criterion)
-    if cfg.criterion is not None and cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
+    if cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
         raise UserError(
             f"criterion kd_ctc trains a model of one exit, not model.student_layers={list(cfg.model.student_layers)}: "
             f"set model.student_layers=[] (and model.keep_layers for a small model)"
@@ -221,7 +237,7 @@ def _check_precision(common: Any) -> None:
 
 def _check_metric(cfg: DictConfig) -> None:
     """The metric that chooses checkpoint_best.pt: fairseq looks for it after the first epoch, and then fails."""
-    if cfg.dataset.disable_validation or cfg.criterion is None:
+    if cfg.dataset.disable_validation:
         return
     metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers
     names = metric_names(criterion, students, bool(select(cfg, "criterion.wer_kenlm_model")))

@@ -84,7 +84,7 @@ def test_impossible_students(checkpoint, layers, sentence):
         ({"blank_mode": "mul"}, "choose add or set"),
         ({"layer_type": "trf_adp"}, "skd_ctc builds no adapters"),
         ({"mask_prob": 1.5}, "model.mask_prob=1.5 is out of range: it has to be at least 0 and at most 1"),
-        ({"blank_weight": float("inf")}, "model.blank_weight=inf is out of range: it has to be a finite number"),
+        ({"blank_weight": float("inf")}, "model.blank_weight=inf is out of range: it has to be finite"),
     ],
 )
 def test_refusals(checkpoint, changes, sentence):

@@ -52,7 +52,7 @@ def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
 def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
     """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
-    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "+common.suppress_crashes=true"]
+    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "common.suppress_crashes=true"]
     result = train(tmp_path / "run", [*given, f"checkpoint.save_dir={tmp_path / 'saved'}"])
     assert result.returncode != 0
     last = result.stdout.rstrip().splitlines()[-1]

@@ -209,6 +209,27 @@ def test_unknown_keys_and_wrong_types(overrides, sentence):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["task._name=hubert_pretrainin"],
+            r"task._name=hubert_pretrainin is unknown: did you mean hubert_pretraining\?",
+        ),
+        (["criterion._name=skdctc"], r"criterion._name=skdctc is unknown: did you mean skd_ctc\?"),
+        (["optimizer._name=adamm"], r"optimizer._name=adamm is unknown: did you mean adam\?"),
+        (["lr_scheduler._name=zzz"], r"lr_scheduler._name=zzz is unknown: choose one of cosine, fixed, .*tri_stage"),
+        (["criterion=null"], "criterion._name is not set: choose one of "),
+        (["criterion.post_process=words"], "criterion.post_process=words is unknown: choose one of letter, none, "),
+    ],
+)
+def test_names_that_fairseq_does_not_have(overrides, sentence):
+    """KeyErrors and assertions after the model was built; of post_process in validation, after an epoch."""
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("key", ["fp16", "amp"])
 def test_a_precision_that_needs_a_gpu(key):
     """X13: fp16 ended in torch's "not compiled with CUDA", amp trained in float32 silently; bf16 does train."""
