@@ -9,6 +9,9 @@ from types import TracebackType
 class UserError(ValueError):
     """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
 
+    def __str__(self) -> str:
+        return str(self.args[-1])  # fairseq's data set of several corpora puts words of its own before the sentence
+
 
 def sentence_of(error: BaseException) -> str | None:
     """The sentence behind an exception; None if no mistake of the user is behind it.

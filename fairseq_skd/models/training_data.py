@@ -73,40 +73,44 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
+    left_out.check_valid_sets(Path(task.cfg.data), root)
     load = task.load_dataset
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
         training = split == select(root, "dataset.train_subset")
-        subset = check_split(task, split, layers, root, training)
+        for name in _manifests(task.cfg, split):
+            check_split(task, name, layers, root, training)
         loaded = load(split, *args, **kwargs)
         if training:
             batches.keep(task.dataset(split), root)
-        elif subset is not None:
-            left_out.warn_of_skipped_batches(task.dataset(split), subset, root)
-            if kwargs.get("combine"):
-                left_out.warn_of_other_valid_sets(Path(task.cfg.data), split)
+        else:
+            left_out.warn_of_skipped_batches(task.dataset(split), split, root)
         return loaded
 
     task.load_dataset = load_dataset
 
 
+def _manifests(cfg: Any, split: str) -> list[str]:
+    """Names of the manifests of a split: one per corpus (``corpus:name,...``), none of binarised data."""
+    if "binarized_dataset" in cfg and cfg.binarized_dataset:
+        return []
+    if "multi_corpus_keys" in cfg and cfg.multi_corpus_keys:
+        return [part.rpartition(":")[2].strip() for part in split.split(",")]
+    return [split]
+
+
 def check_split(
     task: FairseqTask, split: str, layers: Sequence[ConvLayer], root: Any = None, training: bool = False
-) -> Subset | None:
+) -> None:
     """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
-
-    Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
 
     Args:
         task: one of fairseq's two for fine-tuning.
-        split: the name.
+        split: name of the manifest.
         layers: the encoder's convolutions.
         root: the whole configuration, or as much of it as there is.
-        training: the split is trained on.
-
-    Returns:
-        the split, or None if nothing was checked.
+        training: whether the split is trained on.
 
     Raises:
         UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; CTC can learn nothing of the
@@ -114,8 +118,6 @@ def check_split(
             a batch, or cropped while its transcript is kept.
     """
     cfg = task.cfg
-    if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
-        return None
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
     kept = left_out.kept_for_length(cfg, subset, training)
     shortest, suffix = receptive_field(layers), "" if training else "_valid"
@@ -131,7 +133,6 @@ def check_split(
         check_labels(labels, subset, kept, task.target_dictionary, layers, process, carriage_returns=not hubert)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
-    return subset
 
 
 def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
