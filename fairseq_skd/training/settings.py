@@ -118,7 +118,7 @@ def check_keys(cfg: DictConfig) -> None:
         UserError: naming the key, and the known one that it resembles.
     """
     declared: dict[str, Any] = {"model": SkdCtcConfig}
-    criterion = OmegaConf.select(cfg, "criterion._name")
+    criterion = select(cfg, "criterion._name")
     if criterion in _CRITERIA:
         declared["criterion"] = _CRITERIA[criterion]
     for section, kind in declared.items():
