@@ -1,4 +1,4 @@
-"""What fairseq's tasks load to train on, checked first: bad data get a sentence instead of an assertion deep inside."""
+"""Check the data of a training before fairseq's tasks load it: a mistake gets a sentence instead of an assertion."""
 
 import functools
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ _HEADERS = 100  # enough for a folder of another rate; all of a large corpus wou
 
 
 def check_settings(task: FairseqTask) -> None:
-    """Check where a task reads its data from; tasks other than fairseq's two for fine-tuning are left alone.
+    """Check the settings of a task; tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
         task: its dictionary has not been asked for yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain,
-            to cut transcripts, or to draw a part of the audio.
+        UserError: the folder of the data or the dictionary is missing, or the task is set to pretrain, to cut
+            transcripts, or to draw a part of the audio.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -62,7 +62,7 @@ def check_settings(task: FairseqTask) -> None:
 
 
 def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: Any = None) -> None:
-    """Make a task check each split before it loads it, and make the same batches of it after a resume.
+    """Make a task check each split before it loads the split, and make the same batches after a resume.
 
     Tasks other than fairseq's two for fine-tuning are left alone.
 
@@ -114,8 +114,8 @@ def check_split(
 
     Raises:
         UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; CTC can learn nothing of the
-            labels; no utterance is as long as the task wants them; or one is too short for the encoder, too long for
-            a batch, or cropped while its transcript is kept.
+            labels; the task accepts no utterance; or an utterance is too short for the encoder, too long for a batch,
+            or cropped while its transcript is kept.
     """
     cfg = task.cfg
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
@@ -136,7 +136,7 @@ def check_split(
 
 
 def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
-    """The convolutions fail on a batch that has no longer utterance than these, which may be the last of an epoch."""
+    """The convolutions fail on a batch of utterances that are all shorter than one frame."""
     short = [index for index in kept if subset.samples[index] < shortest]
     if short:
         raise UserError(
@@ -146,7 +146,7 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
 
 
 def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
-    """Without padding, fairseq crops a batch to its shortest utterance and keeps the transcripts whole."""
+    """Without padding, fairseq crops a batch to its shortest utterance, but not the transcripts."""
     shortest = min(subset.samples[index] for index in kept)
     if longer := sum(subset.samples[index] > shortest for index in kept):
         keys = " ".join(f"task.{key}={'null' if cfg[key] is None else str(cfg[key]).lower()}" for key in _CROPPING)
@@ -158,7 +158,7 @@ def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
 
 
 def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """Both tasks crop what is longer than ``max_sample_size``, also where they pad; ``instead`` leaves it out."""
+    """Both tasks crop utterances above ``max_sample_size``, even where they pad; ``instead`` says how to drop them."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         raise UserError(
             f"task.max_sample_size={limit} crops {len(long)} of {len(kept)} utterances of {subset.manifest} and keeps "
@@ -168,7 +168,7 @@ def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead
 
 
 def _check_batches(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """An utterance that is longer than a batch may be is an assertion in fairseq, in validation after an epoch."""
+    """fairseq asserts that each utterance fits a batch, in validation only after the first epoch."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         longest = max(long, key=lambda index: subset.samples[index])
         raise UserError(

@@ -31,11 +31,11 @@ def tell_where_training_diverges() -> None:
     :class:`~fairseq_skd.errors.UserError`.
     """
     train_step, valid_step = Trainer.train_step, Trainer.valid_step
-    if hasattr(train_step, "tells_where"):
+    if hasattr(train_step, "names_utterances"):
         return
 
     @functools.wraps(train_step)
-    def told_train_step(self: Trainer, samples: Sequence[Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
+    def checked_train_step(self: Trainer, samples: Sequence[Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
         try:
             return train_step(self, samples, *args, **kwargs)
         except FloatingPointError as error:
@@ -45,7 +45,7 @@ def tell_where_training_diverges() -> None:
             raise UserError(_diverged(self, samples, reason)) from error
 
     @functools.wraps(valid_step)
-    def told_valid_step(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+    def checked_valid_step(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         logged = valid_step(self, *args, **kwargs)
         loss = float(logged.get("loss", 0))
         if not math.isfinite(loss) and isinstance(self.get_criterion(), CtcCriterion):
@@ -55,8 +55,8 @@ def tell_where_training_diverges() -> None:
             )
         return logged
 
-    told_train_step.tells_where = True  # type: ignore[attr-defined]
-    Trainer.train_step, Trainer.valid_step = told_train_step, told_valid_step
+    checked_train_step.names_utterances = True  # type: ignore[attr-defined]
+    Trainer.train_step, Trainer.valid_step = checked_train_step, checked_valid_step
 
 
 def _reason(words: str) -> str | None:
@@ -74,9 +74,9 @@ def _diverged(trainer: Trainer, samples: Sequence[Mapping[str, Any]], reason: st
     ]
     if len(files) > _FEW:
         logger.error("utterances of the batch: %s", ", ".join(files))
-    told = ", ".join(files[:_FEW]) + (f" and {len(files) - _FEW} more, logged above" if len(files) > _FEW else "")
+    named = ", ".join(files[:_FEW]) + (f" and {len(files) - _FEW} more, logged above" if len(files) > _FEW else "")
     worker = f" on worker {trainer.data_parallel_rank}" if trainer.data_parallel_world_size > 1 else ""
     return (
-        f"update {trainer.get_num_updates() + 1}{worker}: {reason}, with the utterances {told}: lower "
+        f"update {trainer.get_num_updates() + 1}{worker}: {reason}, with the utterances {named}: lower "
         f"optimization.lr, or leave these out if others train"
     )

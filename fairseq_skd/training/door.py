@@ -1,4 +1,4 @@
-"""Where ``fairseq_cli.train`` begins: it imports the user dir, completes the configuration, and then does the rest."""
+"""Hooks into ``fairseq_cli.train``, which imports the user dir, completes the configuration and then trains."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ MODEL = "skd_ctc"
 
 
 def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration first, and train no update beyond ``max_update``.
+    """Make ``fairseq_cli.train`` check the configuration before anything else, and end at ``max_update``.
 
     Trainings of other models are left alone.
     """
@@ -30,7 +30,7 @@ def check_at_the_door() -> None:
 
 
 def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Check before and after the configuration is completed; no seed is set yet, no data or weights are read."""
+    """Check the configuration before and after its completion; no seed is set yet, no data or weights are read."""
 
     @functools.wraps(add_defaults)
     def checked(cfg: DictConfig) -> None:
@@ -47,7 +47,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
 
 
 def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:
-    """A run that is complete is left as it is: fairseq would train one more update, and save that, at each start."""
+    """Train nothing if the run is complete; fairseq would train one more update at each start, and save it."""
 
     @functools.wraps(train)
     def train_epoch(cfg: DictConfig, trainer: Any, *args: Any, **kwargs: Any) -> tuple[list[float | None], bool]:

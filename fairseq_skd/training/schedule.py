@@ -1,4 +1,4 @@
-"""The length of a training against the phases of its learning rate and of its encoder."""
+"""Check ``max_update`` against the phases of the learning rate and of the encoder."""
 
 import logging
 from typing import Any
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def check_schedule(cfg: DictConfig) -> None:
-    """Build the schedule of the learning rate without an optimiser, and look where it begins and ends.
+    """Build the learning rate schedule, and check where it begins and ends.
 
-    A run that ends inside a phase is possible, and only warned of: a test of a few updates does so on purpose.
+    A run that ends inside a phase gets a warning only: a test of a few updates does so on purpose.
 
     Args:
         cfg: the whole configuration.
@@ -74,7 +74,7 @@ def _build(cfg: DictConfig) -> Any:
     return schedule
 
 
-# What sets the phases, in the schedules of fairseq.
+# Keys of fairseq's schedules that set the phases.
 _KEYS = (
     *("phase_ratio", "warmup_steps", "hold_steps", "decay_steps", "final_lr_scale"),
     *("warmup_updates", "total_num_update", "lr_period_updates"),
@@ -82,7 +82,7 @@ _KEYS = (
 
 
 def _phases(schedule: Any, warmup: int) -> float:
-    """Updates until the last phase is over, of the schedules that have a last phase; else those of the warm-up."""
+    """Updates until the end of the last phase; of a schedule without phases, the updates of the warm-up."""
     if hasattr(schedule, "decay_steps"):
         return schedule.warmup_steps + schedule.hold_steps + schedule.decay_steps
     return max(getattr(schedule, "total_num_update", 0), warmup)

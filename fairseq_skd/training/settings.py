@@ -1,4 +1,4 @@
-"""The whole configuration of a training: each check names the key, its value and what it can be."""
+"""Check the whole configuration of a training; each message names the key, its value and what it can be."""
 
 import ast
 import difflib
@@ -73,7 +73,7 @@ RANGES: dict[str, dict[str, Range]] = {
     },
 }
 
-# Values with which fairseq ends with exit status 0 although nothing, or nothing whole, was trained.
+# Settings with which fairseq exits with status 0 although the training failed or its files are incomplete.
 _REFUSED: dict[str, str] = {
     "checkpoint.write_checkpoints_asynchronously": (
         "fairseq leaves without training where iopath is not installed, and copies no checkpoint_best.pt where it is"
@@ -84,7 +84,7 @@ _REMOVED = {"model.condition_on_students": "0.2.0"}
 
 
 def check_composed(composed: DictConfig) -> DictConfig:
-    """Check what Hydra composed for a training that begins later, maybe on another machine.
+    """Check what Hydra composed for a training that begins later, perhaps on another machine.
 
     Args:
         composed: a YAML with its overrides.
@@ -134,7 +134,7 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
-    """Say which key has a value of another type, which omegaconf does not always."""
+    """Name the key whose value has the wrong type; omegaconf does not always do so."""
     for key, value in OmegaConf.to_container(given, resolve=False).items():
         try:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
@@ -213,7 +213,7 @@ def check_device(cfg: DictConfig) -> None:
 
 
 def _check_betas(optimizer: Any) -> None:
-    """Adam's decay rates, which fairseq also takes as a string that it would evaluate."""
+    """Check Adam's decay rates, which fairseq also takes as a string that it evaluates."""
     betas = optimizer.adam_betas if isinstance(optimizer, DictConfig) and "adam_betas" in optimizer else (0.9, 0.999)
     try:
         values = list(ast.literal_eval(betas) if isinstance(betas, str) else betas)
@@ -236,7 +236,7 @@ def _check_precision(common: Any) -> None:
 
 
 def _check_metric(cfg: DictConfig) -> None:
-    """The metric that chooses checkpoint_best.pt: fairseq looks for it after the first epoch, and then fails."""
+    """Check the metric that chooses checkpoint_best.pt; fairseq looks it up after the first epoch."""
     if cfg.dataset.disable_validation:
         return
     metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers

@@ -86,7 +86,7 @@ class SymbolMap:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Check that the checkpoint which a training asks for is there; fairseq would train from the pretrained weights.
+    """Check that the checkpoint to start from exists; without it fairseq trains from the pretrained weights.
 
     Args:
         cfg: the whole configuration.
@@ -159,16 +159,15 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         path: the file.
         model: as it was initialised.
         dictionary: of the task.
-        criterion: class of the criterion that goes on; None for a start, which takes no more than weights.
+        criterion: class name of the resumed run's criterion; None for a start, which takes weights only.
 
     Returns:
-        what the trainer needs: ``model``, ``extra_state``, ``optimizer_history``, ``last_optimizer_state``. The
-        configuration is left out, it is not used and was written by a stranger.
+        ``model``, ``extra_state``, ``optimizer_history`` and ``last_optimizer_state``, as the trainer needs them. The
+        configuration is left out: the trainer does not use it, and a stranger wrote it.
 
     Raises:
-        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; its dictionary is not that of the task
-            (a resume), or is unknown and has another size; its criterion is another (a resume); or its tensors do not
-            fit the model.
+        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; it has no dictionary and its heads
+            have another size; its tensors do not fit the model; or, in a resume, dictionary or criterion differ.
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
@@ -215,7 +214,7 @@ def _check_resumable(
     path: Path, state: Mapping[str, Any], saved: Sequence[str], dictionary: Dictionary, criterion: str
 ) -> None:
     if difference := first_difference(saved, dictionary.symbols):
-        differs = difference.told("the checkpoint", "the dictionary of task.data")
+        differs = difference.describe("the checkpoint", "the dictionary of task.data")
         raise UserError(
             f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
             f"{_START}"

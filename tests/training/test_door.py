@@ -18,20 +18,20 @@ FINETUNE = REPOSITORY / "config" / "finetune"
 GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
 
 
-def test_the_door_is_hung_once_and_opens_for_other_models(monkeypatch):
+def test_hooks_are_set_once_and_leave_other_models_alone(monkeypatch):
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     check_at_the_door()
-    door = module.add_defaults
+    hooked = module.add_defaults
     check_at_the_door()
-    assert module.add_defaults is door is not add_defaults
+    assert module.add_defaults is hooked is not add_defaults
     ours = OmegaConf.merge(
         OmegaConf.structured(FairseqConfig()), compose(FINETUNE, "hubert_mini", [*GIVEN, "common.seed=-1"])
     )
     with pytest.raises(UserError, match="common.seed"):
-        door(ours)
+        hooked(ours)
     other = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "common": {"seed": -1}})
-    door(other)
+    hooked(other)
 
 
 @pytest.mark.faults
