@@ -80,12 +80,12 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
         training = split == select(root, "dataset.train_subset")
         subset = check_split(task, split, layers, root, training)
         loaded = load(split, *args, **kwargs)
+        if subset is not None:
+            left_out.check_batches(task.dataset(split), subset, root, training)
         if training:
             batches.keep(task.dataset(split), root)
-        elif subset is not None:
-            left_out.warn_of_skipped_batches(task.dataset(split), subset, root)
-            if kwargs.get("combine"):
-                left_out.warn_of_other_valid_sets(Path(task.cfg.data), split)
+        elif subset is not None and kwargs.get("combine"):
+            left_out.warn_of_other_valid_sets(Path(task.cfg.data), split)
         return loaded
 
     task.load_dataset = load_dataset

@@ -151,6 +151,33 @@ def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog)
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("multiple", "seen"), [(1, 5), (2, 4), (3, 3), (8, 0)])
+def test_a_last_batch_that_is_dropped(name, multiple, seen, folder, caplog):
+    """fairseq's default is 8: of a stock YAML's validation set up to seven utterances are missing, or all."""
+    limits = {"max_tokens": 80_000, "max_tokens_valid": 80_000, "batch_size": None, "batch_size_valid": None}
+    for split, what in (("train", "the training"), ("valid", "each validation")):
+        task = make_task(name, folder)
+        stock = make_task(name, folder)
+        stock.load_dataset(split)
+        dataset = stock.dataset(split)
+        made = dataset.batch_by_size(
+            dataset.ordered_indices(), max_tokens=80_000, required_batch_size_multiple=multiple
+        )
+        assert sum(map(len, made)) == seen
+        check_before_loading(task, LAYERS, root(required_batch_size_multiple=multiple, **limits))
+        key = f"dataset.required_batch_size_multiple={multiple}"
+        if seen == 0:
+            with pytest.raises(
+                UserError, match=rf"^{key} makes no batch of the 5 utterances .*{split}\.tsv: set it to 1"
+            ):
+                task.load_dataset(split)
+            continue
+        sentence = f"{key} leaves {5 - seen} of 5 utterances of {folder}/{split}.tsv out of {what}: set it to 1"
+        assert told(caplog, task, split) == ([("WARNING", sentence)] if seen < 5 else [])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TASKS)
 def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
     corpus = write_corpus(
         tmp_path / "data", {"valid": [("A", 0.2)], "valid1": [("A", 0.2)] * 2, "valid2": [("A", 0.2)]}
