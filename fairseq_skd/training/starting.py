@@ -8,7 +8,7 @@ takes each row by its symbol.
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from fairseq_skd.models.skd_ctc import SkdCtc
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
+_START = (
+    "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
+)
+# What fairseq and torch say where the optimizer is of another class, or has other parameters.
+_OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
@@ -108,7 +113,9 @@ def check_start(cfg: DictConfig) -> None:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):
             where = f" in {Path.cwd()}, where Hydra runs this: give an absolute path"
-            raise UserError(f"checkpoint.{key}={path} does not exist{'' if Path(path).is_absolute() else where}")
+            missing = f"does not exist{'' if Path(path).is_absolute() else where}"
+            folder = "is a folder: give a checkpoint in it, such as checkpoint_best.pt"
+            raise UserError(f"checkpoint.{key}={path} {folder if Path(path).is_dir() else missing}")
 
 
 def read_checkpoints_of_trainings() -> None:
@@ -133,6 +140,14 @@ def read_checkpoints_of_trainings() -> None:
         )
         try:
             return load(self, filename, reset_optimizer, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            if not str(error).startswith(_OTHER_OPTIMIZER):
+                raise
+            raise UserError(
+                f"checkpoint {filename} has the state of another optimizer ({str(error).partition(';')[0]}): set "
+                f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
+                f"start a new training from its weights"
+            ) from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
 
@@ -154,8 +169,8 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
 
     Raises:
         UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; its dictionary is not that of the task
-            (a resume), or is unknown and has another size; its criterion is another (a resume); or its tensors do not
-            fit the model.
+            (a resume), or is unknown and has another size; its criterion is another, or it has other students or no
+            state of an optimizer (a resume); or its tensors do not fit the model.
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
@@ -175,6 +190,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
                 state["model"][name] = change.apply(heads[name], fresh[name])
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
+        _check_students(path, heads, model)
     model.upgrade_state_dict(state["model"])
     _check_shapes(path, state["model"], model)
     return _for_trainer(state, resumed=criterion is not None)
@@ -201,19 +217,33 @@ def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: 
 def _check_resumable(
     path: Path, state: Mapping[str, Any], saved: Sequence[str], dictionary: Dictionary, criterion: str
 ) -> None:
-    start = "to start a new training from its weights, give it to checkpoint.finetune_from_model"
     if difference := first_difference(saved, dictionary.symbols):
         differs = difference.told("the checkpoint", "the dictionary of task.data")
         raise UserError(
             f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
-            f"{start} in another checkpoint.save_dir"
+            f"{_START}"
         )
     history = state.get("optimizer_history")
     before = history[-1].get("criterion_name") if history else None
     if before is None or "extra_state" not in state:
-        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {start}")
+        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {start}")
+        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {_START}")
+    if state.get("last_optimizer_state") is None:  # fairseq would count from update 0 again, silently
+        raise UserError(
+            f"checkpoint {path} was saved without the state of the optimizer (checkpoint.no_save_optimizer_state) and "
+            f"cannot be resumed: {_START}"
+        )
+
+
+def _check_students(path: Path, heads: Iterable[str], model: SkdCtc) -> None:
+    """Check that a run goes on with its students: new heads would meet the optimizer's state of others."""
+    saved = {int(name.split(".")[1]) for name in heads if name.startswith("student_heads.")}
+    if saved != set(model.student_layers):
+        raise UserError(
+            f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, this run has "
+            f"{sorted(model.student_layers)}: {_START}"
+        )
 
 
 def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:

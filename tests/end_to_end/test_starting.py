@@ -72,6 +72,16 @@ def test_a_resume_with_another_dictionary_is_refused(work, settings, trained, re
     assert_equal(parameters(work / "resumed" / "checkpoint_last.pt"), parameters(trained[0] / "checkpoint_last.pt"))
 
 
+def test_a_resume_with_other_trained_parameters_is_refused(work, settings, trained):
+    """torch's "loaded state dict contains a parameter group that doesn't match" was the last line."""
+    shutil.copytree(trained[0], work / "frozen")
+    result = train(work / "frozen", [*settings, "model.freeze_regex='.*'", "optimization.max_update=6"])
+    assert result.returncode != 0
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert last.startswith(f"fairseq-hydra-train: checkpoint {work}/frozen/checkpoint_last.pt has the state of another")
+    assert last.endswith("or checkpoint.reset_optimizer=true to start a new training from its weights")
+
+
 def test_two_workers_resume(work, settings):
     """X15: as the run of two workers that was never stopped."""
     train_on_two(work / "two", settings)

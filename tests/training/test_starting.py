@@ -43,6 +43,7 @@ def checkpoint(folder) -> Path:
         {"criterion_name": CRITERION, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
     ]
     state["extra_state"] = {"train_iterator": {"epoch": 3, "iterations_in_epoch": 0}}
+    state["last_optimizer_state"] = {}
     torch.save(state, path)
     return path
 
@@ -175,6 +176,29 @@ def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
     assert read_state(checkpoint, model, letter_dictionary(), CRITERION)["optimizer_history"][-1]["num_updates"] == 7
 
 
+def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
+    """fairseq counts from update 0 again, silently, where checkpoint.no_save_optimizer_state was set."""
+    bare = changed(checkpoint, "no_state.pt", last_optimizer_state=None)
+    with pytest.raises(
+        UserError, match=r"no_save_optimizer_state\) and cannot be resumed: to start a new training from"
+    ):
+        started(bare, pretrained, letter_dictionary(), CRITERION)
+    started(bare, pretrained, letter_dictionary())
+
+
+@pytest.mark.parametrize("students", [[], [3], [1, 2]])
+def test_a_resume_needs_the_same_students(checkpoint, pretrained, students):
+    """A head went on with the optimizer's state of another, or torch's words on parameter groups were the last."""
+    model = model_of(pretrained, letter_dictionary(), student_layers=students)
+    with pytest.raises(UserError) as refused:
+        read_state(checkpoint, model, letter_dictionary(), CRITERION)
+    assert str(refused.value) == (
+        f"checkpoint {checkpoint} was trained with model.student_layers=[2], this run has {students}: to start a new "
+        f"training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
+    )
+    read_state(checkpoint, model, letter_dictionary(), None)
+
+
 def test_another_criterion_is_no_resume(checkpoint, pretrained):
     with pytest.raises(UserError, match="trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
@@ -190,7 +214,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
         started(damaged, pretrained, letter_dictionary())
     shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
-    with pytest.raises(UserError, match="has 4 layers, the model 3: model.keep_layers prunes"):
+    with pytest.raises(UserError, match="has 4 layers, the model 3: give model.w2v_path the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
@@ -213,6 +237,7 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
             r"^checkpoint\.restore_file=none\.pt does not exist in /.*: give an absolute path$",
         ),
         ({"finetune_from_model": "/none.pt"}, r"^checkpoint\.finetune_from_model=/none\.pt does not exist$"),
+        ({"finetune_from_model": "/"}, r"^checkpoint\.finetune_from_model=/ is a folder: give a checkpoint in it"),
         ({"continue_once": "/none.pt"}, r"^checkpoint\.continue_once=/none\.pt does not exist$"),
         (
             {"finetune_from_model": "/a.pt", "restore_file": "/b.pt"},
