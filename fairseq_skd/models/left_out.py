@@ -83,32 +83,50 @@ def check_valid_sets(folder: Path, root: Any) -> None:
         )
 
 
-def warn_of_skipped_batches(dataset: FairseqDataset, split: str, root: Any) -> None:
-    """Warn of the utterances that ``dataset.max_valid_steps`` leaves out of each validation.
+def check_batches(dataset: FairseqDataset, manifests: str, root: Any, training: bool) -> None:
+    """Warn of the utterances that are in no batch.
+
+    fairseq drops a last batch whose size ``dataset.required_batch_size_multiple`` (8 unless set) does not divide, and
+    ends a validation after ``dataset.max_valid_steps`` batches.
 
     Args:
-        dataset: the utterances that validation makes its batches of.
-        split: their name.
+        dataset: what fairseq makes its batches of.
+        manifests: the files that list its utterances, for messages.
         root: the whole configuration, or as much of it as there is.
+        training: the split is trained on.
+
+    Raises:
+        UserError: no batch is left.
     """
-    steps = select(root, "dataset.max_valid_steps")
-    if steps is None:
+    multiple, suffix = select(root, "dataset.required_batch_size_multiple") or 1, "" if training else "_valid"
+    steps = None if training else select(root, "dataset.max_valid_steps")
+    if multiple == 1 and steps is None:
         return
     dataset.set_epoch(1)  # several corpora are drawn from by epoch
     with data_utils.numpy_seed(0):  # which utterance of one length comes first changes no batch's size
         batches = dataset.batch_by_size(
             dataset.ordered_indices(),
-            max_tokens=select(root, "dataset.max_tokens_valid"),
-            max_sentences=select(root, "dataset.batch_size_valid"),
-            required_batch_size_multiple=select(root, "dataset.required_batch_size_multiple") or 1,
+            max_tokens=select(root, f"dataset.max_tokens{suffix}"),
+            max_sentences=select(root, f"dataset.batch_size{suffix}"),
+            required_batch_size_multiple=multiple,
+        )
+    count, among = len(dataset), f"of {len(dataset)} utterances of {manifests}"
+    if not batches:
+        raise UserError(
+            f"dataset.required_batch_size_multiple={multiple} makes no batch of the {count} utterances of "
+            f"{manifests}: set it to 1"
+        )
+    if left := count - sum(map(len, batches)):
+        logger.warning(
+            "dataset.required_batch_size_multiple=%d leaves %d %s out of %s: set it to 1",
+            multiple,
+            left,
+            among,
+            "the training" if training else "each validation",
         )
     workers = select(root, "distributed_training.distributed_world_size") or 1
-    left = sum(map(len, batches[(steps + 1) * workers :]))  # fairseq stops after batch number `steps`, counted from 0
-    if left:
+    # fairseq stops after batch number `steps`, counted from 0
+    if left := sum(map(len, batches[(steps + 1) * workers :])) if steps is not None else 0:
         logger.warning(
-            "dataset.max_valid_steps=%d leaves %d of %d utterances of split %s out of each validation: set it to null",
-            steps,
-            left,
-            len(dataset),
-            split,
+            "dataset.max_valid_steps=%d leaves %d %s out of each validation: set it to null", steps, left, among
         )

@@ -79,13 +79,15 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
         training = split == select(root, "dataset.train_subset")
-        for name in _manifests(task.cfg, split):
+        names = _manifests(task.cfg, split)
+        for name in names:
             check_split(task, name, layers, root, training)
         loaded = load(split, *args, **kwargs)
+        if names:
+            manifests = ", ".join(str(Path(task.cfg.data) / f"{name}.tsv") for name in names)
+            left_out.check_batches(task.dataset(split), manifests, root, training)
         if training:
             batches.keep(task.dataset(split), root)
-        else:
-            left_out.warn_of_skipped_batches(task.dataset(split), split, root)
         return loaded
 
     task.load_dataset = load_dataset

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from fairseq import checkpoint_utils
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd.resuming import resumed_from
@@ -37,6 +38,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         if not _is_ours(cfg):
             add_defaults(cfg)
             return
+        _forget_earlier_trainings()
         check_keys(cfg)
         add_defaults(cfg)
         check_configuration(cfg)
@@ -44,6 +46,14 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         check_start(cfg)
 
     return checked
+
+
+def _forget_earlier_trainings() -> None:
+    """Hydra's ``--multirun`` trains several times in one process; fairseq would keep the best result of others."""
+    program: Any = sys.modules["fairseq_cli.train"]
+    for function in (checkpoint_utils.save_checkpoint, program.should_stop_early):
+        for name in ("best", "num_runs"):
+            vars(function).pop(name, None)
 
 
 def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:

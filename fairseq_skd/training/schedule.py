@@ -65,6 +65,11 @@ def _build(cfg: DictConfig) -> Any:
         for updates in {0, max(cfg.optimization.max_update - 1, 0), cfg.optimization.max_update}:
             schedule.step_update(updates)
     except (AssertionError, ValueError, ZeroDivisionError, OverflowError) as error:
+        if str(error).startswith(_ONE_RATE):
+            raise UserError(
+                f"optimization.lr={list(cfg.optimization.lr)}: lr_scheduler {cfg.lr_scheduler._name} takes one rate "
+                f"and changes it by itself: give one number"
+            ) from error
         keys = ", ".join(f"lr_scheduler.{key}={value}" for key, value in plain.items() if key in _KEYS and value)
         reason = str(error) or type(error).__name__
         raise UserError(
@@ -74,6 +79,7 @@ def _build(cfg: DictConfig) -> Any:
     return schedule
 
 
+_ONE_RATE = "Cannot use a fixed learning rate schedule"  # several rates, one per epoch
 # Keys of fairseq's schedules that set the phases.
 _KEYS = (
     *("phase_ratio", "warmup_steps", "hold_steps", "decay_steps", "final_lr_scale"),

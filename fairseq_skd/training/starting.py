@@ -8,7 +8,7 @@ takes each row by its symbol.
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 _START = (
-    "to start a new training from its weights, give it to checkpoint.finetune_from_model with another "
-    "checkpoint.save_dir"
+    "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
 )
 # How fairseq and torch begin when a checkpoint's optimizer state does not fit the optimizer of this run.
 _OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
@@ -114,7 +113,9 @@ def check_start(cfg: DictConfig) -> None:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):
             where = f" in {Path.cwd()}, where Hydra runs this: give an absolute path"
-            raise UserError(f"checkpoint.{key}={path} does not exist{'' if Path(path).is_absolute() else where}")
+            missing = f"does not exist{'' if Path(path).is_absolute() else where}"
+            folder = "is a folder: give a checkpoint in it, such as checkpoint_best.pt"
+            raise UserError(f"checkpoint.{key}={path} {folder if Path(path).is_dir() else missing}")
 
 
 def read_checkpoints_of_trainings() -> None:
@@ -143,8 +144,9 @@ def read_checkpoints_of_trainings() -> None:
             if not str(error).startswith(_OTHER_OPTIMIZER):
                 raise
             raise UserError(
-                f"checkpoint {filename} holds the state of another optimizer ({str(error).rpartition('. ')[2]}): go on "
-                f"with the optimizer, precision and frozen parameters of its training, or, {_START}"
+                f"checkpoint {filename} has the state of another optimizer ({str(error).rpartition('. ')[2]}): set "
+                f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
+                f"start a new training from its weights"
             ) from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
@@ -167,7 +169,8 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
 
     Raises:
         UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; it has no dictionary and its heads
-            have another size; its tensors do not fit the model; or, in a resume, dictionary or criterion differ.
+            have another size; its tensors do not fit the model; or, in a resume, dictionary, criterion or students
+            differ, or there is no state of an optimizer.
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
@@ -185,10 +188,11 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         for name in heads.keys() & fresh.keys():
             if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is told below
                 state["model"][name] = change.apply(heads[name], fresh[name])
-        model.upgrade_state_dict(state["model"])  # other students: new heads, and heads that are left out
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
-    _check_shapes(path, state["model"], model, "" if criterion is None else f"; {_START}")
+        _check_students(path, heads, model)
+    model.upgrade_state_dict(state["model"])
+    _check_shapes(path, state["model"], model)
     return _for_trainer(state, resumed=criterion is not None)
 
 
@@ -225,9 +229,24 @@ def _check_resumable(
         raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
         raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {_START}")
+    if state.get("last_optimizer_state") is None:  # fairseq would count from update 0 again, silently
+        raise UserError(
+            f"checkpoint {path} was saved without the state of the optimizer (checkpoint.no_save_optimizer_state) and "
+            f"cannot be resumed: {_START}"
+        )
 
 
-def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module, instead: str) -> None:
+def _check_students(path: Path, heads: Iterable[str], model: SkdCtc) -> None:
+    """Check that a run goes on with its students: new heads would meet the optimizer's state of others."""
+    saved = {int(name.split(".")[1]) for name in heads if name.startswith("student_heads.")}
+    if saved != set(model.student_layers):
+        raise UserError(
+            f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, this run has "
+            f"{sorted(model.student_layers)}: {_START}"
+        )
+
+
+def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else None for name, tensor in weights.items()}
     differing = [name for name in {**own, **found} if own.get(name) != found.get(name)]
@@ -235,9 +254,8 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module, i
         name = differing[0]
         shapes = (str(shapes.get(name, "missing")) for shapes in (found, own))
         raise UserError(
-            f"checkpoint {path} does not fit the model of model.w2v_path and model.student_layers: "
-            f"{len(differing)} tensors differ, the first is {name} ({next(shapes)} in the checkpoint, "
-            f"{next(shapes)} in the model){instead}"
+            f"checkpoint {path} does not fit the model of model.w2v_path: {len(differing)} tensors differ, the first "
+            f"is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in the model)"
         )
 
 

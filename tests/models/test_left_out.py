@@ -143,10 +143,37 @@ def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog)
     whole = root(max_valid_steps=steps, batch_size_valid=2, max_tokens_valid=None)
     whole.distributed_training = {"distributed_world_size": workers}
     check_before_loading(task, LAYERS, whole)
-    sentence = f"dataset.max_valid_steps={steps} leaves {5 - seen} of 5 utterances of split valid out of each "
+    sentence = f"dataset.max_valid_steps={steps} leaves {5 - seen} of 5 utterances of {folder}/valid.tsv out of each "
     expected = [("WARNING", f"{sentence}validation: set it to null")] if seen < 5 else []
     assert told(caplog, task, "valid") == expected
     assert told(caplog, task, "train") == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("multiple", "seen"), [(1, 5), (2, 4), (3, 3), (8, 0)])
+def test_a_last_batch_that_is_dropped(name, multiple, seen, folder, caplog):
+    """fairseq's default is 8: of a stock YAML's validation set up to seven utterances are missing, or all."""
+    limits = {"max_tokens": 80_000, "max_tokens_valid": 80_000, "batch_size": None, "batch_size_valid": None}
+    for split, what in (("train", "the training"), ("valid", "each validation")):
+        task = make_task(name, folder)
+        stock = make_task(name, folder)
+        stock.load_dataset(split)
+        dataset = stock.dataset(split)
+        made = dataset.batch_by_size(
+            dataset.ordered_indices(), max_tokens=80_000, required_batch_size_multiple=multiple
+        )
+        assert sum(map(len, made)) == seen
+        check_before_loading(task, LAYERS, root(required_batch_size_multiple=multiple, **limits))
+        key = f"dataset.required_batch_size_multiple={multiple}"
+        if seen == 0:
+            with pytest.raises(
+                UserError, match=rf"^{key} makes no batch of the 5 utterances .*{split}\.tsv: set it to 1"
+            ):
+                task.load_dataset(split)
+            continue
+        sentence = f"{key} leaves {5 - seen} of 5 utterances of {folder}/{split}.tsv out of {what}: set it to 1"
+        assert told(caplog, task, split) == ([("WARNING", sentence)] if seen < 5 else [])
 
 
 @pytest.mark.faults
@@ -196,7 +223,7 @@ def test_several_corpora(folder, caplog):
     assert told(caplog, task, split) == []
     assert len(task.dataset(split)) == 10
     ((_, warning),) = told(caplog, task, "a:valid,b:valid")
-    assert "of 10 utterances of split a:valid,b:valid out of each validation" in warning
+    assert f"of 10 utterances of {folder}/valid.tsv, {folder}/valid.tsv out of each validation" in warning
     task.dataset(split).datasets["b"].dataset.sizes[3] = 3199
     with pytest.raises(UserError, match=r"^audio file .*/valid3\.wav cannot be used: it decodes to 3200 samples"):
         task.dataset(split)[8]

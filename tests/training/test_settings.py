@@ -93,6 +93,10 @@ def test_numbers_out_of_range(overrides, sentence):
             "lr_scheduler tri_stage has no schedule of optimization.max_update=1 updates with "
             r"lr_scheduler.phase_ratio=\[0.1, 0.4, 0.5\]",
         ),
+        (
+            ["optimization.lr=[1e-3,5e-4]"],
+            r"^optimization.lr=\[0.001, 0.0005\]: lr_scheduler tri_stage takes one rate .*: give one number$",
+        ),
         (["optimization.max_update=0"], "criterion.schedule=clamped_linear needs the length of the run"),
         (["lr_scheduler.phase_ratio=[0.1,0.4,0.4]"], "lr_scheduler tri_stage has no schedule .* must add up to 1"),
         (["lr_scheduler.phase_ratio=[0.5,0.5,0]"], "lr_scheduler tri_stage has no schedule"),
