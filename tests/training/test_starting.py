@@ -24,7 +24,6 @@ from tests.training.trainers import batches, build_trainer
 HEADS = ("w2v_encoder.proj", "student_heads.2.proj")
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])["net_input"]
 CRITERION = "SkdCtcCriterion"
-pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +80,7 @@ def started(checkpoint: Path, pretrained: Path, dictionary: Dictionary, criterio
     return model
 
 
+@pytest.mark.faults
 def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
     """F1: the checkpoint says what it said, symbol by symbol, at every exit."""
     letters = letter_dictionary().symbols[4:]
@@ -95,6 +95,7 @@ def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
         assert torch.equal(found[layer], original[layer][..., order])
 
 
+@pytest.mark.faults
 def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
     """F9: the logits of the symbols that stay are equal, new ones start as a fresh head does."""
     letters = letter_dictionary().symbols[4:]
@@ -113,12 +114,14 @@ def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
         assert torch.equal(model.state_dict()[f"{head}.bias"][new], torch.zeros(2))
 
 
+@pytest.mark.faults
 def test_many_new_symbols_are_not_all_named(checkpoint, pretrained, caplog):
     with caplog.at_level(logging.INFO):
         started(checkpoint, pretrained, dictionary_of([f"{place:02}" for place in range(40)]))
     assert "4 mapped, 40 new (00, 01, 02, 03, 04, ...), 28 dropped (|, E, T, A, O, ...)" in caplog.text
 
 
+@pytest.mark.faults
 def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
     """F2: the first index that differs, and both symbols."""
     letters = letter_dictionary().symbols[4:]
@@ -133,6 +136,7 @@ def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
         started(checkpoint, pretrained, dictionary_of([*letters, "Ä"]), CRITERION)
 
 
+@pytest.mark.faults
 def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
     """Of the same size it is taken as it is, with a warning; of another size it is refused."""
     bare = changed(checkpoint, "bare.pt", task_state={})
@@ -145,6 +149,7 @@ def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
         started(bare, pretrained, dictionary_of("ABCDE"))
 
 
+@pytest.mark.faults
 def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     """F10: the layout of published wav2vec 2.0 models: args, with the encoder's own args inside, and no dictionary."""
     state = torch.load(checkpoint, weights_only=True)
@@ -163,6 +168,7 @@ def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     assert "the checkpoint has no head for student layers 2: they start fresh" in caplog.text
 
 
+@pytest.mark.faults
 def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
     bare = changed(checkpoint, "weights.pt", optimizer_history=None, extra_state=None)
     state = read_state(bare, model_of(pretrained, letter_dictionary()), letter_dictionary(), None)
@@ -171,6 +177,7 @@ def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
         started(bare, pretrained, letter_dictionary(), CRITERION)
 
 
+@pytest.mark.faults
 def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
     """fairseq hands the old run's number of updates to the model, and alpha of the first update follows from it."""
     model = model_of(pretrained, letter_dictionary())
@@ -179,6 +186,7 @@ def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
     assert read_state(checkpoint, model, letter_dictionary(), CRITERION)["optimizer_history"][-1]["num_updates"] == 7
 
 
+@pytest.mark.faults
 def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
     """fairseq counts from update 0 again, silently, where checkpoint.no_save_optimizer_state was set."""
     bare = changed(checkpoint, "no_state.pt", last_optimizer_state=None)
@@ -189,6 +197,7 @@ def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
     started(bare, pretrained, letter_dictionary())
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("students", [[], [3], [1, 2]])
 def test_a_resume_needs_the_same_students(checkpoint, pretrained, students):
     """A head went on with the optimizer's state of another, or torch's words on parameter groups were the last."""
@@ -202,6 +211,7 @@ def test_a_resume_needs_the_same_students(checkpoint, pretrained, students):
     read_state(checkpoint, model, letter_dictionary(), None)
 
 
+@pytest.mark.faults
 def test_another_criterion_is_no_resume(checkpoint, pretrained):
     with pytest.raises(UserError, match="trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
@@ -222,6 +232,7 @@ def validated(trainer: Trainer) -> list[dict[str, float]]:
     return [{name: trainer.valid_step(batch)[name] for name in names} for batch in batches(trainer, "valid")]
 
 
+@pytest.mark.faults
 def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
     """F1, F2: ``restore_file`` with ``reset_optimizer`` starts with the checkpoint's losses; without, it is refused."""
     first = build_trainer(tmp_path)
@@ -239,6 +250,7 @@ def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
         checkpoint_utils.load_checkpoint(resumed.cfg.checkpoint, resumed)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -254,6 +266,7 @@ def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
     build_trainer(tmp_path, *overrides).load_checkpoint(file, reset_optimizer=True)
 
 
+@pytest.mark.faults
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
         started(pretrained, pretrained, letter_dictionary())
@@ -268,6 +281,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
+@pytest.mark.faults
 def test_weights_that_are_not_finite(checkpoint, pretrained):
     """Section "Numbers": the sentence names checkpoint and tensor."""
     weights = torch.load(checkpoint, weights_only=True)["model"]
@@ -278,6 +292,7 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
             started(damaged, pretrained, letter_dictionary(), criterion)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
