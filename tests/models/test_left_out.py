@@ -135,6 +135,15 @@ def test_what_is_left_out_for_its_length(folder, caplog):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(("disabled", "levels"), [(False, ["WARNING", "INFO"]), (True, ["INFO", "INFO"])])
+def test_what_is_left_out_where_the_training_set_validates(disabled, levels, folder, caplog):
+    """dataset.valid_subset=train, which fairseq loads twice: error rates of a part were given silently."""
+    task = make_task("hubert_pretraining", folder, max_keep_size=4000)
+    check_before_loading(task, LAYERS, root(valid_subset="train", disable_validation=disabled))
+    assert [told(caplog, task, "train")[0][0] for _ in range(2)] == levels
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("steps", "workers", "seen"), [(0, 1, 2), (1, 1, 4), (0, 2, 4), (2, 1, 5), (None, 1, 5)])
 def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog):
