@@ -181,8 +181,8 @@ def read_checkpoints_of_trainings() -> None:
             if not str(error).startswith(_OTHER_BATCHES) or not isinstance(trainer.get_model(), SkdCtc):
                 raise
             raise UserError(
-                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved within an epoch of more "
-                f"batches than dataset.train_subset makes now: train on the data that it had, or set "
+                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved within an epoch of "
+                f"more batches than dataset.train_subset makes now: train on the data that it had, or set "
                 f"checkpoint.reset_dataloader=true to go on with the first epoch of the new data"
             ) from error
 
