@@ -63,7 +63,7 @@ def end_hydra_with_a_sentence() -> None:
     """
     from hydra.core.hydra_config import HydraConfig  # here: the light commands do without
 
-    if not HydraConfig.initialized() or "HYDRA_FULL_ERROR" in os.environ:
+    if not HydraConfig.initialized() or os.environ.get("HYDRA_FULL_ERROR") == "1":
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     traceback_hook = sys.excepthook

@@ -133,6 +133,10 @@ def test_hydra_full_error_keeps_the_traceback(failing):
     assert lines[-1] == ("errors.UserError: model.student_layers=[9]: there is no student of 9 layers")
 
 
+def test_hydra_full_error_of_0_asks_for_no_traceback(failing):
+    assert failing("mistake", HYDRA_FULL_ERROR="0")[-1].startswith("fairseq-hydra-train: model.student_layers=[9]")
+
+
 def test_a_program_that_hydra_does_not_run_is_left_alone(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     hook = sys.excepthook

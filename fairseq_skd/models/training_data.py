@@ -78,7 +78,7 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        training = split == select(root, "dataset.train_subset")
+        training = split == select(root, "dataset.train_subset") and not _loaded_to_validate(task, split, root)
         names = _manifests(task.cfg, split)
         for name in names:
             check_split(task, name, layers, root, training)
@@ -91,6 +91,12 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
         return loaded
 
     task.load_dataset = load_dataset
+
+
+def _loaded_to_validate(task: FairseqTask, split: str, root: Any) -> bool:
+    """Whether a split is loaded for validation: fairseq loads one that is trained on as well a second time."""
+    validated = str(select(root, "dataset.valid_subset") or "").split(",")
+    return split in validated and split not in task.datasets and not select(root, "dataset.disable_validation")
 
 
 def _manifests(cfg: Any, split: str) -> list[str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd.resuming import resumed_from
 from fairseq_skd.training.settings import check_configuration, check_device, check_keys
-from fairseq_skd.training.starting import check_start
+from fairseq_skd.training.starting import check_save_dir, check_start
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         check_configuration(cfg)
         check_device(cfg)
         check_start(cfg)
+        check_save_dir(cfg)
 
     return checked
 

@@ -8,6 +8,7 @@ takes each row by its symbol.
 
 import functools
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ _START = (
 )
 # How fairseq and torch begin when a checkpoint's optimizer state does not fit the optimizer of this run.
 _OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
+_OTHER_BATCHES = "Cannot resume training due to dataloader mismatch"
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
@@ -118,6 +120,23 @@ def check_start(cfg: DictConfig) -> None:
             raise UserError(f"checkpoint.{key}={path} {folder if Path(path).is_dir() else missing}")
 
 
+def check_save_dir(cfg: DictConfig) -> None:
+    """Check that checkpoints can be saved, as fairseq does, but with a sentence.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = Path(cfg.checkpoint.save_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint.save_dir={folder} cannot be made ({error.strerror}): give a folder that can be"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"checkpoint.save_dir={folder} is not writable: give a folder that is")
+
+
 def read_checkpoints_of_trainings() -> None:
     """Make fairseq's trainer read the checkpoint of an ``skd_ctc`` training through :func:`read_state`."""
     load = Trainer.load_checkpoint
@@ -152,6 +171,22 @@ def read_checkpoints_of_trainings() -> None:
             checkpoint_utils.load_checkpoint_to_cpu = read
 
     Trainer.load_checkpoint = load_own
+    load_all = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(load_all)
+    def load_with_batches(cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
+        try:
+            return load_all(cfg, trainer, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith(_OTHER_BATCHES) or not isinstance(trainer.get_model(), SkdCtc):
+                raise
+            raise UserError(
+                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved within an epoch of "
+                f"more batches than dataset.train_subset makes now: train on the data that it had, or set "
+                f"checkpoint.reset_dataloader=true to go on with the first epoch of the new data"
+            ) from error
+
+    checkpoint_utils.load_checkpoint = load_with_batches
 
 
 def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str | None) -> dict[str, Any]:

@@ -75,3 +75,13 @@ def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained,
     assert "@ 3 updates" in outputs[0]
     assert not torch.equal(parameters(middle)["w2v_encoder.proj.weight"], straight["w2v_encoder.proj.weight"])
     assert_equal(parameters(work / "two_resumed" / "checkpoint_last.pt"), straight)
+
+
+def test_a_resume_in_another_training_set_is_refused(work, settings, trained):
+    """fairseq's traceback was the last word: "please report this to the fairseq developers"."""
+    (middle,) = trained[0].glob("checkpoint_*_3.pt")
+    result = train(work / "else", [*settings, "dataset.train_subset=valid", f"checkpoint.restore_file={middle}"])
+    assert result.returncode != 0
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert last.startswith("fairseq-hydra-train: ")
+    assert "was saved within an epoch of more batches than dataset.train_subset makes now" in last

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 from fairseq_skd.training import starting
-from fairseq_skd.training.starting import check_start, read_state
+from fairseq_skd.training.starting import check_save_dir, check_start, read_state
 from tests.builders import CtcTask, batch, letter_dictionary, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.training.trainers import batches, build_trainer
@@ -322,6 +322,19 @@ def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
     (tmp_path / "checkpoint_last.pt").touch()
     cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), finetune_from_model="/none.pt"))
     check_start(OmegaConf.create({"checkpoint": cfg}))
+
+
+def test_a_folder_for_checkpoints_that_cannot_be_made(tmp_path):
+    """fairseq's traceback of an OSError was the last word."""
+    (tmp_path / "file").touch()
+    cfg = OmegaConf.create({"checkpoint": {"save_dir": str(tmp_path / "file" / "run")}})
+    with pytest.raises(
+        UserError, match=r"^checkpoint\.save_dir=.*/file/run cannot be made \(Not a directory\): give a"
+    ):
+        check_save_dir(cfg)
+    cfg.checkpoint.save_dir = str(tmp_path / "new" / "run")
+    check_save_dir(cfg)
+    assert (tmp_path / "new" / "run").is_dir()
 
 
 def test_the_examples() -> None:
