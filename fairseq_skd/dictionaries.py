@@ -15,16 +15,16 @@ _FORM = "each line has to be 'symbol count', such as 'A 1'"
 
 @dataclass(frozen=True)
 class Difference:
-    """The first index at which two dictionaries differ, and the symbol of each there, None beyond its end."""
+    """First index at which two dictionaries differ, and the symbol of each; None beyond the end of a dictionary."""
 
     index: int
     first: str | None
     second: str | None
 
-    def told(self, first: str, second: str) -> str:
-        """Say which symbol each of the two has.
+    def describe(self, first: str, second: str) -> str:
+        """Name the index and both symbols.
 
-        >>> Difference(5, "E", "T").told("the checkpoint", "task.data")
+        >>> Difference(5, "E", "T").describe("the checkpoint", "task.data")
         "at index 5 the checkpoint has 'E', task.data has 'T'"
         """
         symbols = (f"{symbol!r}" if symbol is not None else "no symbol" for symbol in (self.first, self.second))

@@ -9,6 +9,9 @@ from types import TracebackType
 class UserError(ValueError):
     """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
 
+    def __str__(self) -> str:
+        return str(self.args[-1])  # fairseq's data set of several corpora puts words of its own before the sentence
+
 
 def sentence_of(error: BaseException) -> str | None:
     """The sentence behind an exception; None if no mistake of the user is behind it.
@@ -60,7 +63,7 @@ def end_hydra_with_a_sentence() -> None:
     """
     from hydra.core.hydra_config import HydraConfig  # here: the light commands do without
 
-    if not HydraConfig.initialized() or "HYDRA_FULL_ERROR" in os.environ:
+    if not HydraConfig.initialized() or os.environ.get("HYDRA_FULL_ERROR") == "1":
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"
     traceback_hook = sys.excepthook

@@ -1,5 +1,6 @@
-"""What we fix in fairseq's data sets, checkpoints and batches; each function replaces one method of fairseq's classes.
+"""Fix how fairseq's data sets read labels and audio files.
 
+Checkpoints are read by :mod:`fairseq_skd.training.starting`, batches are made in :mod:`fairseq_skd.models.batches`.
 Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 """
 
@@ -83,7 +84,7 @@ def audio_file(dataset: Any, index: int) -> str:
 
 
 def _fault(wave: Tensor, listed: int) -> str | None:
-    """What is wrong with decoded audio, (samples,) after fairseq has scaled it, and what to do."""
+    """Say what is wrong with decoded audio, (samples,) after fairseq's scaling, and what to do; None if nothing is."""
     if len(wave) != listed:
         return f"it decodes to {len(wave)} samples, the manifest lists {listed}: replace it, or make the manifest again"
     if not bool(torch.isfinite(wave).all()):
@@ -92,7 +93,7 @@ def _fault(wave: Tensor, listed: int) -> str | None:
 
 
 def _about_the_file(error: Exception) -> bool:
-    """fairseq raises plain Exception and asserts, libsndfile raises RuntimeError; memory is another matter."""
+    """Whether the audio file caused an error. fairseq raises Exception and asserts, libsndfile raises RuntimeError."""
     exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
     return raised and not exhausted

@@ -35,9 +35,10 @@ class Range:
         parts = []
         if math.isfinite(self.low):
             parts.append(f"{'above' if self.above else 'at least'} {self.low:,}")
-        parts.append(
-            f"{'below' if self.below else 'at most'} {self.high:,}" if math.isfinite(self.high) else "a finite number"
-        )
+        if math.isfinite(self.high):
+            parts.append(f"{'below' if self.below else 'at most'} {self.high:,}")
+        else:
+            parts.append("finite")
         return " and ".join(parts)
 
 
@@ -50,10 +51,10 @@ FINITE = Range()
 
 
 def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Check the keys of one section; a key that is absent or null has nothing to check, a list is checked throughout.
+    """Check the numbers of one section. Absent and null keys are skipped; a list is checked number by number.
 
     Args:
-        section: its name, such as ``model``.
+        section: name of the section, such as ``model``.
         values: key -> value.
         ranges: key -> range.
 

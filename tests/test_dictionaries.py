@@ -50,7 +50,7 @@ def test_the_first_difference() -> None:
     assert first_difference(symbols, list(symbols)) is None
     longer = first_difference(symbols, [*symbols, "\u00c4"])
     assert longer is not None
-    assert longer.told("A", "B") == "at index 32 A has no symbol, B has '\u00c4'"
+    assert longer.describe("A", "B") == "at index 32 A has no symbol, B has '\u00c4'"
 
 
 def test_the_examples() -> None:

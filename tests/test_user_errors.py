@@ -59,9 +59,8 @@ def test_an_error_of_the_system_is_one_line(tmp_path, capsys):
 # A Hydra program that fails as argv says. It imports the module by itself: the user dir takes seconds.
 PROGRAM = """
 import hydra
-from torch.utils.data import DataLoader, Dataset
 
-class Broken(Dataset):
+class Broken:
     def __len__(self):
         return 1
 
@@ -75,6 +74,7 @@ def main(cfg):
     end_hydra_with_a_sentence()
     try:
         if cfg.kind == "worker":
+            from torch.utils.data import DataLoader
             list(DataLoader(Broken(), num_workers=1))
         if cfg.kind in ("mistake", "hidden"):
             raise UserError("model.student_layers=[9]: there is no student of 9 layers")
@@ -131,6 +131,10 @@ def test_hydra_full_error_keeps_the_traceback(failing):
     lines = failing("mistake", HYDRA_FULL_ERROR="1")
     assert "Traceback (most recent call last):" in lines
     assert lines[-1] == ("errors.UserError: model.student_layers=[9]: there is no student of 9 layers")
+
+
+def test_hydra_full_error_of_0_asks_for_no_traceback(failing):
+    assert failing("mistake", HYDRA_FULL_ERROR="0")[-1].startswith("fairseq-hydra-train: model.student_layers=[9]")
 
 
 def test_a_program_that_hydra_does_not_run_is_left_alone(monkeypatch):

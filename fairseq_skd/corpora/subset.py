@@ -128,14 +128,14 @@ def units_of(dictionary: Dictionary) -> set[str]:
 
 
 def better_post_process(process: str | None, lines: Iterable[str]) -> str | None:
-    """What to make words with instead of ``letter``, which makes one word of a transcript without ``|``.
+    """Find the post_process for transcripts without ``|``, of each of which ``letter`` makes one word.
 
     Args:
         process: how units become words, one of fairseq's ``post_process`` names.
         lines: transcripts, units with spaces between.
 
     Returns:
-        the name of another process; None if ``process`` will do.
+        the name to use instead of ``process``; None if ``process`` is right.
     """
     if process != "letter":
         return None

@@ -5,6 +5,8 @@ from operator import eq
 from typing import Protocol
 
 WORD_END = "|"
+# fairseq's names for the ways that units become words.
+POST_PROCESSES = ("letter", "none", "sentencepiece", "wordpiece", "silence", "_EOW", "subword_nmt", "@@", "@@ ")
 
 LETTER_COUNTS: tuple[tuple[str, int], ...] = (
     (WORD_END, 94802),

@@ -7,6 +7,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING, OmegaConf
 
+from fairseq_skd.corpora.units import POST_PROCESSES
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute
 from fairseq_skd.objective.frames import SELECTIONS, FrameSelection
@@ -100,9 +101,14 @@ def check_ctc(cfg: CtcKeys) -> None:
     """Check the keys that all criteria have, and the ranges of those that only some have.
 
     Raises:
-        UserError: ``wer_args``, a ``wer_*`` key without the others that it needs, or a number out of range.
+        UserError: an unknown ``post_process``, ``wer_args``, a ``wer_*`` key without the others that it needs, or a
+            number out of range.
     """
     check_ranges("criterion", cfg, RANGES)
+    if cfg.post_process not in POST_PROCESSES:
+        raise UserError(
+            f"criterion.post_process={cfg.post_process} is unknown: choose one of {', '.join(POST_PROCESSES[:-1])}"
+        )
     if cfg.wer_args:
         raise UserError(
             f"criterion.wer_args={cfg.wer_args} is refused, fairseq would execute it: set criterion.wer_kenlm_model, "

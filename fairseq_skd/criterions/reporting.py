@@ -18,16 +18,16 @@ _SELF, _SEPARATE, _STOCK = "skd_ctc", "kd_ctc", "ctc"
 def metric_names(
     criterion: str, students: Sequence[int], beam_search: bool, depth: int | None = None
 ) -> tuple[str, ...]:
-    """What a validation logs; fairseq's ``ctc`` is known, since it trains this package's model too.
+    """Names of the metrics that a validation logs.
 
     Args:
-        criterion: its registered name.
+        criterion: registered name; ``ctc`` is fairseq's, which can train the model ``skd_ctc`` too.
         students: layer counts of the students, in the order of ``model.student_layers``.
         beam_search: whether validation has a language model.
-        depth: L; None leaves out the names that need it, of which ``wer`` and ``raw_wer`` are other names.
+        depth: L; None leaves out ``wer_<L>`` and ``raw_wer_<L>``, which equal ``wer`` and ``raw_wer``.
 
     Returns:
-        the names, error rates first; none of a criterion that is not known.
+        the names, error rates first; empty for an unknown criterion.
     """
     if criterion == _STOCK:
         return ("wer", "uer", "raw_wer", "loss", "ntokens", "nsentences")

@@ -88,7 +88,7 @@ def _check_task(trained: Any, task: FairseqTask) -> None:
     symbols = list(theirs.symbols) if theirs is not None else ours[: trained.symbols]
     if trained.symbols != len(ours) or symbols != ours:
         difference = first_difference(symbols, ours)
-        differs = f"; {difference.told('it', 'the task')}" if difference else ""
+        differs = f"; {difference.describe('it', 'the task')}" if difference else ""
         raise UserError(
             f"{KEY}={trained.path} was trained with another dictionary than that of task.data: teacher and model need "
             f"the same symbols in the same order (it has {trained.symbols}, the task {len(ours)}{differs})"

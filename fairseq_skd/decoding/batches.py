@@ -21,7 +21,7 @@ class Unreadable:
 
 
 class _Utterances(Dataset):
-    """A fairseq data set whose items never raise."""
+    """A fairseq data set whose items tell of unusable audio files, see :mod:`fairseq_skd.fairseq_fixes`."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -29,7 +29,7 @@ class _Utterances(Dataset):
     def __getitem__(self, index: int) -> Any:
         try:
             return self.dataset[index]
-        except Exception as error:  # fairseq and libsndfile raise what they like
+        except UserError as error:
             reason = error.__cause__ or error  # without the file's name, which `where` knows
             return Unreadable(index, str(reason) or type(reason).__name__)
 

@@ -144,7 +144,7 @@ def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]
 
 
 def _warn_of_references(plan: Plan) -> None:
-    """Say on stderr what makes error rates higher than the model's mistakes do."""
+    """Warn on stderr of references that raise the error rates, whatever the model writes."""
     if plan.unknown:
         most = ", ".join(f"{symbol!r} {count}" for symbol, count in plan.unknown.most_common(_FEW))
         more = ", ..." if len(plan.unknown) > _FEW else ""

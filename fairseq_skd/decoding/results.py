@@ -53,10 +53,10 @@ def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: 
 def transcribe_references(
     references: Sequence[Sequence[str]], dictionary: Dictionary, process: str
 ) -> tuple[Transcript, Counter[str]]:
-    """References to text, also with symbols that no hypothesis has: those that the dictionary lacks, or fairseq's own.
+    """References to text. They may hold unknown symbols: symbols that the dictionary lacks, and fairseq's own.
 
-    Symbols stand as they are written. Among the words, an unknown one that is no character of a text (fairseq's own,
-    such as ``<unk>``, and where units are letters all of several characters) is :data:`NO_CHARACTER`: one error.
+    ``units`` keep unknown symbols as they are written. In ``words``, :data:`NO_CHARACTER` stands for an unknown symbol
+    that is no character: fairseq's own, such as ``<unk>``, and with letters any symbol of several characters.
 
     Args:
         references: units of each utterance.
@@ -99,11 +99,11 @@ def choose_post_process(asked: str | None, trained: dict[str, Any], dictionary: 
     """
     process = asked or (trained.get("criterion") or {}).get("post_process") or "letter"
     pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
-    mend = "sentencepiece" if pieces else "letter"
-    if process in ("letter", "sentencepiece") and process != mend:
+    fitting = "sentencepiece" if pieces else "letter"
+    if process in ("letter", "sentencepiece") and process != fitting:
         raise UserError(
             f"common_eval.post_process={process} makes no words of a dictionary {'with' if pieces else 'without'} word "
-            f"pieces: set it to {mend}"
+            f"pieces: set it to {fitting}"
         )
     return process
 

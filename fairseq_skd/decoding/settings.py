@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairseq_skd.corpora.units import POST_PROCESSES
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.beam import BeamOptions
 
 MISSING = "???"
 TYPES = ("viterbi", "kenlm", "lexfree")
-POST_PROCESSES = ("letter", "none", "sentencepiece", "wordpiece", "silence", "_EOW", "subword_nmt", "@@", "@@ ")
 
 
 def _key(default: Any, meaning: str) -> Any:

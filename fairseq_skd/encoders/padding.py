@@ -1,9 +1,9 @@
 """Keep padding out of the real frames in evaluation, so that an utterance has the same output in any batch.
 
 fairseq lets padding in at two places. The group norm of a ``default`` feature extractor takes its statistics over
-padded frames too. And some convolutions over frames see other values beyond an utterance's end than the zeros that are
-there alone: a pos_conv with a batch norm or of several layers, and the conformer's. In training fairseq's arithmetic
-stays: the encoders were pretrained in it.
+padded frames too. Some convolutions over frames see values other than zero beyond the end of a padded utterance: a
+pos_conv with a batch norm or several layers, and the conformer's. Training keeps fairseq's arithmetic, in which the
+encoders were pretrained.
 """
 
 import contextlib

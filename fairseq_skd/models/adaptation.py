@@ -34,8 +34,8 @@ def adapt(
     layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
     if layers > depth:
         raise UserError(
-            f"the fine-tuned checkpoint has {layers} layers, the model {depth}: model.keep_layers prunes what "
-            f"model.w2v_path names; leave it at 0 to start from this checkpoint, or leave the checkpoint out"
+            f"the fine-tuned checkpoint has {layers} layers, the model {depth}: give model.w2v_path the encoder that "
+            f"it was fine-tuned from and leave model.keep_layers at 0 (it prunes), or leave the checkpoint out"
         )
     if depth in exits:
         _fill_in_students(state, prefix, own)

@@ -1,4 +1,4 @@
-"""What fairseq's tasks load to train on, checked first: bad data get a sentence instead of an assertion deep inside."""
+"""Check the data of a training before fairseq's tasks load it: a mistake gets a sentence instead of an assertion."""
 
 import functools
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ _HEADERS = 100  # enough for a folder of another rate; all of a large corpus wou
 
 
 def check_settings(task: FairseqTask) -> None:
-    """Check where a task reads its data from; tasks other than fairseq's two for fine-tuning are left alone.
+    """Check the settings of a task; tasks other than fairseq's two for fine-tuning are left alone.
 
     Args:
         task: its dictionary has not been asked for yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is not given or not there, or the task is set to pretrain,
-            to cut transcripts, or to draw a part of the audio.
+        UserError: the folder of the data or the dictionary is missing, or the task is set to pretrain, to cut
+            transcripts, or to draw a part of the audio.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -44,7 +44,7 @@ def check_settings(task: FairseqTask) -> None:
             f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to so many units per second: "
             f"set task.label_rate=-1"
         )
-    if getattr(cfg, "subsample", 1) < 1:
+    if "subsample" in cfg and cfg.subsample < 1:
         raise UserError(
             f"task.subsample={cfg.subsample} draws audio without its transcripts, fairseq would take other lines for "
             f"them: leave it at 1 and make a shorter manifest"
@@ -62,7 +62,7 @@ def check_settings(task: FairseqTask) -> None:
 
 
 def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: Any = None) -> None:
-    """Make a task check each split before it loads it, and make the same batches of it after a resume.
+    """Make a task check each split before it loads the split, and make the same batches after a resume.
 
     Tasks other than fairseq's two for fine-tuning are left alone.
 
@@ -73,49 +73,59 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
+    left_out.check_valid_sets(Path(task.cfg.data), root)
     load = task.load_dataset
 
     @functools.wraps(load)
     def load_dataset(split: str, *args: Any, **kwargs: Any) -> Any:
-        training = split == select(root, "dataset.train_subset")
-        subset = check_split(task, split, layers, root, training)
+        training = split == select(root, "dataset.train_subset") and not _loaded_to_validate(task, split, root)
+        names = _manifests(task.cfg, split)
+        for name in names:
+            check_split(task, name, layers, root, training)
         loaded = load(split, *args, **kwargs)
+        if names:
+            manifests = ", ".join(str(Path(task.cfg.data) / f"{name}.tsv") for name in names)
+            left_out.check_batches(task.dataset(split), manifests, root, training)
         if training:
             batches.keep(task.dataset(split), root)
-        elif subset is not None:
-            left_out.warn_of_skipped_batches(task.dataset(split), subset, root)
-            if kwargs.get("combine"):
-                left_out.warn_of_other_valid_sets(Path(task.cfg.data), split)
         return loaded
 
     task.load_dataset = load_dataset
 
 
+def _loaded_to_validate(task: FairseqTask, split: str, root: Any) -> bool:
+    """Whether a split is loaded for validation: fairseq loads one that is trained on as well a second time."""
+    validated = str(select(root, "dataset.valid_subset") or "").split(",")
+    return split in validated and split not in task.datasets and not select(root, "dataset.disable_validation")
+
+
+def _manifests(cfg: Any, split: str) -> list[str]:
+    """Names of the manifests of a split: one per corpus (``corpus:name,...``), none of binarised data."""
+    if "binarized_dataset" in cfg and cfg.binarized_dataset:
+        return []
+    if "multi_corpus_keys" in cfg and cfg.multi_corpus_keys:
+        return [part.rpartition(":")[2].strip() for part in split.split(",")]
+    return [split]
+
+
 def check_split(
     task: FairseqTask, split: str, layers: Sequence[ConvLayer], root: Any = None, training: bool = False
-) -> Subset | None:
+) -> None:
     """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
-
-    Nothing is checked where the task reads other files than ``<split>.tsv``: binarised data, several corpora.
 
     Args:
         task: one of fairseq's two for fine-tuning.
-        split: the name.
+        split: name of the manifest.
         layers: the encoder's convolutions.
         root: the whole configuration, or as much of it as there is.
-        training: the split is trained on.
-
-    Returns:
-        the split, or None if nothing was checked.
+        training: whether the split is trained on.
 
     Raises:
         UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; CTC can learn nothing of the
-            labels; no utterance is as long as the task wants them; or one is too short for the encoder, too long for
-            a batch, or cropped while its transcript is kept.
+            labels; the task accepts no utterance; or an utterance is too short for the encoder, too long for a batch,
+            or cropped while its transcript is kept.
     """
     cfg = task.cfg
-    if getattr(cfg, "binarized_dataset", False) or getattr(cfg, "multi_corpus_keys", None):
-        return None
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
     kept = left_out.kept_for_length(cfg, subset, training)
     shortest, suffix = receptive_field(layers), "" if training else "_valid"
@@ -131,11 +141,10 @@ def check_split(
         check_labels(labels, subset, kept, task.target_dictionary, layers, process, carriage_returns=not hubert)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
-    return subset
 
 
 def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
-    """The convolutions fail on a batch that has no longer utterance than these, which may be the last of an epoch."""
+    """The convolutions fail on a batch of utterances that are all shorter than one frame."""
     short = [index for index in kept if subset.samples[index] < shortest]
     if short:
         raise UserError(
@@ -145,7 +154,7 @@ def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
 
 
 def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
-    """Without padding, fairseq crops a batch to its shortest utterance and keeps the transcripts whole."""
+    """Without padding, fairseq crops a batch to its shortest utterance, but not the transcripts."""
     shortest = min(subset.samples[index] for index in kept)
     if longer := sum(subset.samples[index] > shortest for index in kept):
         keys = " ".join(f"task.{key}={'null' if cfg[key] is None else str(cfg[key]).lower()}" for key in _CROPPING)
@@ -157,7 +166,7 @@ def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
 
 
 def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """Both tasks crop what is longer than ``max_sample_size``, also where they pad; ``instead`` leaves it out."""
+    """Both tasks crop utterances above ``max_sample_size``, even where they pad; ``instead`` says how to drop them."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         raise UserError(
             f"task.max_sample_size={limit} crops {len(long)} of {len(kept)} utterances of {subset.manifest} and keeps "
@@ -167,7 +176,7 @@ def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead
 
 
 def _check_batches(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """An utterance that is longer than a batch may be is an assertion in fairseq, in validation after an epoch."""
+    """fairseq asserts that each utterance fits a batch, in validation only after the first epoch."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         longest = max(long, key=lambda index: subset.samples[index])
         raise UserError(

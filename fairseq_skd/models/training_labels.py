@@ -1,4 +1,4 @@
-"""What CTC can learn of a split's transcripts, checked before anything is computed."""
+"""Check that CTC can learn a split's transcripts, before anything is computed."""
 
 import logging
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ def check_labels(
     post_process: str | None,
     carriage_returns: bool = False,
 ) -> None:
-    """Check the transcripts of the utterances that are trained on or validated with; warn of a few bad ones.
+    """Check the transcripts of a training or validation set; warn if some of them add nothing.
 
     Args:
         path: one line per utterance of ``subset``, units with spaces between.
         subset: the utterances.
-        kept: places of those that the task takes.
+        kept: indices of the utterances that the task accepts.
         dictionary: of the units.
-        layers: the encoder's convolutions, which say how many frames an utterance has.
-        post_process: ``criterion.post_process``, None where it is not known.
+        layers: the encoder's convolutions, from which the number of frames follows.
+        post_process: ``criterion.post_process``; None if it is not known.
         carriage_returns: allow Windows line ends.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.corpora.subset.read_labels`; a line has a symbol that is no unit; or no
-            utterance can be learned, because its line is empty or has more units than there are frames.
+        UserError: see :func:`~fairseq_skd.corpora.subset.read_labels`; a line has a symbol that is no unit; or CTC can
+            learn none of the utterances, because their lines are empty or have more units than frames.
     """
     lines = read_labels(path, subset, kept, carriage_returns)
     units = units_of(dictionary)
@@ -49,7 +49,9 @@ def check_labels(
             raise UserError(f"{path} line {index + 1} has the symbol {_reason(symbols, units, dictionary)}")
         if not symbols:
             empty.append(index)
-        elif 2 * len(symbols) > given and (needed := frames_needed(symbols)) > given:  # only close calls are counted
+        elif (
+            2 * len(symbols) > given and (needed := frames_needed(symbols)) > given
+        ):  # counted exactly only near the limit
             too_long.append((index, needed, given))
     _judge(path, subset, len(kept), empty, too_long)
     if better := better_post_process(post_process, (lines[index] for index in kept)):
@@ -72,20 +74,22 @@ def _reason(symbols: Sequence[str], units: set[str], dictionary: Dictionary) -> 
 def _judge(
     path: Path, subset: Subset, kept: int, empty: Sequence[int], too_long: Sequence[tuple[int, int, int]]
 ) -> None:
-    """Refuse a split of which nothing can be learned; warn where it is a part.
+    """Refuse a split of which CTC can learn nothing; warn if that is true of some utterances.
 
-    ``too_long`` holds places, and how many frames are needed and there.
+    ``too_long`` holds the index, the frames that CTC needs and the frames of the utterance.
     """
-    told, among = [], f"of the {kept} transcripts in {path}"
+    findings, among = [], f"of the {kept} transcripts in {path}"
     if empty:
-        told.append(f"{len(empty)} {among} are empty, which teaches blanks, the first is line {empty[0] + 1}")
+        findings.append(f"{len(empty)} {among} are empty, which teaches blanks, the first is line {empty[0] + 1}")
     if too_long:
         first, needed, given = too_long[0]
-        told.append(
+        findings.append(
             f"{len(too_long)} {among} do not fit their audio and are left out of the loss, the first is line "
             f"{first + 1}, which needs {needed} frames and has {given} ({subset.where(first)})"
         )
     if len(empty) + len(too_long) == kept:
-        raise UserError(f"{' and '.join(told)}: CTC can learn nothing, check that manifest and labels belong together")
-    for one in told:
-        logger.warning("%s", one)
+        raise UserError(
+            f"{' and '.join(findings)}: CTC can learn nothing, check that manifest and labels belong together"
+        )
+    for finding in findings:
+        logger.warning("%s", finding)

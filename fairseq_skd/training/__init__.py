@@ -1,1 +1,1 @@
-"""What surrounds a training: the configuration is checked before it, its numbers are watched during it."""
+"""Hooks into fairseq's training program: configuration, start and resume, numbers that are not finite."""

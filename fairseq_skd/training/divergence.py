@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from fairseq_skd.fairseq_fixes import audio_file
 logger = logging.getLogger(__name__)
 
 # What fairseq raises FloatingPointError with; fp16's normal skips of an update are an OverflowError that it catches.
-_DIVERGED = ("gradients are Nan/Inf", "Minimum loss scale reached")
+_NOT_FINITE = "gradients are Nan/Inf"
+_DIVERGED = re.compile(rf"{_NOT_FINITE}|Minimum loss scale reached \(\S+\)")
+# On several GPUs fairseq says of NaN that gradients are inconsistent, and lists their norms: "rank   0 = nan".
+_NORM_NOT_FINITE = re.compile(r"^rank +\d+ = -?(nan|inf)$", re.MULTILINE)
 _FEW = 8  # files that a sentence can hold
 
 
@@ -27,20 +31,21 @@ def tell_where_training_diverges() -> None:
     :class:`~fairseq_skd.errors.UserError`.
     """
     train_step, valid_step = Trainer.train_step, Trainer.valid_step
-    if hasattr(train_step, "tells_where"):
+    if hasattr(train_step, "names_utterances"):
         return
 
     @functools.wraps(train_step)
-    def told_train_step(self: Trainer, samples: Sequence[Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
+    def checked_train_step(self: Trainer, samples: Sequence[Mapping[str, Any]], *args: Any, **kwargs: Any) -> Any:
         try:
             return train_step(self, samples, *args, **kwargs)
         except FloatingPointError as error:
-            if not str(error).startswith(_DIVERGED) or not isinstance(self.get_criterion(), CtcCriterion):
+            reason = _reason(str(error))
+            if reason is None or not isinstance(self.get_criterion(), CtcCriterion):
                 raise
-            raise UserError(_diverged(self, samples, str(error))) from error
+            raise UserError(_diverged(self, samples, reason)) from error
 
     @functools.wraps(valid_step)
-    def told_valid_step(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+    def checked_valid_step(self: Trainer, *args: Any, **kwargs: Any) -> Any:
         logged = valid_step(self, *args, **kwargs)
         loss = float(logged.get("loss", 0))
         if not math.isfinite(loss) and isinstance(self.get_criterion(), CtcCriterion):
@@ -50,8 +55,16 @@ def tell_where_training_diverges() -> None:
             )
         return logged
 
-    told_train_step.tells_where = True  # type: ignore[attr-defined]
-    Trainer.train_step, Trainer.valid_step = told_train_step, told_valid_step
+    checked_train_step.names_utterances = True  # type: ignore[attr-defined]
+    Trainer.train_step, Trainer.valid_step = checked_train_step, checked_valid_step
+
+
+def _reason(words: str) -> str | None:
+    """fairseq's words for a training that diverged, without its advice; None if they are about something else."""
+    if _NORM_NOT_FINITE.search(words):
+        return _NOT_FINITE
+    found = _DIVERGED.match(words)
+    return found[0] if found else None
 
 
 def _diverged(trainer: Trainer, samples: Sequence[Mapping[str, Any]], reason: str) -> str:
@@ -61,8 +74,9 @@ def _diverged(trainer: Trainer, samples: Sequence[Mapping[str, Any]], reason: st
     ]
     if len(files) > _FEW:
         logger.error("utterances of the batch: %s", ", ".join(files))
-    told = ", ".join(files[:_FEW]) + (f" and {len(files) - _FEW} more, logged above" if len(files) > _FEW else "")
+    named = ", ".join(files[:_FEW]) + (f" and {len(files) - _FEW} more, logged above" if len(files) > _FEW else "")
+    worker = f" on worker {trainer.data_parallel_rank}" if trainer.data_parallel_world_size > 1 else ""
     return (
-        f"update {trainer.get_num_updates() + 1}: {reason.partition('.')[0]}, with the utterances {told}: lower "
+        f"update {trainer.get_num_updates() + 1}{worker}: {reason}, with the utterances {named}: lower "
         f"optimization.lr, or leave these out if others train"
     )

@@ -1,4 +1,4 @@
-"""Where ``fairseq_cli.train`` begins: it imports the user dir, completes the configuration, and then does the rest."""
+"""Hooks into ``fairseq_cli.train``, which imports the user dir, completes the configuration and then trains."""
 
 import functools
 import logging
@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from fairseq import checkpoint_utils
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd.resuming import resumed_from
 from fairseq_skd.training.settings import check_configuration, check_device, check_keys
-from fairseq_skd.training.starting import check_start
+from fairseq_skd.training.starting import check_save_dir, check_start
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ MODEL = "skd_ctc"
 
 
 def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration first, and train no update beyond ``max_update``.
+    """Make ``fairseq_cli.train`` check the configuration before anything else, and end at ``max_update``.
 
     Trainings of other models are left alone.
     """
@@ -30,24 +31,34 @@ def check_at_the_door() -> None:
 
 
 def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Check before and after the configuration is completed; no seed is set yet, no data or weights are read."""
+    """Check the configuration before and after its completion; no seed is set yet, no data or weights are read."""
 
     @functools.wraps(add_defaults)
     def checked(cfg: DictConfig) -> None:
         if not _is_ours(cfg):
             add_defaults(cfg)
             return
+        _forget_earlier_trainings()
         check_keys(cfg)
         add_defaults(cfg)
         check_configuration(cfg)
         check_device(cfg)
         check_start(cfg)
+        check_save_dir(cfg)
 
     return checked
 
 
+def _forget_earlier_trainings() -> None:
+    """Hydra's ``--multirun`` trains several times in one process; fairseq would keep the best result of others."""
+    program: Any = sys.modules["fairseq_cli.train"]
+    for function in (checkpoint_utils.save_checkpoint, program.should_stop_early):
+        for name in ("best", "num_runs"):
+            vars(function).pop(name, None)
+
+
 def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:
-    """A run that is complete is left as it is: fairseq would train one more update, and save that, at each start."""
+    """Train nothing if the run is complete; fairseq would train one more update at each start, and save it."""
 
     @functools.wraps(train)
     def train_epoch(cfg: DictConfig, trainer: Any, *args: Any, **kwargs: Any) -> tuple[list[float | None], bool]:

@@ -1,4 +1,4 @@
-"""The length of a training against the phases of its learning rate and of its encoder."""
+"""Check ``max_update`` against the phases of the learning rate and of the encoder."""
 
 import logging
 from typing import Any
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def check_schedule(cfg: DictConfig) -> None:
-    """Build the schedule of the learning rate without an optimiser, and look where it begins and ends.
+    """Build the learning rate schedule, and check where it begins and ends.
 
-    A run that ends inside a phase is possible, and only warned of: a test of a few updates does so on purpose.
+    A run that ends inside a phase gets a warning only: a test of a few updates does so on purpose.
 
     Args:
         cfg: the whole configuration.
@@ -34,7 +34,7 @@ def check_schedule(cfg: DictConfig) -> None:
             frozen,
             updates,
         )
-    if not isinstance(cfg.lr_scheduler, DictConfig) or cfg.lr_scheduler._name == "pass_through":
+    if cfg.lr_scheduler._name == "pass_through":
         return  # of a composite optimiser, which has schedules of its own
     name = cfg.lr_scheduler._name
     schedule = _build(cfg)
@@ -65,6 +65,11 @@ def _build(cfg: DictConfig) -> Any:
         for updates in {0, max(cfg.optimization.max_update - 1, 0), cfg.optimization.max_update}:
             schedule.step_update(updates)
     except (AssertionError, ValueError, ZeroDivisionError, OverflowError) as error:
+        if str(error).startswith(_ONE_RATE):
+            raise UserError(
+                f"optimization.lr={list(cfg.optimization.lr)}: lr_scheduler {cfg.lr_scheduler._name} takes one rate "
+                f"and changes it by itself: give one number"
+            ) from error
         keys = ", ".join(f"lr_scheduler.{key}={value}" for key, value in plain.items() if key in _KEYS and value)
         reason = str(error) or type(error).__name__
         raise UserError(
@@ -74,7 +79,8 @@ def _build(cfg: DictConfig) -> Any:
     return schedule
 
 
-# What sets the phases, in the schedules of fairseq.
+_ONE_RATE = "Cannot use a fixed learning rate schedule"  # several rates, one per epoch
+# Keys of fairseq's schedules that set the phases.
 _KEYS = (
     *("phase_ratio", "warmup_steps", "hold_steps", "decay_steps", "final_lr_scale"),
     *("warmup_updates", "total_num_update", "lr_period_updates"),
@@ -82,7 +88,7 @@ _KEYS = (
 
 
 def _phases(schedule: Any, warmup: int) -> float:
-    """Updates until the last phase is over, of the schedules that have a last phase; else those of the warm-up."""
+    """Updates until the end of the last phase; of a schedule without phases, the updates of the warm-up."""
     if hasattr(schedule, "decay_steps"):
         return schedule.warmup_steps + schedule.hold_steps + schedule.decay_steps
     return max(getattr(schedule, "total_num_update", 0), warmup)

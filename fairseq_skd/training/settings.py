@@ -1,12 +1,14 @@
-"""The whole configuration of a training: each check names the key, its value and what it can be."""
+"""Check the whole configuration of a training; each message names the key, its value and what it can be."""
 
 import ast
 import difflib
 from typing import Any
 
 import torch
+from fairseq import registry
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -71,7 +73,7 @@ RANGES: dict[str, dict[str, Range]] = {
     },
 }
 
-# Values with which fairseq ends with exit status 0 although nothing, or nothing whole, was trained.
+# Settings with which fairseq exits with status 0 although the training failed or its files are incomplete.
 _REFUSED: dict[str, str] = {
     "checkpoint.write_checkpoints_asynchronously": (
         "fairseq leaves without training where iopath is not installed, and copies no checkpoint_best.pt where it is"
@@ -82,7 +84,7 @@ _REMOVED = {"model.condition_on_students": "0.2.0"}
 
 
 def check_composed(composed: DictConfig) -> DictConfig:
-    """Check what Hydra composed for a training that begins later, maybe on another machine.
+    """Check what Hydra composed for a training that begins later, perhaps on another machine.
 
     Args:
         composed: a YAML with its overrides.
@@ -116,7 +118,7 @@ def check_keys(cfg: DictConfig) -> None:
         UserError: naming the key, and the known one that it resembles.
     """
     declared: dict[str, Any] = {"model": SkdCtcConfig}
-    criterion = OmegaConf.select(cfg, "criterion._name")
+    criterion = select(cfg, "criterion._name")
     if criterion in _CRITERIA:
         declared["criterion"] = _CRITERIA[criterion]
     for section, kind in declared.items():
@@ -132,7 +134,7 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
-    """Say which key has a value of another type, which omegaconf does not always."""
+    """Name the key whose value has the wrong type; omegaconf does not always do so."""
     for key, value in OmegaConf.to_container(given, resolve=False).items():
         try:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
@@ -148,6 +150,19 @@ def _unknown(section: str, key: str, known: list[str]) -> str:
     return f"{section}.{key} is unknown: " + (f"did you mean {section}.{nearest[0]}?" if nearest else "delete it")
 
 
+def _check_names(cfg: DictConfig) -> None:
+    """Check that fairseq has the classes that the sections name; it looks for most of them after the model is built."""
+    registries = {name: registry.REGISTRIES[name]["registry"] for name in ("criterion", "optimizer", "lr_scheduler")}
+    for section, known in {"task": TASK_DATACLASS_REGISTRY, **registries}.items():
+        name = select(cfg, f"{section}._name")
+        if name in known:
+            continue
+        wrong = f"{section}._name is not set" if name is None else f"{section}._name={name} is unknown"
+        nearest = difflib.get_close_matches(name or "", known, n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(sorted(known))}"
+        raise UserError(f"{wrong}: {advice}")
+
+
 def check_configuration(cfg: DictConfig) -> None:
     """Check everything that the configuration alone decides.
 
@@ -161,13 +176,14 @@ def check_configuration(cfg: DictConfig) -> None:
         if OmegaConf.select(cfg, key):
             cfg.common.suppress_crashes = False  # or this very error would be suppressed
             raise UserError(f"{key}=true is refused, {reason}: set it to false")
+    _check_names(cfg)
     for section, ranges in RANGES.items():
         if isinstance(cfg[section], DictConfig):
             check_ranges(section, cfg[section], ranges)
     check_model(cfg.model)
-    if cfg.criterion is not None and cfg.criterion._name in _CRITERIA:
+    if cfg.criterion._name in _CRITERIA:
         check_criterion(cfg.criterion)
-    if cfg.criterion is not None and cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
+    if cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
         raise UserError(
             f"criterion kd_ctc trains a model of one exit, not model.student_layers={list(cfg.model.student_layers)}: "
             f"set model.student_layers=[] (and model.keep_layers for a small model)"
@@ -197,7 +213,7 @@ def check_device(cfg: DictConfig) -> None:
 
 
 def _check_betas(optimizer: Any) -> None:
-    """Adam's decay rates, which fairseq also takes as a string that it would evaluate."""
+    """Check Adam's decay rates, which fairseq also takes as a string that it evaluates."""
     betas = optimizer.adam_betas if isinstance(optimizer, DictConfig) and "adam_betas" in optimizer else (0.9, 0.999)
     try:
         values = list(ast.literal_eval(betas) if isinstance(betas, str) else betas)
@@ -220,8 +236,8 @@ def _check_precision(common: Any) -> None:
 
 
 def _check_metric(cfg: DictConfig) -> None:
-    """The metric that chooses checkpoint_best.pt: fairseq looks for it after the first epoch, and then fails."""
-    if cfg.dataset.disable_validation or cfg.criterion is None:
+    """Check the metric that chooses checkpoint_best.pt; fairseq looks it up after the first epoch."""
+    if cfg.dataset.disable_validation:
         return
     metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers
     names = metric_names(criterion, students, bool(select(cfg, "criterion.wer_kenlm_model")))

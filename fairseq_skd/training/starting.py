@@ -8,7 +8,8 @@ takes each row by its symbol.
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ from fairseq_skd.models.skd_ctc import SkdCtc
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
+_START = (
+    "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
+)
+# How fairseq and torch begin when a checkpoint's optimizer state does not fit the optimizer of this run.
+_OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
+_OTHER_BATCHES = "Cannot resume training due to dataloader mismatch"
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
@@ -80,7 +87,7 @@ class SymbolMap:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Check that the checkpoint which a training asks for is there; fairseq would train from the pretrained weights.
+    """Check that the checkpoint to start from exists; without it fairseq trains from the pretrained weights.
 
     Args:
         cfg: the whole configuration.
@@ -108,7 +115,26 @@ def check_start(cfg: DictConfig) -> None:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):
             where = f" in {Path.cwd()}, where Hydra runs this: give an absolute path"
-            raise UserError(f"checkpoint.{key}={path} does not exist{'' if Path(path).is_absolute() else where}")
+            missing = f"does not exist{'' if Path(path).is_absolute() else where}"
+            folder = "is a folder: give a checkpoint in it, such as checkpoint_best.pt"
+            raise UserError(f"checkpoint.{key}={path} {folder if Path(path).is_dir() else missing}")
+
+
+def check_save_dir(cfg: DictConfig) -> None:
+    """Check that checkpoints can be saved, as fairseq does, but with a sentence.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = Path(cfg.checkpoint.save_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"checkpoint.save_dir={folder} cannot be made ({error.strerror}): give a folder that can be"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"checkpoint.save_dir={folder} is not writable: give a folder that is")
 
 
 def read_checkpoints_of_trainings() -> None:
@@ -133,10 +159,34 @@ def read_checkpoints_of_trainings() -> None:
         )
         try:
             return load(self, filename, reset_optimizer, *args, **kwargs)
+        except (AssertionError, ValueError) as error:
+            if not str(error).startswith(_OTHER_OPTIMIZER):
+                raise
+            raise UserError(
+                f"checkpoint {filename} has the state of another optimizer ({str(error).rpartition('. ')[2]}): set "
+                f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
+                f"start a new training from its weights"
+            ) from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
 
     Trainer.load_checkpoint = load_own
+    load_all = checkpoint_utils.load_checkpoint
+
+    @functools.wraps(load_all)
+    def load_with_batches(cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
+        try:
+            return load_all(cfg, trainer, **kwargs)
+        except RuntimeError as error:
+            if not str(error).startswith(_OTHER_BATCHES) or not isinstance(trainer.get_model(), SkdCtc):
+                raise
+            raise UserError(
+                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved within an epoch of "
+                f"more batches than dataset.train_subset makes now: train on the data that it had, or set "
+                f"checkpoint.reset_dataloader=true to go on with the first epoch of the new data"
+            ) from error
+
+    checkpoint_utils.load_checkpoint = load_with_batches
 
 
 def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str | None) -> dict[str, Any]:
@@ -146,16 +196,16 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         path: the file.
         model: as it was initialised.
         dictionary: of the task.
-        criterion: class of the criterion that goes on; None for a start, which takes no more than weights.
+        criterion: class name of the resumed run's criterion; None for a start, which takes weights only.
 
     Returns:
-        what the trainer needs: ``model``, ``extra_state``, ``optimizer_history``, ``last_optimizer_state``. The
-        configuration is left out, it is not used and was written by a stranger.
+        ``model``, ``extra_state``, ``optimizer_history`` and ``last_optimizer_state``, as the trainer needs them. The
+        configuration is left out: the trainer does not use it, and a stranger wrote it.
 
     Raises:
-        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; its dictionary is not that of the task
-            (a resume), or is unknown and has another size; its criterion is another (a resume); or its tensors do not
-            fit the model.
+        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; it has no dictionary and its heads
+            have another size; its tensors do not fit the model; or, in a resume, dictionary, criterion or students
+            differ, or there is no state of an optimizer.
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
@@ -175,6 +225,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
                 state["model"][name] = change.apply(heads[name], fresh[name])
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
+        _check_students(path, heads, model)
     model.upgrade_state_dict(state["model"])
     _check_shapes(path, state["model"], model)
     return _for_trainer(state, resumed=criterion is not None)
@@ -201,19 +252,33 @@ def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: 
 def _check_resumable(
     path: Path, state: Mapping[str, Any], saved: Sequence[str], dictionary: Dictionary, criterion: str
 ) -> None:
-    start = "to start a new training from its weights, give it to checkpoint.finetune_from_model"
     if difference := first_difference(saved, dictionary.symbols):
-        differs = difference.told("the checkpoint", "the dictionary of task.data")
+        differs = difference.describe("the checkpoint", "the dictionary of task.data")
         raise UserError(
             f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
-            f"{start} in another checkpoint.save_dir"
+            f"{_START}"
         )
     history = state.get("optimizer_history")
     before = history[-1].get("criterion_name") if history else None
     if before is None or "extra_state" not in state:
-        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {start}")
+        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {start}")
+        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {_START}")
+    if state.get("last_optimizer_state") is None:  # fairseq would count from update 0 again, silently
+        raise UserError(
+            f"checkpoint {path} was saved without the state of the optimizer (checkpoint.no_save_optimizer_state) and "
+            f"cannot be resumed: {_START}"
+        )
+
+
+def _check_students(path: Path, heads: Iterable[str], model: SkdCtc) -> None:
+    """Check that a run goes on with its students: new heads would meet the optimizer's state of others."""
+    saved = {int(name.split(".")[1]) for name in heads if name.startswith("student_heads.")}
+    if saved != set(model.student_layers):
+        raise UserError(
+            f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, this run has "
+            f"{sorted(model.student_layers)}: {_START}"
+        )
 
 
 def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:

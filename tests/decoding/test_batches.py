@@ -33,17 +33,19 @@ def test_every_utterance_is_in_one_batch() -> None:
 
 
 class Dataset:
-    """Three utterances, of which the second cannot be read if asked to."""
+    """Three utterances, of which one cannot be read, or meets a bug, if asked to."""
 
-    def __init__(self, broken: int | None = None) -> None:
-        self.broken = broken
+    def __init__(self, broken: int | None = None, bug: int | None = None) -> None:
+        self.broken, self.bug = broken, bug
 
     def __len__(self) -> int:
         return 3
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if index == self.broken:
-            raise RuntimeError("Error in\n decoder")
+            raise UserError("audio file 1.wav cannot be used: ...") from RuntimeError("Error in\n decoder")
+        if index == self.bug:
+            raise TypeError("a bug")
         return {"id": index}
 
     def collater(self, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,3 +62,10 @@ def test_loading(workers: int) -> None:
 def test_audio_that_breaks_while_it_is_read_is_named(workers: int) -> None:
     with pytest.raises(UserError, match=r"^utterance 1 cannot be read: Error in decoder$"):
         list(load_batches(Dataset(broken=1), [[2, 0], [1]], workers, lambda index: f"utterance {index}"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_is_not_blamed_on_the_file(workers: int) -> None:
+    with pytest.raises(TypeError, match="a bug"):
+        list(load_batches(Dataset(bug=2), [[2, 0], [1]], workers, str))

@@ -41,16 +41,12 @@ def reordered(work, settings):
     return folder
 
 
-@pytest.mark.parametrize("key", ["finetune_from_model", "restore_file"])
-def test_a_start_with_the_letters_in_another_order(work, settings, trained, reordered, key):
+def test_a_start_with_the_letters_in_another_order(work, settings, trained, reordered):
     """F1: at a learning rate of 1e-9, valid loss and error rates are the checkpoint's."""
     folder, expected = trained
-    overrides = [*settings, f"task.data={reordered}", f"checkpoint.{key}={folder / 'checkpoint_last.pt'}"]
-    if key == "restore_file":
-        overrides += ["checkpoint.reset_optimizer=true", "checkpoint.reset_meters=true"]
-        overrides += ["checkpoint.reset_lr_scheduler=true", "checkpoint.reset_dataloader=true"]
-    overrides += ["optimization.max_update=2", "optimization.lr=[1e-9]"]
-    result = train(work / key, overrides)
+    overrides = [*settings, f"task.data={reordered}", "optimization.max_update=2", "optimization.lr=[1e-9]"]
+    start = f"checkpoint.finetune_from_model={folder / 'checkpoint_last.pt'}"
+    result = train(work / "started", [*overrides, start])
     assert result.returncode == 0, result.stdout[-3000:]
     assert "32 mapped, 0 new, 0 dropped" in result.stdout
     found = logged(result.stdout, "valid")[-1]
@@ -60,41 +56,32 @@ def test_a_start_with_the_letters_in_another_order(work, settings, trained, reor
     assert first["alpha"] == 0.3  # the first update of this run, not the fifth of the other
 
 
-def test_a_resume_with_another_dictionary_is_refused(work, settings, trained, reordered):
-    """F2."""
-    shutil.copytree(trained[0], work / "resumed")
-    result = train(work / "resumed", [*settings, f"task.data={reordered}", "optimization.max_update=6"])
-    assert result.returncode != 0
-    assert (
-        "trained with another dictionary: at index 4 the checkpoint has '|', the dictionary of task.data has 'Z'"
-        in (result.stdout)
+def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained, reordered):
+    """X15, F1: worker 0 reads and maps, worker 1 gets what it read; resumed, it is the run that was never stopped."""
+    settings = [*settings, f"task.data={reordered}", "optimization.lr=[1e-5]"]
+    outputs = train_on_two(
+        work / "two", [*settings, f"checkpoint.finetune_from_model={trained[0] / 'checkpoint_last.pt'}"]
     )
-    assert_equal(parameters(work / "resumed" / "checkpoint_last.pt"), parameters(trained[0] / "checkpoint_last.pt"))
+    assert "32 mapped, 0 new, 0 dropped" in outputs[0]
+    straight, start = (parameters(path / "checkpoint_last.pt") for path in (work / "two", trained[0]))
+    order = [0, 1, 2, 3, *range(31, 3, -1)]
+    for name, tensor in start.items():
+        mapped = tensor[order] if name.startswith(("w2v_encoder.proj.", "student_heads.2.proj.")) else tensor
+        # Four updates of Adam move a weight by four times the learning rate at most, two rows differ by far more.
+        torch.testing.assert_close(straight[name], mapped, rtol=0, atol=5e-5, msg=name)
 
-
-def test_two_workers_resume(work, settings):
-    """X15: as the run of two workers that was never stopped."""
-    train_on_two(work / "two", settings)
     (middle,) = (work / "two").glob("checkpoint_*_3.pt")
     outputs = train_on_two(work / "two_resumed", [*settings, f"checkpoint.restore_file={middle}"])
     assert "@ 3 updates" in outputs[0]
-    straight = parameters(work / "two" / "checkpoint_last.pt")
     assert not torch.equal(parameters(middle)["w2v_encoder.proj.weight"], straight["w2v_encoder.proj.weight"])
     assert_equal(parameters(work / "two_resumed" / "checkpoint_last.pt"), straight)
 
 
-def test_two_workers_start_from_a_checkpoint(work, settings, trained, reordered):
-    """X15, F1: worker 0 reads and maps, worker 1 gets what it read; nothing but weights is taken."""
-    overrides = [
-        *settings,
-        f"task.data={reordered}",
-        f"checkpoint.finetune_from_model={trained[0] / 'checkpoint_last.pt'}",
-    ]
-    overrides += ["optimization.max_update=2", "optimization.lr=[1e-9]"]
-    outputs = train_on_two(work / "two_started", overrides)
-    assert "32 mapped, 0 new, 0 dropped" in outputs[0]
-    found, expected = (parameters(path / "checkpoint_last.pt") for path in (work / "two_started", trained[0]))
-    order = [0, 1, 2, 3, *range(31, 3, -1)]
-    for name, tensor in expected.items():
-        mapped = tensor[order] if name.startswith(("w2v_encoder.proj.", "student_heads.2.proj.")) else tensor
-        torch.testing.assert_close(found[name], mapped, rtol=0, atol=1e-7, msg=name)
+def test_a_resume_in_another_training_set_is_refused(work, settings, trained):
+    """fairseq's traceback was the last word: "please report this to the fairseq developers"."""
+    (middle,) = trained[0].glob("checkpoint_*_3.pt")
+    result = train(work / "else", [*settings, "dataset.train_subset=valid", f"checkpoint.restore_file={middle}"])
+    assert result.returncode != 0
+    last = result.stdout.rstrip().splitlines()[-1]
+    assert last.startswith("fairseq-hydra-train: ")
+    assert "was saved within an epoch of more batches than dataset.train_subset makes now" in last

@@ -146,20 +146,11 @@ def test_the_original_wav2vec_recipe_carries_over(work, data):
     assert "student_heads.2.layer_norm.weight" in names
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (["model.student_layers=[4]"], "4 layers are the full model itself"),
-        (["optimization.max_update=0", "lr_scheduler._name=fixed"], "set optimization.max_update"),
-    ],
-)
-def test_a_mistake_is_one_sentence_before_training(tmp_path, data, hubert, overrides, sentence):
-    config = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", *overrides]
-    if "lr_scheduler._name=fixed" in overrides:
-        config += [f"~lr_scheduler.{key}" for key in ("phase_ratio", "hold_steps", "decay_steps", "init_lr_scale")]
-        config += ["~lr_scheduler.warmup_steps", "~lr_scheduler.final_lr_scale"]
-    result = train(tmp_path, config)
+def test_a_mistake_is_one_sentence_before_training(tmp_path, data, hubert):
+    """It needs the encoder to be known; what the settings alone decide is told earlier."""
+    overrides = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "model.student_layers=[4]"]
+    result = train(tmp_path, overrides)
     assert result.returncode != 0
     last = result.stdout.rstrip().splitlines()[-1]
-    assert last.startswith("fairseq-hydra-train: ") and sentence in last
+    assert last.startswith("fairseq-hydra-train: ") and "4 layers are the full model itself" in last
     assert "Traceback" not in result.stdout and "begin training" not in result.stdout

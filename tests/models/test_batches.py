@@ -70,5 +70,6 @@ def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
     parts = [OmegaConf.create({"model": {}}), OmegaConf.create({"dataset": {"train_subset": "train"}}), None]
     for whole in parts:  # a model in somebody's own program: fairseq's order
         assert batches_of(folder, name, 1, 6, whole) != first
-    anew = [batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) for epoch in (1, 6)]
-    assert anew[0] == first != anew[1]
+    for epoch in (1, 6):  # asked for new batches in each epoch, fairseq makes its own
+        stock = batches_of(folder, name, 1, epoch, None)
+        assert batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) == stock

@@ -17,8 +17,6 @@ from tests.builders import CONVOLUTIONS, batch, pretrained_model, write_pretrain
 from tests.criterions.criterion import criterion
 from tests.models.models import LARGE, build, rebuild
 
-pytestmark = pytest.mark.faults
-
 KINDS = ("hubert", "wav2vec2", "wavlm")
 LAYER_NORM = {"extractor_mode": "layer_norm"}
 NORMS = {
@@ -79,6 +77,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Sk
     }
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("kind", "name"), ALL)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
@@ -93,6 +92,7 @@ def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
                 torch.testing.assert_close(found, expected["exit_logits"][layer][:, 0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_constant_offset_costs_no_precision(models, kind):
     """Audio around 50: the first convolution's variance is below a millionth of its squared mean."""
@@ -106,6 +106,7 @@ def test_a_constant_offset_costs_no_precision(models, kind):
             torch.testing.assert_close(together["encoder_out"][:frames, i], expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.faults
 def test_group_norm_against_float64():
     """Statistics over exactly the frames of the first convolution whose 10 samples are all real."""
     extractor = pretrained_model("hubert").feature_extractor
@@ -126,6 +127,7 @@ def test_group_norm_against_float64():
             torch.testing.assert_close(found[i, :, :frames].double(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_takes_its_statistics_in_float32(dtype):
     extractor = pretrained_model("hubert").feature_extractor.to(dtype)
@@ -144,6 +146,7 @@ def test_half_precision_takes_its_statistics_in_float32(dtype):
             )
 
 
+@pytest.mark.faults
 def test_audio_shorter_than_a_frame_does_not_depend_on_its_neighbours(models):
     """It counts one frame, padded with zeros to the 400 samples that a frame sees."""
     model = models["hubert", "group_norm"]
@@ -157,6 +160,7 @@ def test_audio_shorter_than_a_frame_does_not_depend_on_its_neighbours(models):
         torch.testing.assert_close(out["encoder_out"][0, 1], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("feature_grad_mult", [1.0, 0.3])
 def test_gradients_in_evaluation_are_those_of_the_utterances_alone(tmp_path: Path, feature_grad_mult: float) -> None:
     model = build(write_pretrained(tmp_path / "w.pt"), normalize=False, feature_grad_mult=feature_grad_mult).eval()
@@ -174,6 +178,7 @@ def test_gradients_in_evaluation_are_those_of_the_utterances_alone(tmp_path: Pat
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", [*NORMS, "conformer"])
 def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
     model = models["hubert" if name in NORMS else "wav2vec2", name]
@@ -188,6 +193,7 @@ def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
         assert float(value) == pytest.approx(sum(float(log[key]) for log in logs), rel=1e-5, abs=1e-4), key
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", NORMS)
 def test_the_guide_of_a_frozen_teacher(models, name):
     """The teacher of ``kd_ctc`` is in evaluation inside a training, whose own encoder is not."""

@@ -1,39 +1,22 @@
 """A training whose numbers are no longer finite says at which update and with which utterances."""
 
 import logging
+import math
 
 import pytest
 import torch
-from fairseq import tasks
 from fairseq.trainer import Trainer
 
-from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
 from fairseq_skd.fairseq_fixes import audio_file
-from fairseq_skd.training.settings import check_composed
-from tests.builders import write_pretrained
-from tests.end_to_end.training import REPOSITORY, SMALL, corpus
+from tests.end_to_end.training import corpus
+from tests.models.tasks import TASKS, make_task
+from tests.training.trainers import batches, build_trainer
 
 
 @pytest.fixture
 def trainer(tmp_path):
-    """fairseq's, over seven utterances in batches of two or three."""
-    given = [
-        *SMALL,
-        f"task.data={corpus(tmp_path / 'data')}",
-        f"model.w2v_path={write_pretrained(tmp_path / 'w2v.pt')}",
-    ]
-    given += [f"checkpoint.save_dir={tmp_path}", "common.user_dir=null"]
-    cfg = check_composed(compose(REPOSITORY / "config" / "finetune", "hubert_mini", given))
-    task = tasks.setup_task(cfg.task)
-    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-    task.load_dataset("valid")
-    return trainer
-
-
-def batches(trainer, subset="train"):
-    iterator = trainer.get_train_iterator(1) if subset == "train" else trainer.get_valid_iterator(subset)
-    return list(iterator.next_epoch_itr(shuffle=False))
+    return build_trainer(tmp_path)
 
 
 @pytest.mark.faults
@@ -63,7 +46,7 @@ def test_a_large_batch_is_logged_in_full(trainer, caplog):
 
 
 def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
-    """An overflow skips the update; workers that disagree get fairseq's own words."""
+    """An overflow skips the update; workers whose gradients differ get fairseq's own words."""
 
     def raises(error):
         def optimizer_step(*_, **__):
@@ -76,10 +59,33 @@ def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
     raises(OverflowError("setting loss scale to: 64.0"))
     assert trainer.train_step([batch]) is None and trainer.get_num_updates() == 0
     raises(FloatingPointError("Minimum loss scale reached (0.0001). Your loss is probably exploding."))
-    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0"):
+    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0\.0001\), with the utterances /"):
         trainer.train_step([batch])
-    raises(FloatingPointError("Fatal error: gradients are inconsistent between workers."))
+    raises(FloatingPointError(INCONSISTENT.format(0.5, 0.25)))
     with pytest.raises(FloatingPointError, match="inconsistent"):
+        trainer.train_step([batch])
+
+
+# As fairseq writes it in Trainer._check_grad_norms, which compares norms on GPUs only.
+INCONSISTENT = (
+    "Fatal error: gradients are inconsistent between workers. Try --ddp-backend=legacy_ddp. \n---\n"
+    "grad_norm across the workers:\nrank   0 = {:.8f}\nrank   1 = {:.8f}\n\n---"
+)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("norm", [math.nan, math.inf])
+def test_nan_on_several_gpus(trainer, monkeypatch, norm):
+    """Section 6: NaN of one worker is NaN of all, and fairseq blames the DDP backend."""
+
+    def optimizer_step(*_, **__):
+        monkeypatch.setattr(Trainer, "data_parallel_world_size", 2)
+        monkeypatch.setattr(Trainer, "data_parallel_rank", 1)
+        raise FloatingPointError(INCONSISTENT.format(norm, norm))
+
+    (batch, *_) = batches(trainer)
+    monkeypatch.setattr(trainer.task, "optimizer_step", optimizer_step)
+    with pytest.raises(UserError, match=r"^update 1 on worker 1: gradients are Nan/Inf, with the utterances /"):
         trainer.train_step([batch])
 
 
@@ -96,21 +102,10 @@ def test_a_validation_loss_that_is_not_finite(trainer):
 
 def test_files_of_both_tasks(tmp_path):
     data = corpus(tmp_path / "data")
-    hubert = {"_name": "hubert_pretraining", "fine_tuning": True, "labels": ["ltr"], "single_target": True}
-    for values in (hubert, {"_name": "audio_finetuning", "labels": "ltr"}):
-        task = tasks.setup_task(check_task({**values, "data": str(data)}))
-        task.load_dataset("train", task_cfg=task.cfg)
+    for name in TASKS:
+        task = make_task(name, data)
+        task.load_dataset("train")
         dataset = task.dataset("train")
         index = dataset[0]["id"]
         assert audio_file(dataset, index) == str(data / "audio" / "train0.wav")
     assert audio_file(object(), 3) == "number 3 of the data set"
-
-
-def check_task(values):
-    from fairseq.dataclass.utils import merge_with_parent
-    from fairseq.tasks import TASK_DATACLASS_REGISTRY
-    from omegaconf import OmegaConf
-
-    root = OmegaConf.create({"task": values, "common": {"tpu": False}, "dataset": {"num_workers": 0}})
-    root.task = merge_with_parent(TASK_DATACLASS_REGISTRY[values["_name"]](), root.task)
-    return root.task

@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
@@ -18,26 +19,41 @@ FINETUNE = REPOSITORY / "config" / "finetune"
 GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
 
 
-def test_the_door_is_hung_once_and_opens_for_other_models(monkeypatch):
-    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
+def test_hooks_are_set_once_and_leave_other_models_alone(monkeypatch):
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     check_at_the_door()
-    door = module.add_defaults
+    hooked = module.add_defaults
     check_at_the_door()
-    assert module.add_defaults is door is not add_defaults
+    assert module.add_defaults is hooked is not add_defaults
     ours = OmegaConf.merge(
         OmegaConf.structured(FairseqConfig()), compose(FINETUNE, "hubert_mini", [*GIVEN, "common.seed=-1"])
     )
     with pytest.raises(UserError, match="common.seed"):
-        door(ours)
+        hooked(ours)
     other = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "common": {"seed": -1}})
-    door(other)
+    hooked(other)
+
+
+@pytest.mark.faults
+def test_a_training_does_not_know_the_best_of_an_earlier_one(monkeypatch):
+    """With --multirun the second training of a process wrote no checkpoint_best.pt, or stopped early, silently."""
+    module = SimpleNamespace(add_defaults=lambda _: None, train=None, should_stop_early=lambda *_: False)
+    module.should_stop_early.best, module.should_stop_early.num_runs = 7.5, 3
+    checkpoint_utils.save_checkpoint.best = 7.5
+    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
+    check_at_the_door()
+    cfg = OmegaConf.create({"model": {"_name": "skd_ctc", "zzz": 1}, "criterion": None})
+    with pytest.raises(UserError, match="zzz is unknown"):
+        module.add_defaults(cfg)
+    assert not hasattr(checkpoint_utils.save_checkpoint, "best")
+    assert vars(module.should_stop_early) == {}
 
 
 @pytest.mark.faults
 def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
     """Started again, fairseq trained update 21 of 20 and saved it over the last checkpoint; each time one more."""
-    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     check_at_the_door()
     for last, updates, result in ((20, 19, "trained"), (20, 20, ([None], True)), (0, 20, "trained")):
@@ -52,7 +68,7 @@ def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
 def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
     """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
-    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "++common.suppress_crashes=true"]
+    given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "common.suppress_crashes=true"]
     result = train(tmp_path / "run", [*given, f"checkpoint.save_dir={tmp_path / 'saved'}"])
     assert result.returncode != 0
     last = result.stdout.rstrip().splitlines()[-1]

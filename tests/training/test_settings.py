@@ -1,5 +1,6 @@
 """The whole configuration is checked before a training begins: each mistake gets one sentence that names the key."""
 
+import copy
 import logging
 
 import pytest
@@ -25,7 +26,7 @@ def composed(*overrides: str):
     """hubert_mini with ``key=value``, ``+key=value`` and ``~key``, as Hydra has it and in a tenth of its time."""
     removed = [override[1:].split(".") for override in overrides if override.startswith("~")]
     given = OmegaConf.from_dotlist([override.lstrip("+") for override in overrides if not override.startswith("~")])
-    with open_dict(MINI.copy()) as config:
+    with open_dict(copy.deepcopy(MINI)) as config:
         for section, key in removed:
             del config[section][key]
         return OmegaConf.merge(config, given)
@@ -91,6 +92,10 @@ def test_numbers_out_of_range(overrides, sentence):
             ["optimization.max_update=1"],
             "lr_scheduler tri_stage has no schedule of optimization.max_update=1 updates with "
             r"lr_scheduler.phase_ratio=\[0.1, 0.4, 0.5\]",
+        ),
+        (
+            ["optimization.lr=[1e-3,5e-4]"],
+            r"^optimization.lr=\[0.001, 0.0005\]: lr_scheduler tri_stage takes one rate .*: give one number$",
         ),
         (["optimization.max_update=0"], "criterion.schedule=clamped_linear needs the length of the run"),
         (["lr_scheduler.phase_ratio=[0.1,0.4,0.4]"], "lr_scheduler tri_stage has no schedule .* must add up to 1"),
@@ -203,6 +208,27 @@ def test_values_that_would_be_silently_wrong(overrides, sentence):
 )
 def test_unknown_keys_and_wrong_types(overrides, sentence):
     """A typographical error, and a YAML of version 0.1.0, ended in omegaconf's traceback."""
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        check_composed(composed(*overrides))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["task._name=hubert_pretrainin"],
+            r"task._name=hubert_pretrainin is unknown: did you mean hubert_pretraining\?",
+        ),
+        (["criterion._name=skdctc"], r"criterion._name=skdctc is unknown: did you mean skd_ctc\?"),
+        (["optimizer._name=adamm"], r"optimizer._name=adamm is unknown: did you mean adam\?"),
+        (["lr_scheduler._name=zzz"], r"lr_scheduler._name=zzz is unknown: choose one of cosine, fixed, .*tri_stage"),
+        (["criterion=null"], "criterion._name is not set: choose one of "),
+        (["criterion.post_process=words"], "criterion.post_process=words is unknown: choose one of letter, none, "),
+    ],
+)
+def test_names_that_fairseq_does_not_have(overrides, sentence):
+    """KeyErrors and assertions after the model was built; of post_process in validation, after an epoch."""
     with pytest.raises(UserError, match=f"^{sentence}"):
         check_composed(composed(*overrides))
 

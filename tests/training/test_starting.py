@@ -7,21 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.dataclass.configs import CheckpointConfig
+from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 from fairseq_skd.training import starting
-from fairseq_skd.training.starting import check_start, read_state
+from fairseq_skd.training.starting import check_save_dir, check_start, read_state
 from tests.builders import CtcTask, batch, letter_dictionary, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
+from tests.training.trainers import batches, build_trainer
 
 HEADS = ("w2v_encoder.proj", "student_heads.2.proj")
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])["net_input"]
 CRITERION = "SkdCtcCriterion"
-pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def checkpoint(folder) -> Path:
         {"criterion_name": CRITERION, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
     ]
     state["extra_state"] = {"train_iterator": {"epoch": 3, "iterations_in_epoch": 0}}
+    state["last_optimizer_state"] = {}
     torch.save(state, path)
     return path
 
@@ -77,6 +80,7 @@ def started(checkpoint: Path, pretrained: Path, dictionary: Dictionary, criterio
     return model
 
 
+@pytest.mark.faults
 def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
     """F1: the checkpoint says what it said, symbol by symbol, at every exit."""
     letters = letter_dictionary().symbols[4:]
@@ -91,6 +95,7 @@ def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
         assert torch.equal(found[layer], original[layer][..., order])
 
 
+@pytest.mark.faults
 def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
     """F9: the logits of the symbols that stay are equal, new ones start as a fresh head does."""
     letters = letter_dictionary().symbols[4:]
@@ -109,12 +114,14 @@ def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
         assert torch.equal(model.state_dict()[f"{head}.bias"][new], torch.zeros(2))
 
 
+@pytest.mark.faults
 def test_many_new_symbols_are_not_all_named(checkpoint, pretrained, caplog):
     with caplog.at_level(logging.INFO):
         started(checkpoint, pretrained, dictionary_of([f"{place:02}" for place in range(40)]))
     assert "4 mapped, 40 new (00, 01, 02, 03, 04, ...), 28 dropped (|, E, T, A, O, ...)" in caplog.text
 
 
+@pytest.mark.faults
 def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
     """F2: the first index that differs, and both symbols."""
     letters = letter_dictionary().symbols[4:]
@@ -129,6 +136,7 @@ def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
         started(checkpoint, pretrained, dictionary_of([*letters, "Ä"]), CRITERION)
 
 
+@pytest.mark.faults
 def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
     """Of the same size it is taken as it is, with a warning; of another size it is refused."""
     bare = changed(checkpoint, "bare.pt", task_state={})
@@ -141,6 +149,7 @@ def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
         started(bare, pretrained, dictionary_of("ABCDE"))
 
 
+@pytest.mark.faults
 def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     """F10: the layout of published wav2vec 2.0 models: args, with the encoder's own args inside, and no dictionary."""
     state = torch.load(checkpoint, weights_only=True)
@@ -159,6 +168,7 @@ def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     assert "the checkpoint has no head for student layers 2: they start fresh" in caplog.text
 
 
+@pytest.mark.faults
 def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
     bare = changed(checkpoint, "weights.pt", optimizer_history=None, extra_state=None)
     state = read_state(bare, model_of(pretrained, letter_dictionary()), letter_dictionary(), None)
@@ -167,6 +177,7 @@ def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
         started(bare, pretrained, letter_dictionary(), CRITERION)
 
 
+@pytest.mark.faults
 def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
     """fairseq hands the old run's number of updates to the model, and alpha of the first update follows from it."""
     model = model_of(pretrained, letter_dictionary())
@@ -175,25 +186,102 @@ def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
     assert read_state(checkpoint, model, letter_dictionary(), CRITERION)["optimizer_history"][-1]["num_updates"] == 7
 
 
+@pytest.mark.faults
+def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
+    """fairseq counts from update 0 again, silently, where checkpoint.no_save_optimizer_state was set."""
+    bare = changed(checkpoint, "no_state.pt", last_optimizer_state=None)
+    with pytest.raises(
+        UserError, match=r"no_save_optimizer_state\) and cannot be resumed: to start a new training from"
+    ):
+        started(bare, pretrained, letter_dictionary(), CRITERION)
+    started(bare, pretrained, letter_dictionary())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("students", [[], [3], [1, 2]])
+def test_a_resume_needs_the_same_students(checkpoint, pretrained, students):
+    """A head went on with the optimizer's state of another, or torch's words on parameter groups were the last."""
+    model = model_of(pretrained, letter_dictionary(), student_layers=students)
+    with pytest.raises(UserError) as refused:
+        read_state(checkpoint, model, letter_dictionary(), CRITERION)
+    assert str(refused.value) == (
+        f"checkpoint {checkpoint} was trained with model.student_layers=[2], this run has {students}: to start a new "
+        f"training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
+    )
+    read_state(checkpoint, model, letter_dictionary(), None)
+
+
+@pytest.mark.faults
 def test_another_criterion_is_no_resume(checkpoint, pretrained):
     with pytest.raises(UserError, match="trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
 
 
+def saved(trainer: Trainer, folder: Path) -> str:
+    """The checkpoint of a training after its first update."""
+    trainer.train_step(batches(trainer)[:1])
+    trainer.consolidate_optimizer()
+    path = str(folder / "saved.pt")
+    trainer.save_checkpoint(path, {"train_iterator": {"epoch": 1, "iterations_in_epoch": 1}, "val_loss": 1.0})
+    return path
+
+
+def validated(trainer: Trainer) -> list[dict[str, float]]:
+    """Losses and error rates of each validation batch."""
+    names = ("loss", "ctc_teacher", "ctc_student", "wer", "uer", "student_wer", "student_uer")
+    return [{name: trainer.valid_step(batch)[name] for name in names} for batch in batches(trainer, "valid")]
+
+
+@pytest.mark.faults
+def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
+    """F1, F2: ``restore_file`` with ``reset_optimizer`` starts with the checkpoint's losses; without, it is refused."""
+    first = build_trainer(tmp_path)
+    path, expected = saved(first, tmp_path), validated(first)
+    letters = letter_dictionary().symbols[4:]
+    (tmp_path / "data" / "dict.ltr.txt").write_text("".join(f"{letter} 1\n" for letter in letters[::-1]))
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    started = build_trainer(tmp_path, f"checkpoint.restore_file={path}", *(f"+checkpoint.{key}=true" for key in resets))
+    checkpoint_utils.load_checkpoint(started.cfg.checkpoint, started)
+    assert started.get_num_updates() == started.get_model().num_updates == 0
+    for found, wanted in zip(validated(started), expected, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4)
+    resumed = build_trainer(tmp_path, f"checkpoint.restore_file={path}")
+    with pytest.raises(UserError, match=r"another dictionary: at index 4 the checkpoint has '\|', .* has 'Z'"):
+        checkpoint_utils.load_checkpoint(resumed.cfg.checkpoint, resumed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["common.bf16=true"], "FairseqAdam vs FP16Optimizer"),
+        (["model.freeze_regex=.*layers.0.*"], "loaded state dict contains a parameter group that doesn't match"),
+    ],
+)
+def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
+    """An AssertionError of fairseq, or a ValueError of torch, after the checkpoint was read."""
+    file = saved(build_trainer(tmp_path), tmp_path)
+    with pytest.raises(UserError, match=rf"^checkpoint {file} has the state of another optimizer \({reason}"):
+        build_trainer(tmp_path, *overrides).load_checkpoint(file)
+    build_trainer(tmp_path, *overrides).load_checkpoint(file, reset_optimizer=True)
+
+
+@pytest.mark.faults
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
         started(pretrained, pretrained, letter_dictionary())
     wide = write_pretrained(folder / "wide.pt", encoder_embed_dim=64)
-    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path: \d+ tensors differ, the first is"):
+    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path: \d+ tensors differ"):
         started(checkpoint, wide, letter_dictionary())
     damaged = changed(checkpoint, "damaged.pt", task_state={"target_dictionary": dictionary_of("AB")})
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
         started(damaged, pretrained, letter_dictionary())
     shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
-    with pytest.raises(UserError, match="has 4 layers, the model 3: model.keep_layers prunes"):
+    with pytest.raises(UserError, match="has 4 layers, the model 3: give model.w2v_path the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
+@pytest.mark.faults
 def test_weights_that_are_not_finite(checkpoint, pretrained):
     """Section "Numbers": the sentence names checkpoint and tensor."""
     weights = torch.load(checkpoint, weights_only=True)["model"]
@@ -204,6 +292,7 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
             started(damaged, pretrained, letter_dictionary(), criterion)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
@@ -213,6 +302,7 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
             r"^checkpoint\.restore_file=none\.pt does not exist in /.*: give an absolute path$",
         ),
         ({"finetune_from_model": "/none.pt"}, r"^checkpoint\.finetune_from_model=/none\.pt does not exist$"),
+        ({"finetune_from_model": "/"}, r"^checkpoint\.finetune_from_model=/ is a folder: give a checkpoint in it"),
         ({"continue_once": "/none.pt"}, r"^checkpoint\.continue_once=/none\.pt does not exist$"),
         (
             {"finetune_from_model": "/a.pt", "restore_file": "/b.pt"},
@@ -232,6 +322,19 @@ def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
     (tmp_path / "checkpoint_last.pt").touch()
     cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), finetune_from_model="/none.pt"))
     check_start(OmegaConf.create({"checkpoint": cfg}))
+
+
+def test_a_folder_for_checkpoints_that_cannot_be_made(tmp_path):
+    """fairseq's traceback of an OSError was the last word."""
+    (tmp_path / "file").touch()
+    cfg = OmegaConf.create({"checkpoint": {"save_dir": str(tmp_path / "file" / "run")}})
+    with pytest.raises(
+        UserError, match=r"^checkpoint\.save_dir=.*/file/run cannot be made \(Not a directory\): give a"
+    ):
+        check_save_dir(cfg)
+    cfg.checkpoint.save_dir = str(tmp_path / "new" / "run")
+    check_save_dir(cfg)
+    assert (tmp_path / "new" / "run").is_dir()
 
 
 def test_the_examples() -> None:
