@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_skd.resuming import resumed_from
+from fairseq_skd.resuming import check_resumed, resumed_from
+from fairseq_skd.training import lock
 from fairseq_skd.training.settings import check_configuration, check_device, check_keys
 from fairseq_skd.training.starting import check_start
 
@@ -18,7 +20,7 @@ MODEL = "skd_ctc"
 
 
 def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration first, and train no update beyond ``max_update``.
+    """Make ``fairseq_cli.train`` check the configuration first, train alone, and no update beyond ``max_update``.
 
     Trainings of other models are left alone.
     """
@@ -30,7 +32,7 @@ def check_at_the_door() -> None:
 
 
 def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Check before and after the configuration is completed; no seed is set yet, no data or weights are read."""
+    """Check before and after the configuration is completed; no seed is set yet, no data are read."""
 
     @functools.wraps(add_defaults)
     def checked(cfg: DictConfig) -> None:
@@ -42,6 +44,10 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         check_configuration(cfg)
         check_device(cfg)
         check_start(cfg)
+        if distributed_utils.is_master(cfg.distributed_training):  # the one that writes
+            if not cfg.checkpoint.no_save:
+                lock.hold(cfg.checkpoint.save_dir)
+            check_resumed(cfg)
 
     return checked
 

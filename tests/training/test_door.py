@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
+from fairseq_skd.training import lock
 from fairseq_skd.training.door import check_at_the_door
 from tests.builders import write_pretrained
 from tests.end_to_end.training import REPOSITORY, SMALL, corpus, train
@@ -32,6 +33,20 @@ def test_the_door_is_hung_once_and_opens_for_other_models(monkeypatch):
         door(ours)
     other = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "common": {"seed": -1}})
     door(other)
+
+
+@pytest.mark.faults
+def test_one_training_of_a_folder(tmp_path, monkeypatch):
+    """X5: rank 0 holds the folder, others and a training that saves nothing do not; the same process may begin anew."""
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained")
+    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
+    held = []
+    monkeypatch.setattr(lock, "hold", held.append)
+    check_at_the_door()
+    for changes in ({}, {"distributed_training": {"distributed_rank": 1}}, {"checkpoint": {"no_save": True}}):
+        given = compose(FINETUNE, "hubert_mini", [*GIVEN, f"checkpoint.save_dir={tmp_path}"])
+        module.add_defaults(OmegaConf.merge(OmegaConf.structured(FairseqConfig()), given, changes))
+    assert held == [str(tmp_path)]
 
 
 @pytest.mark.faults
