@@ -1,13 +1,21 @@
 """Mistakes of the user, told in one sentence: the last line of every command, and of ``fairseq-hydra-train``."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+PARTIAL = 3  # exit status of a command whose result lacks a part of the input
 
 
 class UserError(ValueError):
     """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
+
+
+class PartialResult(UserError):
+    """The result was written, without a part of the input. The message names what was left out."""
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -34,11 +42,18 @@ def sentence_of(error: BaseException) -> str | None:
 def run_command(program: str, main: Callable[[], None]) -> int:
     """Run ``main``; a :class:`UserError` becomes ``program: sentence`` on stderr.
 
+    SIGTERM ends it as Ctrl-C does: what was begun is taken back, and processes that it started are ended.
+
     Returns:
-        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 130 when interrupted.
+        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 3 for a result without a part of
+        the input, 130 when interrupted.
     """
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
+    except PartialResult as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return PARTIAL
     except UserError as error:
         print(f"{program}: {sentence_of(error)}", file=sys.stderr)
         return 2
@@ -48,7 +63,13 @@ def run_command(program: str, main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def end_hydra_with_a_sentence() -> None:
