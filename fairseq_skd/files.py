@@ -29,6 +29,17 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an error of the system inside the block, such as a full disk, the name of the file that is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside ``path``; when the block ends well the file takes ``path``'s place, else it is deleted.
 

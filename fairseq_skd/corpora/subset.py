@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 from tqdm import tqdm
 
 from fairseq_skd import dictionaries
+from fairseq_skd.corpora.staging import refuse_incomplete
 from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.lexicon import WORD_MARK
@@ -54,11 +55,12 @@ def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset
         given: how the name was given, for messages; None is ``dataset.gen_subset``.
 
     Raises:
-        UserError: missing, empty, or a line that is not of this form.
+        UserError: missing, empty, or a line that is not of this form; or the folder is incomplete.
     """
     manifest = folder / f"{subset}.tsv"
     if not folder.is_dir():
         raise UserError(f"task.data={folder} is not a folder")
+    refuse_incomplete(folder)
     if not manifest.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
         raise UserError(f"{given or f'dataset.gen_subset={subset}'}: {manifest} does not exist (there: {there})")
@@ -118,6 +120,7 @@ def read_labels(
     """
     if not path.is_file():
         raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text per utterance")
+    refuse_incomplete(path.parent)
     lines = read_lines(path)
     if len(lines) != len(subset.names):
         raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
