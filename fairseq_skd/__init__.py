@@ -39,6 +39,7 @@ if not _is_light():
     fairseq_fixes.read_whole_labels()
     fairseq_fixes.check_audio_files()
     fairseq_fixes.write_whole_checkpoints()
+    fairseq_fixes.hand_over_batches_or_tell()
     compat.name_both_copies(Path(__file__).resolve().parent)
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)

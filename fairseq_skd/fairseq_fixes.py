@@ -5,8 +5,10 @@ Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 
 import errno
 import functools
+import multiprocessing.queues
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,8 @@ from fairseq import checkpoint_utils
 from fairseq.data import FileAudioDataset, HubertDataset
 from fairseq.file_io import PathManager
 from torch import Tensor
+from torch._utils import ExceptionWrapper
+from torch.utils.data import get_worker_info
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
@@ -111,6 +115,34 @@ def write_whole_checkpoints() -> None:
 
     checkpoint_utils.torch_persistent_save = save_whole
     PathManager.copy = staticmethod(copy_whole)
+
+
+def hand_over_batches_or_tell() -> None:
+    """Make a loader's worker tell of a batch that it cannot hand over; the training, or decode, waits for it for ever.
+
+    A batch goes through shared memory. Where that is too small, or a limit of file sizes (``ulimit -f``) holds, the
+    thread that sends it fails, and multiprocessing only prints that. This holds for torch's loaders of any program.
+    """
+    queue, name = multiprocessing.queues.Queue, "_on_queue_feeder_error"
+    original = getattr(queue, name)
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def tell(self: Any, error: Exception, item: Any) -> None:
+        if get_worker_info() is None or not (isinstance(item, tuple) and len(item) == 2):
+            original(error, item)
+            return
+        reason = " ".join(str(error).split())
+        try:
+            raise UserError(
+                f"a batch cannot be handed over by the process that read it: {reason}; enlarge the shared memory or "
+                f"the limit of file sizes (ulimit -f), or set dataset.num_workers=0"
+            ) from error
+        except UserError:
+            self.put((item[0], ExceptionWrapper(sys.exc_info())))  # as torch tells of any error in a worker
+
+    setattr(queue, name, tell)
 
 
 def audio_file(dataset: Any, index: int) -> str:

@@ -76,9 +76,10 @@ def _why_not_written(error: Exception, beside: Path) -> str | None:
     cause: BaseException | None = error
     while not isinstance(cause, OSError | UserError | None):
         cause = cause.__context__  # torch.save raises RuntimeError over it
-    if not isinstance(cause, OSError) or cause.filename not in (None, beside, str(beside)):
+    if not isinstance(cause, OSError):
         return None
-    return cause.strerror or str(cause)
+    files = [str(file) for file in (cause.filename, cause.filename2) if file is not None]
+    return cause.strerror or str(cause) if not files or str(beside) in files else None
 
 
 def _begin(target: Path) -> tuple[int, Path]:

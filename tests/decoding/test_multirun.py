@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from fairseq_skd import infer
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.multirun import Run, combinations, folder_name, run_all
 from fairseq_skd.decoding.settings import Settings
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, run_command
 from tests.decoding.checkpoints import CONFIG
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -161,3 +162,26 @@ def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[s
         infer.main([*arguments, "decoding.beam=5,0"])
     with pytest.raises(UserError, match=r"--jobs 0 is out of range"):
         infer.main([*arguments, "--jobs", "0"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_runs_end_with_the_one_that_runs_them(here: Path, number: signal.Signals) -> None:
+    """X8: after SIGTERM they went on."""
+    stub = here / "python"  # in the place of Python: tells that it runs, and would run for a minute
+    stub.write_text(f"#!/bin/sh\necho $$ > {here}/$3.pid.new; mv {here}/$3.pid.new {here}/$3.pid; exec sleep 60\n")
+    stub.chmod(0o755)
+    parent = os.fork()
+    if not parent:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+        multirun.sys.executable = str(stub)
+        os._exit(run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2)))
+    deadline = time.monotonic() + 30
+    while len(list(here.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(parent, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 130
+    for file in here.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+    assert len(list(here.glob("*.pid"))) == 2, "the third was not begun"
