@@ -78,7 +78,7 @@ def read_summary(folder: str | Path = "out") -> dict[str, Any]:
 
 
 def damaged(corpus: Path, folder: Path, *indices: int) -> Path:
-    """The corpus with audio files that no longer decode to what their headers say; the last one has no header."""
+    """The corpus with audio files that no longer decode to what their headers say; the last of several has no header."""
     shutil.copytree(corpus, folder)
     lines = (folder / "test.tsv").read_text().splitlines()
     for index in indices:
@@ -88,7 +88,7 @@ def damaged(corpus: Path, folder: Path, *indices: int) -> Path:
         content = file.read_bytes()
         file.write_bytes(content[:200] + bytes(len(content) - 200))
         lines[index + 1] = lines[index + 1].replace(".wav", ".flac")
-    if indices:
+    if len(indices) > 1:
         file.write_bytes(bytes(1000))
     (folder / "test.tsv").write_text("\n".join([str(folder / "audio"), *lines[1:]]) + "\n")
     return folder
