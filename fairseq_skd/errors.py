@@ -32,6 +32,11 @@ def sentence_of(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while type(cause) is Exception:
         cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker (pid"):
+        return (
+            "a process that reads audio was ended from outside, as happens when memory or shared memory runs out: "
+            "lower dataset.num_workers or dataset.max_tokens"
+        )
     if not isinstance(cause, UserError):
         return None
     text = str(cause)
@@ -54,8 +59,10 @@ def run_command(program: str, main: Callable[[], None]) -> int:
     except PartialResult as error:
         print(f"{program}: {error}", file=sys.stderr)
         return PARTIAL
-    except UserError as error:
-        print(f"{program}: {sentence_of(error)}", file=sys.stderr)
+    except (UserError, RuntimeError) as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        print(f"{program}: {sentence}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
         print(f"{program}: {error}", file=sys.stderr)

@@ -78,7 +78,7 @@ def read_summary(folder: str | Path = "out") -> dict[str, Any]:
 
 
 def damaged(corpus: Path, folder: Path, *indices: int) -> Path:
-    """The corpus with audio files that no longer decode to what their headers say; the last of several has no header."""
+    """The corpus with audio files that do not decode to what their headers say; the last of several has no header."""
     shutil.copytree(corpus, folder)
     lines = (folder / "test.tsv").read_text().splitlines()
     for index in indices:

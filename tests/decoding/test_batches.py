@@ -1,9 +1,12 @@
+import os
+import signal
 from typing import Any
 
 import pytest
 import torch
 
 from fairseq_skd.decoding.batches import length_batches, load_batches
+from fairseq_skd.errors import run_command
 
 
 @pytest.mark.parametrize(
@@ -64,3 +67,19 @@ def test_audio_that_breaks_while_it_is_read_is_told_and_left_out(workers: int, b
     found = load_batches(Dataset(broken=1), batches, workers, told.__setitem__)
     assert [batch["id"].tolist() for batch in found] == read
     assert told == {1: "Error in decoder"}
+
+
+@pytest.mark.faults
+def test_a_process_that_reads_and_is_killed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the system does where memory runs out; it was a traceback."""
+
+    class Deadly(Dataset):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return {}
+
+    assert run_command("tool", lambda: list(load_batches(Deadly(), [[0]], 1, lambda *_: None))) == 2
+    assert capsys.readouterr().err == (
+        "tool: a process that reads audio was ended from outside, as happens when memory or shared memory runs out: "
+        "lower dataset.num_workers or dataset.max_tokens\n"
+    )
