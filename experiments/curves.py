@@ -32,7 +32,7 @@ def main() -> None:
     from fairseq_skd.reporting.curves import draw_curves  # matplotlib, whose import chatters unless it is quietened
 
     with replacing(args.out) as beside:
-        draw_curves(runs).savefig(beside, dpi=110)
+        draw_curves(runs).savefig(beside, dpi=110, format=args.out.suffix[1:])
     print(args.out)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -16,13 +15,13 @@ from experiments.results import RESULT, TRAINED, collect, evaluations, is_traine
 from fairseq_skd.corpora.workers import share_cores
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
+from fairseq_skd.processes import Processes
 
-_PATIENCE = 10.0  # seconds that a command has to end in once it is told to
 _AGAIN = 2.0  # seconds until it is looked again whether a teacher is trained
 
 
-class Processes:
-    """The commands that run now, in whatever thread.
+class Commands:
+    """The commands of a grid's runs.
 
     Args:
         jobs: how many there can be at a time; they share the cores.
@@ -32,9 +31,7 @@ class Processes:
         self._environment = dict(os.environ)
         self._environment["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         share_cores(self._environment, jobs)
-        self._guard = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._ended = False
+        self._processes = Processes()
 
     def call(self, command: Sequence[str], log: Path, run: Run, lock: int) -> None:
         """Run a command to its end, its output appended to ``log``.
@@ -44,31 +41,18 @@ class Processes:
         Raises:
             UserError: it failed, or was not begun because of :meth:`end`.
         """
-        with log.open("ab") as output, self._guard:
-            if self._ended:
-                raise UserError(f"{run.name}: not gone on with")
-            process = subprocess.Popen(
+        with log.open("ab") as output:
+            done = self._processes.run(
                 command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, pass_fds=(lock,)
             )
-            self._running.add(process)
-        status = process.wait()
-        with self._guard:
-            self._running.discard(process)
-        if status != 0:
-            raise UserError(f"{run.name}: a command failed (status {status}); what it said is in {log}")
+        if done is None:
+            raise UserError(f"{run.name}: not gone on with")
+        if done.returncode != 0:
+            raise UserError(f"{run.name}: a command failed (status {done.returncode}); what it said is in {log}")
 
     def end(self) -> None:
         """Begin no command any more, and end those that run."""
-        with self._guard:
-            self._ended = True
-            running = list(self._running)
-        for process in running:
-            process.terminate()
-        for process in running:
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        self._processes.end()
 
 
 def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
@@ -86,12 +70,12 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
         UserError: commands failed, or folders hold other experiments: all of them.
     """
     jobs = max(1, min(jobs, len(runs)))
-    processes = Processes(jobs)
+    commands = Commands(jobs)
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            left, failed = _run_all(runs, out, jobs, lambda run: pool.submit(_run_one, run, processes))
+            left, failed = _run_all(runs, out, jobs, lambda run: pool.submit(_run_one, run, commands))
         except BaseException:
-            processes.end()  # before the pool waits for its threads, and they for the commands
+            commands.end()  # before the pool waits for its threads, and they for the commands
             raise
     for error in failed:
         if not isinstance(error, UserError | OSError):
@@ -137,7 +121,7 @@ def teacher_ready(run: Run, out: Path) -> bool:
     return run.needs is None or is_trained(out / run.corpus / run.needs / f"seed{run.seed}")
 
 
-def _run_one(run: Run, processes: Processes) -> bool:
+def _run_one(run: Run, commands: Commands) -> bool:
     """Train, decode, compare the spikes, write the result; what of it was done before is not done again.
 
     False if another job is at it.
@@ -155,7 +139,7 @@ def _run_one(run: Run, processes: Processes) -> bool:
         if not is_trained(run.folder):
             print(f"{run.name}\n{shown(run.train)}", flush=True)
             with attempts.attempt(run):
-                processes.call(run.train, run.folder / attempts.LOG, run, lock)
+                commands.call(run.train, run.folder / attempts.LOG, run, lock)
         if not run.checkpoint.is_file():
             raise UserError(
                 f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
@@ -166,7 +150,7 @@ def _run_one(run: Run, processes: Processes) -> bool:
         for step in steps:
             if not step.done():
                 step.begin()
-                processes.call(step.command, step.log, run, lock)
+                commands.call(step.command, step.log, run, lock)
         with replacing(run.folder / RESULT) as beside:
             beside.write_text(json.dumps(result_of(run)) + "\n", encoding="utf-8")
     return True

@@ -44,11 +44,12 @@ class Evaluation(NamedTuple):
     log: Path
 
     def done(self) -> bool:
-        """Whether the result and its texts are there, whole, and made by this command of this data."""
+        """Whether the result and its texts are there, of all utterances, and made by this command of this data."""
         made_by = self.log.with_suffix(".txt")
         if not made_by.is_file() or made_by.read_text(encoding="utf-8") != self._made_by():
             return False
-        return all(file.is_file() for file in self.texts) and read_record(self.result, self.keys) is not None
+        found = read_record(self.result, self.keys)
+        return all(file.is_file() for file in self.texts) and found is not None and not found.get("not_decoded")
 
     def begin(self) -> None:
         """Take away what another command left, and note this one."""

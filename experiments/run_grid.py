@@ -5,12 +5,9 @@ python experiments/run_grid.py experiments/an4.yaml --out /runs task.data=/data/
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
 
@@ -112,11 +109,6 @@ def _settings(overrides: Sequence[str]) -> dict[str, object]:
     return given
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # so that a kill, too, ends the command that runs, and notes its time
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
     quieten_libraries()
     sys.exit(run_command("run_grid", main))

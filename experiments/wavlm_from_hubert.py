@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--max-distance", type=int, default=800, help="in frames, from where on all share a bucket")
     args = parser.parse_args()
     state = wavlm_from_hubert(load_pretrained(args.hubert), args.num_buckets, args.max_distance)
-    with replacing(args.out) as beside:
-        torch.save(state, beside)
+    with replacing(args.out) as beside, beside.open("wb") as file:
+        torch.save(state, file)
     encoder = load_pretrained(args.out)
     print(f"{args.out}: a {encoder.kind} of {encoder.depth} layers")
 

@@ -1,9 +1,10 @@
 """fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
 
 Importing it registers the model ``skd_ctc`` and the criteria ``skd_ctc`` and ``kd_ctc``, makes checkpoint loading
-weights-only, fixes how fairseq reads labels and audio files, speeds up HuBERT's pretraining loss, and checks a
-training's configuration and numbers. That takes seconds, for torch and fairseq. The commands in ``LIGHT_COMMANDS`` need
-neither and are spared it: where Python was started with ``-m`` and one of them, there is nobody else to register for.
+weights-only, fixes how fairseq reads labels and audio and writes checkpoints, speeds up HuBERT's pretraining loss,
+and checks a training's configuration and numbers. That takes seconds, for torch and fairseq. The commands in
+``LIGHT_COMMANDS`` need neither and are spared it: where Python was started with ``-m`` and one of them, there is nobody
+else to register for.
 (Registration on first use would not do: fairseq takes a user dir that is imported already for one that has registered
 all it has.)
 """
@@ -38,6 +39,8 @@ if not _is_light():
     compat.prefer_weights_only()
     fairseq_fixes.read_whole_labels()
     fairseq_fixes.check_audio_files()
+    fairseq_fixes.write_whole_checkpoints()
+    fairseq_fixes.hand_over_batches_or_tell()
     compat.name_both_copies(Path(__file__).resolve().parent)
     hubert_nce.speed_up_hubert_pretraining()
 

@@ -1,9 +1,13 @@
 """Mistakes of the user, told in one sentence: the last line of every command, and of ``fairseq-hydra-train``."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+PARTIAL = 3  # exit status of a command whose result lacks a part of the input
 
 
 class UserError(ValueError):
@@ -11,6 +15,10 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return str(self.args[-1])  # fairseq's data set of several corpora puts words of its own before the sentence
+
+
+class PartialResult(UserError):
+    """The result was written, without a part of the input. The message names what was left out."""
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -27,6 +35,11 @@ def sentence_of(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while type(cause) is Exception:
         cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker (pid"):
+        return (
+            "a process that reads audio was ended from outside, as happens when memory or shared memory runs out: "
+            "lower dataset.num_workers or dataset.max_tokens"
+        )
     if not isinstance(cause, UserError):
         return None
     text = str(cause)
@@ -37,13 +50,22 @@ def sentence_of(error: BaseException) -> str | None:
 def run_command(program: str, main: Callable[[], None]) -> int:
     """Run ``main``; a :class:`UserError` becomes ``program: sentence`` on stderr.
 
+    SIGTERM ends it as Ctrl-C does: what was begun is taken back, and processes that it started are ended.
+
     Returns:
-        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 130 when interrupted.
+        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 3 for a result without a part of
+        the input, 130 when interrupted.
     """
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
-    except UserError as error:
-        print(f"{program}: {sentence_of(error)}", file=sys.stderr)
+    except PartialResult as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return PARTIAL
+    except (UserError, RuntimeError) as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        print(f"{program}: {sentence}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
         print(f"{program}: {error}", file=sys.stderr)
@@ -51,7 +73,13 @@ def run_command(program: str, main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def end_hydra_with_a_sentence() -> None:

@@ -6,15 +6,26 @@ Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 
 import errno
 import functools
+import multiprocessing.queues
 import os
+import shutil
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from fairseq import checkpoint_utils
 from fairseq.data import FileAudioDataset, HubertDataset
+from fairseq.file_io import PathManager
 from torch import Tensor
+from torch._utils import ExceptionWrapper
+from torch.utils.data import get_worker_info
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import replacing
+
+_TRIES, _PAUSE = 3, 2.5  # fairseq's own, for file systems that fail now and then
 
 
 def read_whole_labels() -> None:
@@ -68,6 +79,71 @@ def check_audio_files() -> None:
         return
     HubertDataset.get_audio = checked(HubertDataset.get_audio, lambda wave: wave)
     FileAudioDataset.__getitem__ = checked(FileAudioDataset.__getitem__, lambda item: item["source"])
+
+
+def write_whole_checkpoints() -> None:
+    """Make fairseq write each checkpoint beside its place and rename it, the copies to last and best included.
+
+    It copies with ``shutil.copyfile``: a kill leaves half a ``checkpoint_last.pt``. And it tries again in the file in
+    which a first try failed half-way. Files elsewhere than on a mounted file system (iopath) stay fairseq's matter.
+    """
+    save, copy = checkpoint_utils.torch_persistent_save, PathManager.copy
+    if hasattr(save, "__wrapped__"):
+        return
+
+    @functools.wraps(save)
+    def save_whole(obj: Any, filename: str, async_write: bool = False) -> None:
+        if async_write or not PathManager.supports_rename(filename):
+            save(obj, filename, async_write)
+            return
+        for left in reversed(range(_TRIES)):
+            try:
+                with replacing(filename) as beside, beside.open("wb") as file:
+                    torch.save(obj, file)
+                return
+            except UserError:
+                if not left:
+                    raise
+                time.sleep(_PAUSE)
+
+    @functools.wraps(copy)
+    def copy_whole(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if any(map(PathManager.path_requires_pathmanager, (src_path, dst_path))):
+            return copy(src_path, dst_path, overwrite)
+        with replacing(dst_path) as beside:
+            shutil.copyfile(src_path, beside)
+        return dst_path
+
+    checkpoint_utils.torch_persistent_save = save_whole
+    PathManager.copy = staticmethod(copy_whole)
+
+
+def hand_over_batches_or_tell() -> None:
+    """Make a loader's worker tell of a batch that it cannot hand over; the training, or decode, waits for it for ever.
+
+    A batch goes through shared memory. Where that is too small, or a limit of file sizes (``ulimit -f``) holds, the
+    thread that sends it fails, and multiprocessing only prints that. This holds for torch's loaders of any program.
+    """
+    queue, name = multiprocessing.queues.Queue, "_on_queue_feeder_error"
+    original = getattr(queue, name)
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def tell(self: Any, error: Exception, item: Any) -> None:
+        if get_worker_info() is None or not (isinstance(item, tuple) and len(item) == 2):
+            original(error, item)
+            return
+        reason = " ".join(str(error).split())
+        try:
+            raise UserError(
+                f"a batch cannot be handed over by the process that read it: {reason}; enlarge the shared memory or "
+                f"the limit of file sizes (ulimit -f), or set dataset.num_workers=0"
+            ) from error
+        except UserError:
+            self.put((item[0], ExceptionWrapper(sys.exc_info())))  # as torch tells of any error in a worker
+
+    setattr(queue, name, tell)
 
 
 def audio_file(dataset: Any, index: int) -> str:

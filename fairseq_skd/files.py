@@ -1,11 +1,17 @@
 """Paths as users mean them, and writing so that what was there is never lost: write beside, then rename."""
 
+import fcntl
+import functools
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from fairseq_skd.errors import UserError
+
+_PART = ".skd-part"  # ends the name of a file that is being written
 
 
 def absolute(path: str) -> Path:
@@ -23,21 +29,76 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an error of the system inside the block, such as a full disk, the name of the file that is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path beside ``path``; when the block ends well the file takes ``path``'s place, else it is deleted.
 
-    The folder of ``path`` is created if it is missing. On one file system the exchange is atomic.
+    The folder of ``path`` is created if it is missing. On one file system the exchange is atomic. A process that is
+    killed leaves the file beside, which the next process that writes into the folder removes.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    os.close(handle)
-    beside = Path(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(target.parent.absolute())
+        handle, beside = _begin(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from error
     try:
         yield beside
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)  # mkstemp makes 0600, which other members of a group could not read
         os.replace(beside, target)
+    except Exception as error:
+        if reason := _why_not_written(error, beside):
+            raise UserError(f"{target} cannot be written: {reason}") from error
+        raise
     finally:
         beside.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _why_not_written(error: Exception, beside: Path) -> str | None:
+    """The system's words on a file that cannot be written; None for an error about something else."""
+    cause: BaseException | None = error
+    while not isinstance(cause, OSError | UserError | None):
+        cause = cause.__context__  # torch.save raises RuntimeError over it
+    if not isinstance(cause, OSError):
+        return None
+    files = [str(file) for file in (cause.filename, cause.filename2) if file is not None]
+    return cause.strerror or str(cause) if not files or str(beside) in files else None
+
+
+def _begin(target: Path) -> tuple[int, Path]:
+    """A new file beside ``target`` with a lock that lasts as long as the handle, or the process, does."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_PART)
+        with suppress(OSError):  # a file system without locks: leftovers stay there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # else another process took it for a leftover before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; files that are being written now stay."""
+    for leftover in folder.glob(f".*{_PART}"):
+        with suppress(OSError), leftover.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
+_remove_leftovers_once = functools.lru_cache(maxsize=None)(remove_leftovers)

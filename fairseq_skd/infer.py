@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -13,7 +14,7 @@ from fairseq_skd.compat import compose, to_container
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.decode import decode
 from fairseq_skd.decoding.settings import Settings, describe_keys
-from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.errors import PartialResult, UserError, run_command
 from fairseq_skd.files import absolute
 
 _TEXTS = (
@@ -28,6 +29,7 @@ _TEXTS = (
     "decoding.lexicon",
     "decoding.lmpath",
 )
+_SHOWN = 20  # audio files that a message lists
 _EXAMPLE = """example, the student of six layers on test.tsv:
   python -m fairseq_skd.infer --config-dir config/decode --config-name viterbi \\
       task.data=/data/an4 common_eval.path=checkpoints/checkpoint_best.pt \\
@@ -49,11 +51,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sweep(args)
         return
     folder, summary = decode(read_settings(args, quote_texts(args.overrides)))
+    left_out = summary["not_decoded"]
+    listed = f" of {summary['sentences'] + len(left_out)}" if left_out else ""
     print(
         f"WER {summary['wer']:.2f} % ({summary['word_errors']} errors in {summary['words']} words), "
-        f"CER {summary['cer']:.2f} %, {summary['sentences']} sentences, exit {summary['exit_layer']} of "
+        f"CER {summary['cer']:.2f} %, {summary['sentences']}{listed} sentences, exit {summary['exit_layer']} of "
         f"{summary['layers']} layers, real-time factor {summary['real_time_factor']:.4f}: {folder}"
     )
+    if left_out:
+        raise PartialResult(
+            f"{_not_decoded(left_out)}; the error rates are of the other {summary['sentences']} sentences"
+        )
+
+
+def _not_decoded(files: Sequence[dict[str, Any]]) -> str:
+    """Audio files that were left out; ``summary.json`` has all of them."""
+    shown = "".join(f"\n  {one['file']}: {one['reason']}" for one in files[:_SHOWN])
+    more = f"\n  and {len(files) - _SHOWN} more, see not_decoded in summary.json" if len(files) > _SHOWN else ""
+    return f"{len(files)} audio files could not be read and were not decoded:{shown}{more}\nreplace them"
 
 
 def read_settings(args: argparse.Namespace, overrides: Sequence[str]) -> Settings:
@@ -80,10 +95,12 @@ def sweep(args: argparse.Namespace) -> None:
         overrides += quote_texts([f"decoding.results_path={folder}", "common_eval.results_path=null"])
         arguments = ["--config-dir", args.config_dir, "--config-name", args.config_name, *overrides]
         runs.append(multirun.Run(values, arguments, read_settings(args, overrides), folder))
-    rows = multirun.run_all(runs, base, args.jobs)
+    rows, left_out = multirun.run_all(runs, base, args.jobs)
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
         print("  ".join(f"{text!s:<10}" for key, text in row.items() if key != "folder").rstrip())
     print(f"{len(rows)} runs, lowest WER first: {base / multirun.TABLE}")
+    if left_out:
+        raise PartialResult(f"{_not_decoded(left_out)}; the error rates are of the other sentences")
 
 
 def quote_texts(overrides: Sequence[str], more: Sequence[str] = (), several: bool = False) -> list[str]:

@@ -1,9 +1,6 @@
 """``python -m fairseq_skd.manifest``: from recordings and transcripts to fairseq's manifests."""
 
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 from fairseq_skd.corpora.arguments import labels, parser, read_corpus
 from fairseq_skd.corpora.preparation import Options, prepare
@@ -26,10 +23,5 @@ def main(arguments: list[str] | None = None) -> None:
     print(summary(prepared, given.out))
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # so that a kill, too, leaves nothing half-written
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run_command("fairseq_skd.manifest", main))

@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.weight_files import check_finite
+from fairseq_skd.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,42 @@ def settings_of(path: Path) -> Mapping[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _settings_of_version(path: Path, changed: int) -> Mapping[str, Any]:
     return load_checkpoint(path)["cfg"] or {}
+
+
+def check_resumed(root: DictConfig) -> None:
+    """Read the checkpoint that a training is going to go on from, before time is spent.
+
+    Raises:
+        UserError: it cannot be read; the sentence names the newest checkpoint in its folder that can be gone on from.
+    """
+    path = resumed_from(root)
+    if path is None:
+        return
+    try:
+        settings_of(path)
+    except UserError as error:
+        others = sorted(path.parent.glob("*.pt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        for other in others:
+            if other != path and (updates := _updates(other)) is not None:
+                raise UserError(
+                    f"{error}; the newest intact checkpoint beside it is {other.name} of {updates} updates: go on from "
+                    f"that with checkpoint.restore_file={other.absolute()}"
+                ) from error
+        raise UserError(
+            f"{error}; no other checkpoint in {path.parent} can be gone on from: to begin anew, move it away"
+        ) from error
+
+
+def _updates(path: Path) -> int | None:
+    """The updates of a checkpoint that a training can go on from; None if it is none."""
+    try:
+        state = load_checkpoint(path)
+        check_finite(state["model"], f"checkpoint {path}")
+        if not state["extra_state"]["train_iterator"]:
+            return None
+        return int(state["optimizer_history"][-1]["num_updates"])
+    except (UserError, KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def warn_of_other_settings(root: DictConfig | None) -> None:

@@ -1,13 +1,18 @@
 """Files are replaced whole or not at all."""
 
+import errno
 import os
+import resource
+import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from fairseq_skd.files import replacing
+from fairseq_skd.errors import UserError
+from fairseq_skd.files import remove_leftovers, replacing
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -25,7 +30,7 @@ def test_a_new_file_in_a_new_folder(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "out.txt"
     with replacing(target) as beside:
         assert beside.parent == target.parent
-        assert beside.suffix == ".txt"  # libraries that go by the suffix write the right format
+        assert not list(target.parent.glob("*.txt"))  # whoever looks for such files does not meet half of one
         assert not target.exists()
         beside.write_text("new")
     assert target.read_text() == "new"
@@ -65,7 +70,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "out.txt").mkdir()
-    with pytest.raises(OSError, match=r"out\.txt"), replacing(tmp_path / "out.txt") as beside:
+    told = r"/out\.txt cannot be written: Is a directory$"
+    with pytest.raises(UserError, match=told), replacing(tmp_path / "out.txt") as beside:
         beside.write_text("new")
     assert names(tmp_path) == ["out.txt"]
 
@@ -85,3 +91,53 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
         second.write_text("second")
     assert (tmp_path / "out.txt").read_text() == "first"
     assert names(tmp_path) == ["out.txt"]
+
+
+@pytest.fixture
+def limit() -> Iterator[int]:
+    """No file of this process may grow beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield 1000
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def save_tensors(path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save({"weights": torch.zeros(10_000)}, file)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("write", [lambda path: path.write_bytes(b"x" * 1001), save_tensors])
+def test_a_full_disk_names_the_file(tmp_path: Path, limit: int, write: Callable[[Path], object]) -> None:
+    """X9: the system does not say which file has no room, and torch does not say that a disk is full."""
+    target = tmp_path / "out.txt"
+    target.write_text("old")
+    with pytest.raises(UserError) as caught, replacing(target) as beside:
+        write(beside)
+    assert str(caught.value) == f"{target} cannot be written: {os.strerror(errno.EFBIG)}"
+    assert names(tmp_path) == ["out.txt"]
+    assert target.read_text() == "old"
+
+
+def test_other_errors_inside_are_not_about_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"), replacing(tmp_path / "out.txt"):
+        (tmp_path / "elsewhere").read_text()
+
+
+@pytest.mark.faults
+def test_what_a_kill_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    """X3, X8: kill -9 in the middle of a file."""
+    child = os.fork()
+    if not child:
+        with replacing(tmp_path / "killed.txt") as beside:
+            beside.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (tmp_path / ".mine.part").touch()
+    (leftover,) = tmp_path.glob(".killed*")
+    with replacing(tmp_path / "other.txt") as beside:
+        assert not leftover.exists()
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == sorted([".mine.part", beside.name])
+    assert names(tmp_path) == [".mine.part", "other.txt"]

@@ -1,6 +1,7 @@
 """What a training is told of the checkpoint that it goes on from."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.resuming import other_settings, resumed_from, warn_of_other_settings
+from fairseq_skd.resuming import check_resumed, other_settings, resumed_from, warn_of_other_settings
 
 SAVED = {
     "common": {"seed": 1, "log_interval": 20},
@@ -109,3 +110,37 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoint_last.pt").write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match=r"checkpoint_last\.pt"):
         warn_of_other_settings(root(tmp_path))
+
+
+def write_resumable(path: Path, updates: int, changed: int) -> Path:
+    state = {"cfg": SAVED, "model": {"weight": torch.ones(1000)}, "optimizer_history": [{"num_updates": updates}]}
+    torch.save({**state, "extra_state": {"train_iterator": {"epoch": 1}}}, path)
+    os.utime(path, (changed, changed))
+    return path
+
+
+@pytest.mark.faults
+def test_a_damaged_checkpoint_is_told_with_the_newest_intact_one(tmp_path):
+    """X3: a checkpoint_last.pt of 0 bytes from elsewhere; the sentence did not say what to do."""
+    for number in (1, 2, 3):
+        write_resumable(tmp_path / f"checkpoint_1_{number}.pt", number, changed=number)
+    (tmp_path / "checkpoint_1_3.pt").write_bytes((tmp_path / "checkpoint_1_3.pt").read_bytes()[:-100])
+    os.utime(write(tmp_path / "hubert.pt"), (4, 4))  # newer, and nothing that a training can go on from
+    last = write_resumable(tmp_path / "checkpoint_last.pt", 3, changed=5)
+    check_resumed(root(tmp_path))
+    for damaged in (b"", last.read_bytes()[:500]):
+        last.write_bytes(damaged)
+        with pytest.raises(UserError) as caught:
+            check_resumed(root(tmp_path))
+        assert str(caught.value) == (
+            f"checkpoint {last} cannot be read, it is truncated or not a PyTorch file; the newest intact checkpoint "
+            f"beside it is checkpoint_1_2.pt of 2 updates: go on from that with "
+            f"checkpoint.restore_file={tmp_path / 'checkpoint_1_2.pt'}"
+        )
+    check_resumed(root(tmp_path, checkpoint={"restore_file": str(tmp_path / "checkpoint_1_2.pt")}))
+    for number in (1, 2):
+        (tmp_path / f"checkpoint_1_{number}.pt").unlink()
+    with pytest.raises(
+        UserError, match=r"; no other checkpoint in .* can be gone on from: to begin anew, move it away"
+    ):
+        check_resumed(root(tmp_path))

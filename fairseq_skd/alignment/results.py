@@ -1,5 +1,6 @@
 """What the command leaves behind: ``align.json``, figures, and the audio of the examples."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def exit_name(who: str, described: dict[str, Any]) -> str:
 
 
 def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> None:
-    """Write figures and audio, then ``align.json``, which names them.
+    """Write figures and audio, then ``align.json``, which names them. Without that file the folder is incomplete.
 
     Args:
         folder: exists.
@@ -86,12 +87,15 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
         chosen: the examples.
     """
     names = (exit_name("teacher", found["teacher"]), exit_name("student", found["student"]))
+    summary = folder / "align.json"
+    summary.unlink(missing_ok=True)
     records = []
     for example in chosen:
         figure, audio = f"spikes-{example.index}.png", f"example-{example.index}.flac"
         _save(figures.draw_spikes(example, names), folder / figure)
-        with replacing(folder / audio) as beside:
-            soundfile.write(beside, example.waveform.clip(-1, 1), example.sample_rate, subtype="PCM_16", format="FLAC")
+        encoded = io.BytesIO()
+        soundfile.write(encoded, example.waveform.clip(-1, 1), example.sample_rate, subtype="PCM_16", format="FLAC")
+        _write(folder / audio, encoded)
         records.append(
             {
                 "index": example.index,
@@ -111,7 +115,7 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
     if found.get("history"):
         drawn["history"] = "history.png"
         _save(figures.draw_history(found["history"]), folder / drawn["history"])
-    write_summary(folder / "align.json", {**found, "figures": drawn, "examples": records})
+    write_summary(summary, {**found, "figures": drawn, "examples": records})
 
 
 def table(found: dict[str, Any]) -> str:
@@ -181,5 +185,12 @@ def _bits(value: float | None) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
+    encoded = io.BytesIO()
+    figure.savefig(encoded, dpi=figures.DPI, format="png")
+    _write(path, encoded)
+
+
+def _write(path: Path, encoded: io.BytesIO) -> None:
+    """By way of memory: the libraries do not tell why they cannot write to a disk."""
     with replacing(path) as beside:
-        figure.savefig(beside, dpi=figures.DPI)
+        beside.write_bytes(encoded.getbuffer())

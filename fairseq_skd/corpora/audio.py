@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from fairseq_skd.corpora.problems import Fault, Kind
+from fairseq_skd.files import named
 
 SAMPLE_RATE = 16000
 
@@ -157,5 +158,6 @@ def _extract(file: soundfile.SoundFile, source: str, piece: Piece) -> int | Faul
     Path(piece.target).parent.mkdir(parents=True, exist_ok=True)
     encoded = io.BytesIO()  # by way of memory: libsndfile does not tell why it cannot write to a disk
     soundfile.write(encoded, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    Path(piece.target).write_bytes(encoded.getbuffer())
+    with named(piece.target):
+        Path(piece.target).write_bytes(encoded.getbuffer())
     return len(wave)

@@ -14,6 +14,7 @@ from fairseq_skd.corpora.audio import Piece, extract
 from fairseq_skd.corpora.problems import Fault
 from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.corpora.workers import available_cpus, run_over
+from fairseq_skd.files import named
 
 CONVERTED = "audio_16khz"
 SEGMENTS = "audio_segments"
@@ -113,4 +114,5 @@ def _read_notes(path: Path) -> dict[str, Note]:
 
 def _write_notes(path: Path, notes: dict[str, Note]) -> None:
     rows = [_COLUMNS, *((name, note.size, note.samples, *note.origin) for name, note in sorted(notes.items()))]
-    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
+    with named(path):
+        path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")

@@ -1,14 +1,27 @@
-"""Changing several files of a folder together: all of them take their places, or none does."""
+"""Changing several files of a folder together: all of them take their places, or none does.
 
+Several files cannot change at once. Errors, Ctrl-C and SIGTERM are answered by moving everything back. A kill -9 among
+the moves leaves a list of the files that were to move, for which :func:`refuse_incomplete` refuses the folder.
+"""
+
+import fcntl
 import filecmp
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from fairseq_skd.errors import UserError
+
+# What lies in a folder of this prefix below the one that is changed: a lock that lasts as long as the process, the new
+# files, the ones that they replace, and, while they move, their names.
+_PREFIX = ".staged-"
+_LOCK, _FILES, _KEPT, _MOVING = "lock", "files", "kept", "moving"
+_SETTLED = 60  # seconds after which a folder without a lock is nobody's
 
 
 @contextmanager
@@ -16,6 +29,7 @@ def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterat
     """Yield an empty folder inside ``out``; when the block ends well its files move to the same names under ``out``.
 
     When it ends badly (an error, Ctrl-C), everything made on the way is removed, ``out`` itself included if it is new.
+    What a killed process left on the way is removed first.
 
     Args:
         out: the folder to change; it is created if it is missing.
@@ -26,18 +40,63 @@ def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterat
         UserError: if ``out`` cannot be written, or holds a file that would be replaced and ``force`` is not given.
     """
     created = _make(out)
+    for left in out.glob(f"{_PREFIX}*"):
+        if not (left / _MOVING).exists():
+            _remove_if_nobodys(left)
     try:
-        stage = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
+        room = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out))
     except OSError as error:
         _remove(created)
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+    lock: TextIO | None = None
     try:
-        yield stage
-        _commit(stage, out, force, free)
+        lock = (room / _LOCK).open("w")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (room / _FILES).mkdir()
+        yield room / _FILES
+        _commit(room, out, force, free)
         created = []
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        _clear(room)
+        if lock is not None:
+            lock.close()
         _remove(created)
+
+
+def refuse_incomplete(folder: Path) -> None:
+    """Check that no process was killed while it replaced files in a folder.
+
+    Raises:
+        UserError: one was, and the files have not been written again since.
+    """
+    for moving in folder.glob(f"{_PREFIX}*/{_MOVING}"):
+        first = moving.read_text(encoding="utf-8").partition("\n")[0]
+        raise UserError(
+            f"{folder} is incomplete: fairseq_skd.manifest was killed while it replaced {first} and others there; run "
+            f"the same command again, with --force"
+        )
+
+
+def _remove_if_nobodys(room: Path) -> None:
+    with suppress(OSError):
+        if not (room / _LOCK).exists():
+            if time.time() - room.stat().st_mtime > _SETTLED:
+                _clear(room)
+            return
+        with (room / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(room)
+
+
+def _clear(room: Path) -> None:
+    """Remove it, the lock last: a kill on the way leaves something that is known to be nobody's."""
+    for name in (_MOVING, _FILES, _KEPT):
+        if (room / name).is_dir():
+            shutil.rmtree(room / name, ignore_errors=True)
+        else:
+            (room / name).unlink(missing_ok=True)
+    shutil.rmtree(room, ignore_errors=True)
 
 
 def _make(folder: Path) -> list[Path]:
@@ -64,8 +123,7 @@ def refuse_conflicts(stage: Path, out: Path, force: bool, free: Collection[str] 
     Raises:
         UserError: if one is there with another content, and neither ``force`` nor ``free`` allows to replace it.
     """
-    files = [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
-    changed = [name for name in files if not _same(stage / name, out / name)]
+    changed = [name for name in _files(stage) if not _same(stage / name, out / name)]
     present = [name for name in changed if (out / name).exists() and str(name) not in free]
     if present and not force:
         others = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
@@ -74,10 +132,17 @@ def refuse_conflicts(stage: Path, out: Path, force: bool, free: Collection[str] 
     return changed
 
 
-def _commit(stage: Path, out: Path, force: bool, free: Collection[str]) -> None:
-    """Move the files of ``stage`` to ``out``; a move that fails takes the earlier ones back."""
+def _files(stage: Path) -> list[Path]:
+    return [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
+
+
+def _commit(room: Path, out: Path, force: bool, free: Collection[str]) -> None:
+    """Move the new files to ``out``; a move that fails takes the earlier ones back."""
+    stage, kept, moving = room / _FILES, room / _KEPT, room / _MOVING
+    written = {str(name) for name in _files(stage)}
     changed = refuse_conflicts(stage, out, force, free)
-    kept = Path(tempfile.mkdtemp(prefix=".kept-", dir=stage))
+    if changed:
+        moving.write_text("".join(f"{name}\n" for name in changed), encoding="utf-8")
     moved: list[Path] = []
     created: list[Path] = []
     try:
@@ -95,7 +160,12 @@ def _commit(stage: Path, out: Path, force: bool, free: Collection[str]) -> None:
             elif not (stage / name).exists():
                 (out / name).unlink(missing_ok=True)
         _remove(created)
+        moving.unlink(missing_ok=True)
         raise
+    moving.unlink(missing_ok=True)
+    for other in out.glob(f"{_PREFIX}*/{_MOVING}"):  # of a process that was killed: are all its files whole again?
+        if written.issuperset(other.read_text(encoding="utf-8").splitlines()):
+            _remove_if_nobodys(other.parent)
 
 
 def _same(left: Path, right: Path) -> bool:

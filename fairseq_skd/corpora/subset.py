@@ -4,6 +4,7 @@ fairseq reads the same files again for the batches. What it would meet as an ass
 """
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,12 @@ from fairseq.data import Dictionary
 from tqdm import tqdm
 
 from fairseq_skd import dictionaries
+from fairseq_skd.corpora.staging import refuse_incomplete
 from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.lexicon import WORD_MARK
+
+_DAMAGED = ("not readable as audio", "not as long as the manifest lists them")
 
 
 class Subset(NamedTuple):
@@ -33,9 +37,13 @@ class Subset(NamedTuple):
     names: list[str]
     samples: list[int]
 
+    def path(self, index: int) -> str:
+        """Audio file of an utterance."""
+        return os.path.join(self.root, self.names[index])
+
     def where(self, index: int) -> str:
         """Manifest line and audio file of an utterance, for messages."""
-        return f"{self.manifest} line {index + 2}: {os.path.join(self.root, self.names[index])}"
+        return f"{self.manifest} line {index + 2}: {self.path(index)}"
 
 
 def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset:
@@ -47,11 +55,12 @@ def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset
         given: how the name was given, for messages; None is ``dataset.gen_subset``.
 
     Raises:
-        UserError: missing, empty, or a line that is not of this form.
+        UserError: missing, empty, or a line that is not of this form; or the folder is incomplete.
     """
     manifest = folder / f"{subset}.tsv"
     if not folder.is_dir():
         raise UserError(f"task.data={folder} is not a folder")
+    refuse_incomplete(folder)
     if not manifest.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
         raise UserError(f"{given or f'dataset.gen_subset={subset}'}: {manifest} does not exist (there: {there})")
@@ -111,6 +120,7 @@ def read_labels(
     """
     if not path.is_file():
         raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text per utterance")
+    refuse_incomplete(path.parent)
     lines = read_lines(path)
     if len(lines) != len(subset.names):
         raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
@@ -148,7 +158,13 @@ def better_post_process(process: str | None, lines: Iterable[str]) -> str | None
     return ("sentencepiece" if pieces else "none") if several else None
 
 
-def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Sequence[int] | None = None) -> None:
+def check_audio(
+    subset: Subset,
+    sample_rate: int,
+    shortest: int = 1,
+    indices: Sequence[int] | None = None,
+    leave_out: bool = False,
+) -> None:
     """Read the headers of audio files.
 
     Args:
@@ -156,6 +172,7 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Se
         sample_rate: that of the training data, in Hz.
         shortest: samples that the feature extractor needs for one frame.
         indices: look at these only.
+        leave_out: damaged files get a warning on stderr, unless all files are damaged: reading them will fail, too.
 
     Raises:
         UserError: files that are missing, unreadable, of another sampling rate, too short, or not as long as the
@@ -164,7 +181,7 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Se
     found: dict[str, list[tuple[int, str]]] = {}  # kind of fault -> places and details
     chosen = range(len(subset.names)) if indices is None else indices
     for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
-        path = os.path.join(subset.root, subset.names[index])
+        path = subset.path(index)
         if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met when it is read
             path = path[: path.index(".zip:") + len(".zip")]
         if not os.path.isfile(path):
@@ -172,10 +189,13 @@ def check_audio(subset: Subset, sample_rate: int, shortest: int = 1, indices: Se
         elif not path.endswith(".zip") and (fault := _header_fault(path, sample_rate, shortest, subset.samples[index])):
             found.setdefault(fault[0], []).append((index, fault[1]))
     for kind, places in found.items():
+        warned = leave_out and kind in _DAMAGED and len(places) < len(chosen)
         looked_at = "" if len(chosen) == len(subset.names) else f" looked at (of {len(subset.names)})"
         share = f"{len(places)} of {len(chosen)} audio files{looked_at} are {kind}"
         first, detail = places[0]
-        raise UserError(f"{share}, the first is {subset.where(first)}{detail}")
+        if not warned:
+            raise UserError(f"{share}, the first is {subset.where(first)}{detail}")
+        print(f"{share} and will be left out, the first is {subset.where(first)}{detail}", file=sys.stderr)
 
 
 def _header_fault(path: str, sample_rate: int, shortest: int, listed: int) -> tuple[str, str] | None:
@@ -183,12 +203,12 @@ def _header_fault(path: str, sample_rate: int, shortest: int, listed: int) -> tu
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError):
-        return "not readable as audio", ""
+        return _DAMAGED[0], ""
     if info.samplerate != sample_rate:
         return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training", ""
     if info.frames < shortest:
         return f"shorter than {shortest} samples, one frame of the model", ""
     if info.frames != listed and info.format != "MP3":  # whose header may hold an estimate: decoding tells
         detail = f", which has {info.frames} samples, not {listed}: replace it, or make the manifest again"
-        return "not as long as the manifest lists them", detail
+        return _DAMAGED[1], detail
     return None

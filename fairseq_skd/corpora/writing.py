@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fairseq_skd.corpora.units import Units
 from fairseq_skd.corpora.validation import Utterance
+from fairseq_skd.files import named
 
 
 def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
@@ -30,7 +31,8 @@ def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, ot
         _write(folder / f"{split}.{units.name}", [" ".join(units.split(text)) for text in texts])
         _write(folder / f"{split}.wrd", texts)
     for name, content in {**units.files(), **others}.items():
-        (folder / name).write_bytes(content)
+        with named(folder / name):
+            (folder / name).write_bytes(content)
 
 
 def write_manifests(utterances: Sequence[Utterance], roots: Sequence[str], folder: Path) -> None:
@@ -55,5 +57,5 @@ def _under(path: str, folder: str) -> bool:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     """Write UTF-8 lines, each with its end, whatever the platform's habits are."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with named(path), open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)

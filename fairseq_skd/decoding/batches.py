@@ -1,4 +1,4 @@
-"""Batches of similar length, longest first, with audio that cannot be read told by file instead of as a traceback."""
+"""Batches of similar length, longest first; audio that cannot be read is told by file and left out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def length_batches(sizes: Sequence[int], max_tokens: int | None, batch_size: int
 
 
 def load_batches(
-    dataset: Any, batches: Sequence[list[int]], workers: int, where: Callable[[int], str]
+    dataset: Any, batches: Sequence[list[int]], workers: int, unreadable: Callable[[int, str], None]
 ) -> Iterator[dict[str, Any]]:
     """Read and collate.
 
@@ -71,26 +71,28 @@ def load_batches(
         dataset: a fairseq data set.
         batches: indices.
         workers: processes that read ahead; 0 reads in this one.
-        where: names an utterance by index, for messages.
+        unreadable: called in this process with the index of an utterance that cannot be read, and the reason. Unless it
+            raises, the batch goes on without the utterance.
 
     Yields:
         fairseq's sample dicts.
 
     Raises:
-        UserError: audio that cannot be read.
+        UserError: a batch cannot be handed over by the process that read it.
     """
     collate = partial(_collate, collater=dataset.collater)
     loader: DataLoader = DataLoader(
         _Utterances(dataset), batch_sampler=batches, num_workers=workers, collate_fn=collate
     )
-    for sample in loader:
-        if isinstance(sample, Unreadable):
-            raise UserError(f"{where(sample.index)} cannot be read: {' '.join(sample.reason.split())}")
-        yield sample
+    for sample, left_out in loader:
+        for item in left_out:
+            unreadable(item.index, " ".join(item.reason.split()))
+        if sample is not None:
+            yield sample
 
 
-def _collate(items: list[Any], collater: Callable[[list[Any]], Any]) -> Any:
-    for item in items:
-        if isinstance(item, Unreadable):
-            return item
-    return collater(items)
+def _collate(items: list[Any], collater: Callable[[list[Any]], Any]) -> tuple[Any, list[Unreadable]]:
+    """The sample, None if nothing of it can be read; and what cannot be read."""
+    left_out = [item for item in items if isinstance(item, Unreadable)]
+    readable = [item for item in items if not isinstance(item, Unreadable)]
+    return collater(readable) if readable else None, left_out

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,35 +53,59 @@ class Plan:
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Decode, score, write.
 
+    Audio that cannot be read is left out, of the error rates as well; ``not_decoded`` in the summary lists it.
+
     Returns:
         the folder of the results and the summary.
 
     Raises:
-        UserError: anything that cannot be used, see the modules of this package.
+        UserError: anything else that cannot be used, see the modules of this package; or no word is left to count.
     """
-    plan = prepare(settings)
+    plan = prepare(settings, leave_out=True)
     _warn_of_references(plan)
-    model, batches = load(plan, plan.exit_layer)
+    unreadable: dict[int, str] = {}
+    model, batches = load(plan, plan.exit_layer, unreadable.__setitem__)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # two runs give the same bytes
         count, where = len(plan.subset.names), plan.subset.where
         found = recognise(model, batches, count, plan.device, plan.dtype, where, plan.searcher)
-    hypothesis = results.transcribe_hypotheses(found.hypotheses, plan.dictionary, plan.post_process)
+    decoded = list(found.hypotheses)
+    hypotheses, reference = list(found.hypotheses.values()), plan.reference.of(decoded)
+    if unreadable and not any(words.split() for words in reference.words):
+        first = min(unreadable)
+        more = f" ({len(unreadable)} files in all, no word is left to count)" if len(unreadable) > 1 else ""
+        raise UserError(f"{plan.subset.where(first)} cannot be read: {unreadable[first]}{more}")
+    hypothesis = results.transcribe_hypotheses(hypotheses, plan.dictionary, plan.post_process)
     if not settings.common_eval.quiet:
-        for text, wanted in zip(hypothesis.words, plan.reference.words, strict=True):
+        for text, wanted in zip(hypothesis.words, reference.words, strict=True):
             print(f"HYPO: {text}\nREF: {wanted}")
-    if not any(one.units for one in found.hypotheses):
+    if not any(one.units for one in hypotheses):
         print(plan.search.empty, file=sys.stderr)
     parameters = checkpoint.count_parameters(model, plan.exit_layer, plan.trained.depth)
-    summary = _summary(plan, results.score(hypothesis, plan.reference), found, parameters)
-    results.write_transcripts(plan.folder, hypothesis, plan.reference)
-    results.write_summary(plan.folder / _summary_name(settings), summary)
+    summary = _summary(plan, results.score(hypothesis, reference), found, parameters)
+    summary["not_decoded"] = [
+        {"file": plan.subset.path(index), "line": index + 2, "reason": reason}
+        for index, reason in sorted(unreadable.items())
+    ]
+    file = plan.folder / _summary_name(settings)
+    file.unlink(missing_ok=True)  # without it the folder is incomplete, with it the other files are its own
+    results.write_transcripts(plan.folder, hypothesis, reference, decoded)
+    results.write_summary(file, summary)
     return plan.folder, summary
 
 
-def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str = "common_eval.path") -> Plan:
+def prepare(
+    settings: Settings,
+    layer_key: str = "decoding.layer",
+    path_key: str = "common_eval.path",
+    leave_out: bool = False,
+) -> Plan:
     """Read and check all inputs, the language model included; builds no acoustic model.
 
-    ``layer_key`` and ``path_key`` are where layer and checkpoint were given, for messages.
+    Args:
+        settings: see there.
+        layer_key: where the layer was given, for messages.
+        path_key: where the checkpoint was given, for messages.
+        leave_out: audio that cannot be read gets a warning, unless all of it is so.
     """
     _check_user_dir(settings.common.user_dir)
     device, dtype = _choose_device(settings)
@@ -104,7 +128,7 @@ def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, error rates would be undefined")
     search = plan_search(settings.decoding, dictionary, reference.words)
-    subset.check_audio(chosen, config["sample_rate"], trained.shortest_audio)
+    subset.check_audio(chosen, config["sample_rate"], trained.shortest_audio, leave_out=leave_out)
     return Plan(
         settings=settings,
         trained=trained,
@@ -123,8 +147,15 @@ def prepare(settings: Settings, layer_key: str = "decoding.layer", path_key: str
     )
 
 
-def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]:
+def load(
+    plan: Plan, exit_layer: int, unreadable: Callable[[int, str], None] | None = None
+) -> tuple[SkdCtc, Iterator[dict[str, Any]]]:
     """The model up to an exit, and the subset's batches in fairseq's form; the checkpoint's weights are used up.
+
+    Args:
+        plan: the checkpoint and the subset.
+        exit_layer: the layers above are left out.
+        unreadable: called with the place of an utterance whose audio cannot be read, and the reason; None: refuse it.
 
     Raises:
         UserError: fairseq reads other utterances than the manifest lists, or, from the batches, audio that cannot be
@@ -140,7 +171,11 @@ def load(plan: Plan, exit_layer: int) -> tuple[SkdCtc, Iterator[dict[str, Any]]]
         listed = f"{plan.subset.manifest}, which lists {len(plan.subset.names)}"
         raise UserError(f"fairseq reads {len(utterances)} utterances from {listed}")
     batches = length_batches(plan.subset.samples, dataset.max_tokens, dataset.batch_size)
-    return model, load_batches(utterances, batches, dataset.num_workers, plan.subset.where)
+
+    def refuse(index: int, reason: str) -> None:
+        raise UserError(f"{plan.subset.where(index)} cannot be read: {reason}")
+
+    return model, load_batches(utterances, batches, dataset.num_workers, unreadable or refuse)
 
 
 def _warn_of_references(plan: Plan) -> None:

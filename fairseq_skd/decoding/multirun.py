@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,8 +20,9 @@ from tqdm import tqdm
 
 from fairseq_skd.corpora.workers import share_cores
 from fairseq_skd.decoding.settings import Settings
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import PARTIAL, UserError
 from fairseq_skd.files import absolute, replacing
+from fairseq_skd.processes import Processes
 
 TABLE = "multirun.tsv"
 _DONE = "settings.json"  # in the folder of a combination that came to its end
@@ -90,11 +90,14 @@ def folder_name(values: dict[str, str]) -> str:
     return ",".join(re.sub(r"[^\w.+=-]", "_", f"{key.rpartition('.')[2]}={value}") for key, value in values.items())
 
 
-def run_all(runs: Sequence[Run], base: Path, jobs: int) -> list[dict[str, Any]]:
+def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Run what is not done, each in a process of its own, and write the table.
 
+    A run that left out audio files counts for the table, and as not done: the next call repeats it.
+
     Returns:
-        swept values with ``wer``, ``cer`` and ``folder``, lowest word error rate first.
+        swept values with ``wer``, ``cer`` and ``folder``, lowest word error rate first; and the audio files that runs
+        left out, each once.
 
     Raises:
         UserError: a run failed; what it said. Runs that have not begun then do not.
@@ -104,33 +107,39 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> list[dict[str, Any]]:
     waiting = [run for run in runs if run.summary() is None]
     environment = dict(os.environ)
     share_cores(environment, jobs)
-    stop = threading.Event()
+    processes = Processes()
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(waiting), unit="run") as bar:
         try:
-            for future in as_completed([pool.submit(_run, run, environment, stop) for run in waiting]):
+            for future in as_completed([pool.submit(_run, run, environment, processes) for run in waiting]):
                 future.result()
                 bar.update()
-        finally:
-            stop.set()
+        except UserError:
+            processes.stop()  # those that run go on to their end
+            raise
+        except BaseException:
+            processes.end()  # before the pool waits for its threads, and they for the runs
+            raise
     rows = []
+    left_out: dict[str, dict[str, Any]] = {}
     for run in runs:
         summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+        left_out.update((one["file"], one) for one in summary.get("not_decoded", []))
         rows.append({"wer": summary["wer"], "cer": summary["cer"], **run.values, "folder": str(run.folder)})
     rows.sort(key=lambda row: row["wer"])
     with replacing(base / TABLE) as path:
         lines = ["\t".join(rows[0]), *("\t".join(map(str, row.values())) for row in rows)]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return rows
+    return rows, list(left_out.values())
 
 
-def _run(run: Run, environment: dict[str, str], stop: threading.Event) -> None:
-    if stop.is_set():
-        return
+def _run(run: Run, environment: dict[str, str], processes: Processes) -> None:
     (run.folder / _DONE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "fairseq_skd.infer", *run.arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = processes.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done is None or done.returncode == PARTIAL:
+        return
     if done.returncode:
-        stop.set()
+        processes.stop()
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise UserError(f"{folder_name(run.values)}: {said.removeprefix('fairseq_skd.infer: ')}")
     with replacing(run.folder / _DONE) as path:

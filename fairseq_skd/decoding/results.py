@@ -30,6 +30,10 @@ class Transcript(NamedTuple):
     units: list[str]
     words: list[str]
 
+    def of(self, indices: Sequence[int]) -> "Transcript":
+        """The transcript of some utterances."""
+        return Transcript([self.units[index] for index in indices], [self.words[index] for index in indices])
+
 
 class Score(NamedTuple):
     """Errors of the whole set, over words and over characters."""
@@ -117,11 +121,18 @@ def score(hypothesis: Transcript, reference: Transcript) -> Score:
     return Score(words, characters)
 
 
-def write_transcripts(folder: Path, hypothesis: Transcript, reference: Transcript) -> None:
-    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``: ``TEXT (None-<index in manifest>)``."""
+def write_transcripts(folder: Path, hypothesis: Transcript, reference: Transcript, indices: Sequence[int]) -> None:
+    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``: ``TEXT (None-<index in manifest>)``.
+
+    Args:
+        folder: exists. It is incomplete until :func:`write_summary` has written, too.
+        hypothesis: what was decoded.
+        reference: the same utterances.
+        indices: their places in the manifest.
+    """
     for side, transcript in (("hypo", hypothesis), ("ref", reference)):
         for kind, texts in (("word", transcript.words), ("units", transcript.units)):
-            lines = (f"{text} (None-{index})\n" for index, text in enumerate(texts))
+            lines = (f"{text} (None-{index})\n" for index, text in zip(indices, texts, strict=True))
             with replacing(folder / f"{side}.{kind}") as path:
                 path.write_bytes("".join(lines).encode("utf-8"))
 

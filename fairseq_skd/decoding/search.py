@@ -45,12 +45,12 @@ class Recognition(NamedTuple):
     """What came out of a whole subset.
 
     Attributes:
-        hypotheses: of each utterance, in manifest order.
+        hypotheses: by place in the manifest, in its order; utterances that could not be read are missing.
         samples: audio samples that were decoded, padding not counted.
         seconds: wall time of encoder, head and search; reading audio is not in it.
     """
 
-    hypotheses: list[Hypothesis]
+    hypotheses: dict[int, Hypothesis]
     samples: int
     seconds: float
 
@@ -69,16 +69,16 @@ def recognise(
     Args:
         model: in evaluation mode, on ``device`` and of ``dtype``.
         batches: fairseq's sample dicts with ``id`` and ``net_input`` (``source`` (B, samples), ``padding_mask``).
-        utterances: how many there are in all; ids are 0 to ``utterances - 1``.
+        utterances: how many there are in all, for the progress bar.
         device: where the model is.
         dtype: what it computes in.
         where: names an utterance by id, for messages.
         search: from logits to hypotheses.
 
     Raises:
-        UserError: logits that are not finite, memory that does not suffice, or utterances that no batch contained.
+        UserError: logits that are not finite, or memory that does not suffice.
     """
-    hypotheses: list[Hypothesis | None] = [None] * utterances
+    hypotheses: dict[int, Hypothesis] = {}
     samples, seconds = 0, 0.0
     with torch.inference_mode(), tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
         for batch in batches:
@@ -88,16 +88,10 @@ def recognise(
             except torch.cuda.OutOfMemoryError as error:
                 raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
             seconds += time.perf_counter() - started
-            for index, hypothesis in zip(batch["id"].tolist(), found, strict=True):
-                hypotheses[index] = hypothesis
+            hypotheses.update(zip(batch["id"].tolist(), found, strict=True))
             samples += _real_samples(batch["net_input"])
             progress.update(len(found))
-    complete = [hypothesis for hypothesis in hypotheses if hypothesis is not None]
-    if len(complete) != utterances:
-        raise UserError(
-            f"only {len(complete)} of {utterances} utterances were decoded, no error rate is given for a part"
-        )
-    return Recognition(complete, samples, seconds)
+    return Recognition(dict(sorted(hypotheses.items())), samples, seconds)
 
 
 def _frames(

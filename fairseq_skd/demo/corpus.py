@@ -98,8 +98,10 @@ def write_audio(utterances: list[Utterance], audio_root: Path) -> None:
             waveform = synthesiser.speak(utterance.text.lower(), voice_of(utterance))
             # Resampling overshoots a little; clipping beats wrapping round.
             resampled = soxr.resample(waveform, synthesiser.sample_rate, SAMPLE_RATE).clip(-1.0, 1.0)
+            encoded = io.BytesIO()  # by way of memory: libsndfile does not tell why it cannot write to a disk
+            soundfile.write(encoded, resampled, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
             with replacing(audio_root / utterance.path) as beside:
-                soundfile.write(beside, resampled, SAMPLE_RATE, subtype="PCM_16")
+                beside.write_bytes(encoded.getbuffer())
 
 
 def write_corpus(folder: Path, seed: int = 1) -> None:

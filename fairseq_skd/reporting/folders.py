@@ -74,6 +74,7 @@ def read_runs(folder: Path) -> Runs:
         for path, found in _records(folder, "summary*.json", _SUMMARY)
     ]
     aligned = [Aligned(_name(folder, path), path, found) for path, found in _records(folder, "align.json", _ALIGN)]
+    _tell_of_incomplete(folder)
     if not (trained or decoded or aligned):
         raise UserError(
             f"{folder} holds no hydra_train.log, no summary.json of fairseq_skd.infer, no align.json of "
@@ -113,6 +114,14 @@ def _records(folder: Path, pattern: str, keys: tuple[str, ...]) -> Iterator[tupl
             yield path, found
         else:
             print(f"left out: {path} is not what fairseq_skd writes under this name", file=sys.stderr)
+
+
+def _tell_of_incomplete(folder: Path) -> None:
+    """Name the folders whose last file is missing: the command that writes it last was killed."""
+    for first, last in (("hypo.word", "summary*.json"), ("example-*.flac", "align.json")):
+        for place in sorted({path.parent for path in _files(folder, first)}):
+            if not any(place.glob(last)):
+                print(f"left out: {place} is incomplete, it has no {last.replace('*', '')}", file=sys.stderr)
 
 
 def _name(folder: Path, path: Path) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -103,7 +103,7 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
         f"{found['wer']:.2f}",
         f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-",
         f"{found['cer']:.2f}",
-        f"{found.get('sentences', 0):,}",
+        f"{found.get('sentences', 0):,}{_left_out(found)}",
     )
 
 
@@ -169,3 +169,9 @@ def _rate(rate: dict[str, float | None]) -> tuple[str, str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _left_out(found: dict[str, Any]) -> str:
+    """Of how many sentences, where some could not be decoded."""
+    left_out = len(found.get("not_decoded", []))
+    return f" of {found['sentences'] + left_out:,}" if left_out else ""

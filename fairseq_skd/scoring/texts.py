@@ -1,5 +1,6 @@
 """The texts that ``fairseq_skd.infer`` decoded into a folder, counted utterance by utterance."""
 
+import json
 from pathlib import Path
 
 from fairseq_skd.corpora.text_files import read_lines
@@ -15,7 +16,8 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
         characters: those of characters instead; one is of the words, or the one space between two of them.
 
     Raises:
-        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other.
+        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other; or no summary in
+            the folder is theirs, because the decoding was cut off or they were changed.
     """
     files = [folder / name for name in ("hypo.word", "ref.word")]
     try:
@@ -24,10 +26,25 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
         raise UserError(f"{error.filename}: {error.strerror}; decode into {folder} again") from error
     if len(texts[0]) != len(texts[1]) or not texts[0]:
         raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
+    words = [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
+    if not any(_counts(file) == sum(words, ErrorCount(0, 0)) for file in folder.glob("summary*.json")):
+        raise UserError(
+            f"{folder} is incomplete: its hypo.word and ref.word have no summary.json, or that of another decoding; "
+            f"decode into it again"
+        )
     if characters:
         spelt = [(" ".join(hypothesis), " ".join(reference)) for hypothesis, reference in zip(*texts, strict=True)]
         return [count_errors(hypothesis, reference) for hypothesis, reference in spelt]
-    return [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
+    return words
+
+
+def _counts(file: Path) -> ErrorCount | None:
+    """Word errors and words in a summary; None if it is none."""
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        return ErrorCount(summary["word_errors"], summary["words"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_texts(file: Path) -> list[str]:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_skd.resuming import resumed_from
+from fairseq_skd.resuming import check_resumed, resumed_from
+from fairseq_skd.training import lock
 from fairseq_skd.training.settings import check_configuration, check_device, check_keys
 from fairseq_skd.training.starting import check_save_dir, check_start
 
@@ -19,7 +21,7 @@ MODEL = "skd_ctc"
 
 
 def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration before anything else, and end at ``max_update``.
+    """Make ``fairseq_cli.train`` check the configuration first, train alone, and no update beyond ``max_update``.
 
     Trainings of other models are left alone.
     """
@@ -31,7 +33,7 @@ def check_at_the_door() -> None:
 
 
 def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Check the configuration before and after its completion; no seed is set yet, no data or weights are read."""
+    """Check before and after the configuration is completed; no seed is set yet, no data are read."""
 
     @functools.wraps(add_defaults)
     def checked(cfg: DictConfig) -> None:
@@ -44,7 +46,11 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         check_configuration(cfg)
         check_device(cfg)
         check_start(cfg)
-        check_save_dir(cfg)
+        if distributed_utils.is_master(cfg.distributed_training):  # the one that writes
+            check_save_dir(cfg)
+            if not cfg.checkpoint.no_save:
+                lock.hold(cfg.checkpoint.save_dir)
+            check_resumed(cfg)
 
     return checked
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from fairseq_skd import align
+from fairseq_skd.alignment import results
 from fairseq_skd.errors import UserError, run_command
 from tests.alignment.running import run
-from tests.decoding.checkpoints import STUDENT
+from tests.decoding.checkpoints import STUDENT, damaged
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -113,3 +114,28 @@ def test_a_damaged_checkpoint_of_a_history_is_met_before_anything_runs(corpus, h
     monkeypatch.setattr("fairseq_skd.alignment.analysis.compare_sides", lambda *_: pytest.fail("it ran"))
     with pytest.raises(UserError, match=r"checkpoint_2_40\.pt cannot be read, it is truncated"):
         run(corpus, f"align.history={tmp_path}")
+
+
+@pytest.mark.faults
+def test_a_full_disk_leaves_a_folder_that_is_incomplete(corpus, hubert, monkeypatch):
+    """X9: new figures and audio beside the align.json of another run."""
+    run(corpus, f"common_eval.path={hubert}")
+    Path("out", "mine.txt").write_text("mine")
+
+    def full(path, _):
+        raise UserError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr(results, "_write", full)
+    with pytest.raises(UserError, match=r"out/spikes-1\.png cannot be written: No space left on device$"):
+        run(corpus, f"common_eval.path={hubert}", "align.examples=[1]")
+    assert [path.name for path in Path("out").iterdir() if path.suffix in (".json", ".txt")] == ["mine.txt"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("indices", [(2,), (2, 1)])
+def test_a_corrupt_file_is_refused(corpus, hubert, tmp_path, indices):
+    """F29: figures over a part of the subset would not be comparable."""
+    data = damaged(corpus, tmp_path / "data", *indices)
+    with pytest.raises(UserError, match=rf"test\.tsv line {indices[-1] + 2}: .*/test{indices[-1]}\.flac"):
+        run(data, f"common_eval.path={hubert}")
+    assert not Path("out", "align.json").exists()

@@ -1,10 +1,12 @@
 """The command in a process of its own: exit status, streams, and what is left when it is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,37 +64,53 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_killed_in_the_middle_leaves_nothing(write_table, corpus: Path, tmp_path: Path, number: signal.Signals):
+@pytest.fixture
+def long_run(write_table, corpus: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command in the middle of its work, with two workers."""
     wave = np.random.default_rng(3).normal(0, 0.1, 8000 * 10)
     soundfile.write(corpus / "long.wav", wave, 8000)
     for index in range(1000):  # many seconds of work, if nobody ended it
         os.link(corpus / "long.wav", corpus / f"{index}.wav")
     table = write_table(*((f"{index}.wav", "GO", "train") for index in range(1000)))
     out = tmp_path / "new" / "out"
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "fairseq_skd.manifest",
-        "table",
-        table,
-        "--audio-root",
-        corpus,
-        "--out",
-        out,
-        "--resample",
-        "--jobs",
-        "2",
-    ]
+    command: list[str | Path] = [sys.executable, "-m", "fairseq_skd.manifest", "table", table, "--audio-root", corpus]
+    command += ["--out", out, "--resample", "--jobs", "2"]
     # A shell's background job ignores the interrupt, and so would whatever the tests start from there.
     with subprocess.Popen(
         command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(out.glob(".staged-*/audio_16khz/*")) and time.monotonic() < deadline:
+        while not list(out.glob(".staged-*/files/audio_16khz/*")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors.splitlines()[-1] == "fairseq_skd.manifest: interrupted"
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_killed_in_the_middle_leaves_nothing(long_run, tmp_path: Path, number: signal.Signals):
+    long_run.send_signal(number)
+    _, errors = long_run.communicate(timeout=60)
+    assert long_run.returncode == 130 and errors.splitlines()[-1] == "fairseq_skd.manifest: interrupted"
     assert "Traceback" not in errors
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.faults
+def test_a_kill_that_nobody_can_answer(long_run, three: Path, corpus: Path, tmp_path: Path):
+    """X8: kill -9. The workers end by themselves, and the next run removes the staged files."""
+    long_run.kill()
+    long_run.communicate(timeout=60)  # ends with the last process that holds its stderr
+    out = tmp_path / "new" / "out"
+    assert list(out.glob(".staged-*/files/audio_16khz/*"))
+    manifest.main(["table", str(three), "--audio-root", str(corpus), "--out", str(out)])
+    assert not list(out.glob(".staged-*")) and (out / "train.tsv").is_file()
+
+
+@pytest.mark.faults
+def test_a_full_disk_names_the_file(three: Path, corpus: Path, tmp_path: Path):
+    """X9: the output folder was named."""
+    shell = f"ulimit -f 0; exec {sys.executable} -m fairseq_skd.manifest table {three} --audio-root {corpus} --out out"
+    refused = subprocess.run(["bash", "-c", shell], env=ENVIRONMENT, capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 2
+    named = r"fairseq_skd\.manifest: out/\.staged-\w+/files/\w+\.\w+: File too large; out is as it was"
+    assert re.fullmatch(named, refused.stderr.splitlines()[-1])
+    assert not (tmp_path / "out").exists()

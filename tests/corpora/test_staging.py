@@ -1,11 +1,13 @@
 """All files take their places or none does, whatever goes wrong and whenever."""
 
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from fairseq_skd.corpora.staging import staged
+from fairseq_skd.corpora.staging import refuse_incomplete, staged
 from fairseq_skd.errors import UserError
 
 
@@ -92,3 +94,88 @@ def test_out_without_permission(tmp_path: Path, monkeypatch):
     with pytest.raises(UserError, match=sentence), staged(tmp_path / "new"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def visible(folder: Path) -> dict[str, str]:
+    return {name: text for name, text in contents(folder).items() if not name.startswith(".")}
+
+
+def complaint_about(folder: Path) -> str | None:
+    try:
+        refuse_incomplete(folder)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def replace_and_die(out: Path, steps: int) -> bool:
+    """Replace b and d, add a and c, in a process that is killed at a file operation; False if it came to its end."""
+    child = os.fork()
+    if not child:
+        left = steps
+
+        def dying(operation):
+            def run(*args, **kwargs):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return operation(*args, **kwargs)
+
+            return run
+
+        with staged(out, force=True) as stage:
+            fill(stage, a="new a", audio__c="new c", b="new b", d="new d")
+            for name in ("replace", "unlink", "rmdir", "mkdir"):
+                setattr(os, name, dying(getattr(os, name)))
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.faults
+def test_a_kill_among_the_moves_is_told(tmp_path: Path):
+    """X9: a mix of new and old files was accepted later. After each kill: old, new, or called incomplete."""
+    old, new = {"b": "old b", "d": "old d"}, {"a": "new a", "audio/c": "new c", "b": "new b", "d": "new d"}
+    seen = []
+    for steps in range(100):
+        out = tmp_path / str(steps)
+        fill(tmp_path, **{f"{steps}__b": "old b", f"{steps}__d": "old d", f"{steps}__mine": "keep"})
+        if not replace_and_die(out, steps):
+            break
+        if (complaint := complaint_about(out)) is not None:
+            assert complaint == (
+                f"{out} is incomplete: fairseq_skd.manifest was killed while it replaced a and others there; run the "
+                f"same command again, with --force"
+            )
+            seen.append("incomplete")
+            with staged(out) as stage:  # of something else: what is incomplete stays so
+                fill(stage, other="1")
+            assert complaint_about(out) == complaint
+            (out / "other").unlink()
+        else:
+            assert visible(out) in ({**old, "mine": "keep"}, {**new, "mine": "keep"})
+            seen.append("old" if visible(out)["b"] == "old b" else "new")
+        with staged(out, force=True) as stage:
+            fill(stage, a="new a", audio__c="new c", b="new b", d="new d")
+        assert complaint_about(out) is None
+        assert contents(out) == {**new, "mine": "keep"}, "and nothing is left behind"
+    assert seen[0] == "incomplete" and seen.count("incomplete") >= 6 and seen[-1] == "new"
+    shutil.rmtree(tmp_path / str(steps))
+
+
+@pytest.mark.faults
+def test_what_a_killed_process_left_is_removed_and_what_another_does_is_not(tmp_path: Path):
+    """X8: staged files stayed for ever."""
+    child = os.fork()
+    if not child:
+        with staged(tmp_path) as stage:
+            fill(stage, one="half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.glob(".staged-*")
+    with staged(tmp_path) as stage:
+        assert not left.exists()
+        with staged(tmp_path) as other:
+            fill(other, two="2")
+        fill(stage, one="1")
+    assert contents(tmp_path) == {"one": "1", "two": "2"}

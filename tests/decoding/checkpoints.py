@@ -1,9 +1,11 @@
 """Fine-tuned checkpoints of random weights as fairseq-hydra-train saves them, and what decoding leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import soundfile
 import torch
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
@@ -73,3 +75,20 @@ def read_files(folder: str | Path = "out") -> dict[str, bytes]:
 
 def read_summary(folder: str | Path = "out") -> dict[str, Any]:
     return json.loads(Path(folder, "summary.json").read_text())
+
+
+def damaged(corpus: Path, folder: Path, *indices: int) -> Path:
+    """The corpus with audio files that do not decode to what their headers say; the last of several has no header."""
+    shutil.copytree(corpus, folder)
+    lines = (folder / "test.tsv").read_text().splitlines()
+    for index in indices:
+        wave, rate = soundfile.read(folder / "audio" / f"test{index}.wav")
+        file = folder / "audio" / f"test{index}.flac"
+        soundfile.write(file, wave, rate)
+        content = file.read_bytes()
+        file.write_bytes(content[:200] + bytes(len(content) - 200))
+        lines[index + 1] = lines[index + 1].replace(".wav", ".flac")
+    if len(indices) > 1:
+        file.write_bytes(bytes(1000))
+    (folder / "test.tsv").write_text("\n".join([str(folder / "audio"), *lines[1:]]) + "\n")
+    return folder

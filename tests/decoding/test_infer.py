@@ -11,7 +11,7 @@ import pytest
 import fairseq_skd
 from fairseq_skd import infer
 from fairseq_skd.errors import UserError, run_command
-from tests.decoding.checkpoints import CONFIG, REFERENCES, read_files, set_constant_symbols
+from tests.decoding.checkpoints import CONFIG, REFERENCES, damaged, read_files, set_constant_symbols
 
 pytestmark = pytest.mark.usefixtures("here")
 YAML = ("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_workers=0")
@@ -98,6 +98,22 @@ def test_a_mistake_ends_in_one_sentence(corpus: Path, capsys: pytest.CaptureFixt
     arguments = [*YAML, f"task.data={corpus}", "common_eval.path=nowhere.pt"]
     assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 2
     assert capsys.readouterr().err == f"fairseq_skd.infer: checkpoint {Path.cwd()}/nowhere.pt does not exist\n"
+
+
+@pytest.mark.faults
+def test_files_that_were_left_out_are_listed_last(
+    corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F29, with exit status 3."""
+    data = damaged(corpus, tmp_path / "data", 1, 3)
+    arguments = [*YAML, f"task.data={data}", f"common_eval.path={hubert}", "decoding.results_path=out"]
+    assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 3
+    said, told = capsys.readouterr()
+    assert " errors in 6 words), " in said and " %, 3 of 5 sentences, exit 4 of 4 layers, " in said
+    lines = told[told.index("fairseq_skd.infer: ") :].splitlines()
+    assert lines[0] == "fairseq_skd.infer: 2 audio files could not be read and were not decoded:"
+    assert [line.partition(": ")[0] for line in lines[1:3]] == [f"  {data}/audio/test{i}.flac" for i in (1, 3)]
+    assert lines[3] == "replace them; the error rates are of the other 3 sentences"
 
 
 def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,12 +91,12 @@ def test_against_an_edit_distance_of_our_own() -> None:
 
 def test_four_files_byte_by_byte(tmp_path: Path) -> None:
     hypothesis = Transcript(["A |", "", "É"], ["A", "", "É"])
-    write_transcripts(tmp_path / "new", hypothesis, transcript("A B", "NO", "C"))
+    write_transcripts(tmp_path / "new", hypothesis, transcript("A B", "NO", "C"), [0, 1, 3])
     expected = {
-        "hypo.word": "A (None-0)\n (None-1)\nÉ (None-2)\n",
-        "hypo.units": "A | (None-0)\n (None-1)\nÉ (None-2)\n",
-        "ref.word": "A B (None-0)\nNO (None-1)\nC (None-2)\n",
-        "ref.units": "A | B (None-0)\nN O (None-1)\nC (None-2)\n",
+        "hypo.word": "A (None-0)\n (None-1)\nÉ (None-3)\n",
+        "hypo.units": "A | (None-0)\n (None-1)\nÉ (None-3)\n",
+        "ref.word": "A B (None-0)\nNO (None-1)\nC (None-3)\n",
+        "ref.units": "A | B (None-0)\nN O (None-1)\nC (None-3)\n",
     }
     written = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     assert written == {name: text.encode("utf-8") for name, text in expected.items()}

@@ -63,12 +63,12 @@ found = {**rates, "offset": {"mean_ms": 5.0}, "subset": "test", "by_utterance": 
 """
 # A job of pickled runs, all of them at a time; as run_grid it ends what it began when it is terminated.
 JOB = """
-import pathlib, pickle, signal, sys
-from experiments import execution, run_grid
+import pathlib, pickle, sys
+from experiments import execution
+from fairseq_skd import errors
 file = pathlib.Path(sys.argv[1])
 runs = pickle.loads(file.read_bytes())
-signal.signal(signal.SIGTERM, run_grid._terminate)
-execution.run_all(runs, file.parent, len(runs))
+errors.run_command("job", lambda: execution.run_all(runs, file.parent, len(runs)))
 """
 
 

@@ -33,6 +33,7 @@ def decoded(folder, wrong):
     lines = [["x"] * errors + ["a"] * (4 - errors) for errors in wrong]
     (folder / "hypo.word").write_text("".join(f"{' '.join(line)} (None-{i})\n" for i, line in enumerate(lines)))
     (folder / "ref.word").write_text("".join(f"a a a a (None-{i})\n" for i in range(len(wrong))))
+    (folder / "summary.json").write_text(json.dumps({"word_errors": sum(wrong), "words": 4 * len(wrong)}))
 
 
 def run(out, arm, seed, wrong, lost=None, data="abc", updates=30, command="train", encoder="def"):

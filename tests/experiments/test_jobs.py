@@ -14,6 +14,7 @@ from experiments.folder import locked
 from experiments.grid import runs_of
 from experiments.grid_file import REPOSITORY
 from experiments.run_grid import main
+from fairseq_skd import processes
 from fairseq_skd.errors import UserError
 from tests.experiments.grids import GIVEN, JOB, TRAIN, stub
 
@@ -116,22 +117,22 @@ def test_a_kill_after_a_failure_takes_the_others_along(grid, tmp_path, data):
 
 
 def test_what_does_not_end_when_it_is_told_to_is_killed(grid, tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "_PATIENCE", 0.2)
+    monkeypatch.setattr(processes, "_PATIENCE", 0.2)
     (run,) = runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])
     stubborn = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     )
-    processes = execution.Processes(1)
+    commands = execution.Commands(1)
     log = tmp_path / "log"
     with execution.ThreadPoolExecutor(1) as pool, (tmp_path / "lock").open("w") as lock:
-        called = pool.submit(processes.call, [sys.executable, "-c", stubborn], log, run, lock.fileno())
+        called = pool.submit(commands.call, [sys.executable, "-c", stubborn], log, run, lock.fileno())
         while not log.exists() or not log.read_text():
             pass
-        processes.end()
+        commands.end()
         with pytest.raises(UserError, match=r"a command failed \(status -9\)"):
             called.result(timeout=50)
         with pytest.raises(UserError, match="tiny ctc seed 1: not gone on with"):
-            processes.call([sys.executable, "-c", ""], log, run, lock.fileno())
+            commands.call([sys.executable, "-c", ""], log, run, lock.fileno())
 
 
 def test_what_another_job_has_is_tried_again(grid, tmp_path, data, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """Paired differences of decoded folders, against counts by hand."""
 
+import json
+
 import pytest
 
 from experiments import paired
@@ -13,6 +15,10 @@ def decoded(tmp_path):
         folder.mkdir()
         for file, lines in (("hypo.word", texts), ("ref.word", references)):
             (folder / file).write_text("".join(f"{line} (None-{i})\n" for i, line in enumerate(lines)))
+        pairs = [(text.split(), words.split()) for text, words in zip(texts, references, strict=True)]
+        errors = sum(said != wanted for pair in pairs for said, wanted in zip(*pair, strict=True))
+        summary = {"word_errors": errors, "words": sum(len(words) for _, words in pairs)}
+        (folder / "summary.json").write_text(json.dumps(summary))
         return folder
 
     return write
@@ -48,3 +54,15 @@ def test_other_utterances(decoded):
         paired.compare([first], [second])
     with pytest.raises(UserError, match=r"hypo.word: No such file"):
         paired.compare([first], [second / "gone"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("left", [None, '{"word_errors": 3, "words": 6}', '{"word_err'])
+def test_a_folder_is_complete_with_its_summary(decoded, left):
+    """X9: infer was killed between its files, and the mix of old and new ones was compared."""
+    folder = decoded("cut", ["A B", "C D X", "F"], REFERENCES)
+    (folder / "summary.json").unlink()
+    if left is not None:
+        (folder / "summary.json").write_text(left)
+    with pytest.raises(UserError, match=r"/cut is incomplete: its hypo\.word and ref\.word have no summary\.json, or "):
+        paired.compare([folder], [folder])

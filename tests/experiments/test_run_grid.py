@@ -163,6 +163,16 @@ def test_a_damaged_evaluation_is_made_again(grid, tmp_path, data, file):
     assert (run.folder / file).read_text() == whole
 
 
+@pytest.mark.faults
+def test_a_decoding_without_some_files_is_not_done(grid, tmp_path, data):
+    """F29: infer ends with status 3, and run_grid stops; the arms would be compared on other utterances."""
+    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
+    execution.run_all([run], tmp_path)
+    summary = run.folder / "decode" / "test-layer2" / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "not_decoded": [{"file": "/a.wav"}]}))
+    assert state(run) == "trained, to be decoded or compared"
+
+
 @pytest.mark.parametrize("name", ["hypo.word", "ref.word"])
 def test_texts_that_are_gone_are_decoded_again(grid, tmp_path, data, name):
     (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]

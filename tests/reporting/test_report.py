@@ -84,10 +84,29 @@ def test_texts_of_another_run_give_no_interval(runs, tmp_path, capsys):
     (one,) = read_runs(tmp_path / "runs").decoded
     assert one.interval is None
     folder = tmp_path / "runs" / "decode"
-    told = f"no interval: hypo.word and ref.word in {folder} are not those of its summary\n"
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err.startswith(
+        f"no interval: {folder} is incomplete: its hypo.word and ref.word have no"
+    )
     (tmp_path / "runs" / "decode" / "hypo.word").unlink()
     assert read_runs(tmp_path / "runs").decoded[0].interval is None
+
+
+@pytest.mark.faults
+def test_what_was_cut_off_is_named(runs, tmp_path, capsys):
+    """X9: the last file of a result is missing."""
+    folder = tmp_path / "runs"
+    for name in ("decode-2", "decode-4", "align"):
+        shutil.copytree(runs / "skd" / name, folder / name)
+    read_runs(folder)
+    assert capsys.readouterr().err == ""
+    (folder / "decode-2" / "summary.json").unlink()
+    (folder / "align" / "align.json").unlink()
+    found = read_runs(folder)
+    assert [one.name for one in found.decoded] == ["decode-4"] and not found.aligned
+    assert capsys.readouterr().err == (
+        f"left out: {folder}/decode-2 is incomplete, it has no summary.json\n"
+        f"left out: {folder}/align is incomplete, it has no align.json\n"
+    )
 
 
 def test_page_needs_nothing_else(page):

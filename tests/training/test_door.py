@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
+from fairseq_skd.training import lock
 from fairseq_skd.training.door import check_at_the_door
 from tests.builders import write_pretrained
 from tests.end_to_end.training import REPOSITORY, SMALL, corpus, train
@@ -48,6 +49,20 @@ def test_a_training_does_not_know_the_best_of_an_earlier_one(monkeypatch):
         module.add_defaults(cfg)
     assert not hasattr(checkpoint_utils.save_checkpoint, "best")
     assert vars(module.should_stop_early) == {}
+
+
+@pytest.mark.faults
+def test_one_training_of_a_folder(tmp_path, monkeypatch):
+    """X5: rank 0 holds the folder, others and a training that saves nothing do not; the same process may begin anew."""
+    module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
+    monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
+    held = []
+    monkeypatch.setattr(lock, "hold", held.append)
+    check_at_the_door()
+    for changes in ({}, {"distributed_training": {"distributed_rank": 1}}, {"checkpoint": {"no_save": True}}):
+        given = compose(FINETUNE, "hubert_mini", [*GIVEN, f"checkpoint.save_dir={tmp_path}"])
+        module.add_defaults(OmegaConf.merge(OmegaConf.structured(FairseqConfig()), given, changes))
+    assert held == [str(tmp_path)]
 
 
 @pytest.mark.faults

@@ -1,0 +1,51 @@
+"""Commands that are run as processes of their own, from several threads, and that end with the one that runs them."""
+
+import subprocess
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+_PATIENCE = 10.0  # seconds that a command has to end in once it is told to
+
+
+class Processes:
+    """The commands that run now, in whatever thread."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str] | None:
+        """Run a command to its end; ``options`` are those of ``subprocess.Popen``.
+
+        Returns:
+            what became of it; None if it was not begun because of :meth:`end`.
+        """
+        with self._guard:
+            if self._ended:
+                return None
+            process = subprocess.Popen(command, text=True, **options)
+            self._running.add(process)
+        said, complained = process.communicate()
+        with self._guard:
+            self._running.discard(process)
+        return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+    def stop(self) -> None:
+        """Begin no command any more."""
+        with self._guard:
+            self._ended = True
+
+    def end(self) -> None:
+        """Begin no command any more, and end those that run."""
+        self.stop()
+        with self._guard:
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
