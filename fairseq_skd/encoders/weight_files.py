@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_skd.compat import NO_SCALAR
 from fairseq_skd.errors import UserError
 
 _POINTER = b"version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
@@ -84,4 +85,6 @@ def _reason(error: Exception) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     if found:
         return f"it holds {found[1]}, which is not on the allow-list of checkpoint contents and could run code"
+    if NO_SCALAR in str(error):
+        return f"it holds {NO_SCALAR}"
     return "it is not a PyTorch file, or its pickle holds something other than weights and configuration"
