@@ -34,7 +34,6 @@ _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 _SCALAR = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
-NO_SCALAR = "a numpy scalar that is no plain number, truth value or text"
 
 _FEW = 8  # overrides that a message can hold
 
@@ -69,6 +68,13 @@ def checkpoint_globals() -> list[Any]:
     ]
 
 
+class NotScalarError(pickle.UnpicklingError):
+    """A pickle describes another numpy type than that of a plain scalar."""
+
+    def __str__(self) -> str:
+        return "a numpy scalar that is no plain number, truth value or text"
+
+
 class ScalarType:
     """Stands for ``numpy.dtype`` where a file is read: the type of a number, a truth value or a short text.
 
@@ -80,12 +86,12 @@ class ScalarType:
         _: ``align`` and ``copy``, which mean nothing for a scalar.
 
     Raises:
-        pickle.UnpicklingError: any other type.
+        NotScalarError: any other type.
     """
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not _SCALAR.fullmatch(code):
-            raise pickle.UnpicklingError(NO_SCALAR)
+            raise NotScalarError
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -93,7 +99,7 @@ class ScalarType:
         order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
         own = self.dtype.newbyteorder(order) if order in ("<", "|", "=", ">") else None
         if own is None or own.__reduce__()[2][2:7] != state[2:7]:  # no subarray, names or fields; size, alignment
-            raise pickle.UnpicklingError(NO_SCALAR)
+            raise NotScalarError
         self.dtype = own
 
 
@@ -106,7 +112,7 @@ def numpy_scalar(module: str) -> Callable[[Any, Any], Any]:
 
     def scalar(kind: Any, content: Any) -> Any:
         if type(kind) is not ScalarType or type(content) is not bytes or len(content) != kind.dtype.itemsize:
-            raise pickle.UnpicklingError(NO_SCALAR)
+            raise NotScalarError
         return np.frombuffer(content, kind.dtype)[0]
 
     scalar.__module__, scalar.__qualname__ = module, "scalar"

@@ -99,6 +99,7 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     if "mask_emb" not in weights:  # transformers saves none where its own masking is off
         noise = torch.rand(model["encoder_embed_dim"], generator=torch.Generator().manual_seed(0))
         weights["mask_emb"] = noise  # as fairseq starts it
+    encoder.check_size(weights)
     encoder.weights = weights
     return encoder
 

@@ -6,16 +6,18 @@ Three families are taken: checkpoints of fairseq (``cfg`` or ``args``, and ``mod
 
 import argparse
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fairseq_skd.compat import to_container
 from fairseq_skd.encoders import huggingface
-from fairseq_skd.encoders.pretrained import TAKEN, PretrainedEncoder, section
+from fairseq_skd.encoders.plain_config import plain_config
+from fairseq_skd.encoders.pretrained import TAKEN, USED, PretrainedEncoder, section
+from fairseq_skd.encoders.unpickling import RefusedError
 from fairseq_skd.encoders.weight_files import check_finite, load_weights_only
 from fairseq_skd.errors import UserError
 
@@ -30,7 +32,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         the checkpoint with ``cfg`` a plain dict whose ``model`` and ``task`` are dicts (new style), or with ``cfg``
-        None and ``args`` a namespace (old style); and with ``model``, the weights.
+        None and ``args`` a namespace (old style); with ``left_out``, the interpolations that were not followed (see
+        :func:`~fairseq_skd.encoders.plain_config.plain_config`); and with ``model``, the weights.
 
     Raises:
         UserError: missing, truncated, not a checkpoint, or holding objects that are not on the allow-list.
@@ -45,15 +48,39 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"can read it"
         )
     try:
-        cfg = to_container(state.get("cfg"))
-    except Exception as error:  # an interpolation that leads nowhere, or nodes that another omegaconf wrote
-        raise UserError(f"checkpoint {file}: its 'cfg' cannot be read ({str(error).partition(chr(10))[0]})") from error
+        cfg, args = plain_config(state.get("cfg")), plain_config(state.get("args"))
+    except RefusedError as error:
+        raise UserError(f"checkpoint {file} is refused: {error}") from error
     state["cfg"] = None
-    if isinstance(cfg, dict) and cfg:
-        state["cfg"] = {**cfg, "model": section(cfg, "model"), "task": section(cfg, "task")}
-    elif not isinstance(state.get("args"), argparse.Namespace):
+    if cfg is not None and cfg.values:
+        state["cfg"] = {**cfg.values, "model": section(cfg.values, "model"), "task": section(cfg.values, "task")}
+        state["left_out"] = cfg.left_out
+    elif args is not None and isinstance(state.get("args"), argparse.Namespace):
+        state["args"], state["left_out"] = argparse.Namespace(**args.values), args.left_out
+    else:
         raise UserError(f"checkpoint {file} has neither 'cfg' nor 'args': it is not a fairseq checkpoint")
     return state
+
+
+def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, source: str) -> None:
+    """Check that no key which is used has a value that was left out.
+
+    Args:
+        left_out: see :class:`~fairseq_skd.encoders.plain_config.PlainConfig`.
+        keys: names that are used of sections ``model`` and ``task``; None: all.
+        source: of the checkpoint, for the message.
+
+    Raises:
+        UserError: naming the key and its text.
+    """
+    for key, text in left_out.items():
+        section_name, _, name = key.partition(".")
+        used = section_name in ("model", "task") if name else keys is not None
+        if used and (keys is None or re.split(r"[.\[]", name or section_name)[0] in keys):
+            raise UserError(
+                f"{source}: {key}={text[:100]!r} is not followed in a checkpoint, only ${{section.key}} that leads to "
+                f"a value is: write the value there"
+            )
 
 
 def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
@@ -79,7 +106,9 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
             f"model.w2v_path={path} is a fine-tuned checkpoint ({name or 'with a CTC head'}): start from it with "
             f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
         )
+    check_followed(state["left_out"], USED, f"model.w2v_path={path}")
     encoder = PretrainedEncoder.from_w2v_args(cfg, source=f"model.w2v_path={path}")
+    encoder.check_size(state["model"])
     encoder.weights = state["model"]
     return encoder
 
