@@ -6,6 +6,7 @@ checkpoints that torch < 2.6 executes, a user dir imported twice, hydra's functi
 
 import argparse
 import collections
+import contextlib
 import enum
 import functools
 import inspect
@@ -13,7 +14,7 @@ import os
 import pickle
 import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def prefer_weights_only() -> None:
     torch.serialization.add_safe_globals(checkpoint_globals())
     if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
         os.environ.setdefault(_FORCE, "1")
+
+
+@contextlib.contextmanager
+def weights_only() -> Iterator[None]:
+    """Make ``torch.load`` read weights and no programs, even where the environment asks for the opposite."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def name_both_copies(package: Path) -> None:

@@ -75,7 +75,9 @@ def warn_of_other_settings(root: DictConfig | None) -> None:
         return
     changes = other_settings(root, settings_of(path))
     if changes:
-        told = ", ".join(f"{key}={now} (it had {before})" for key, (before, now) in changes.items())
+        told = ", ".join(
+            f"{key}={now} (it had {' '.join(str(before).split())[:100]})" for key, (before, now) in changes.items()
+        )
         logger.warning("this training goes on from %s with other settings: %s", path, told)
 
 

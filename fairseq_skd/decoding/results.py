@@ -10,6 +10,8 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
 from fairseq_skd.corpora.subset import units_of
+from fairseq_skd.decoding.settings import POST_PROCESSES
+from fairseq_skd.encoders.pretrained import section
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
 from fairseq_skd.scoring.beam import Hypothesis
@@ -95,9 +97,14 @@ def choose_post_process(asked: str | None, trained: dict[str, Any], dictionary: 
         dictionary: of the labels.
 
     Raises:
-        UserError: letters for word pieces, or the other way round.
+        UserError: unknown, or letters for word pieces, or the other way round.
     """
-    process = asked or (trained.get("criterion") or {}).get("post_process") or "letter"
+    process = asked or section(trained, "criterion").get("post_process") or "letter"
+    if process not in POST_PROCESSES:
+        raise UserError(
+            f"criterion.post_process={str(process)[:100]!r} of the checkpoint is unknown: set common_eval.post_process "
+            f"to one of {', '.join(POST_PROCESSES)}"
+        )
     pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
     mend = "sentencepiece" if pieces else "letter"
     if process in ("letter", "sentencepiece") and process != mend:

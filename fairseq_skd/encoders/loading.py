@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_skd.encoders import huggingface
@@ -42,7 +43,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     state = load_weights_only(file)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
-    if any(str(name).startswith("conditioners.") for name in state["model"]):
+    misnamed = [name for name, tensor in state["model"].items() if type(name) is not str or not torch.is_tensor(tensor)]
+    if misnamed:
+        raise UserError(f"checkpoint {file}: its 'model' holds {str(misnamed[0])[:100]!r}, which is not a named tensor")
+    if any(name.startswith("conditioners.") for name in state["model"]):
         raise UserError(
             f"checkpoint {file} was trained with model.condition_on_students=true: only version 0.1.0 of fairseq_skd "
             f"can read it"
@@ -60,6 +64,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     else:
         raise UserError(f"checkpoint {file} has neither 'cfg' nor 'args': it is not a fairseq checkpoint")
     return state
+
+
+def dictionary_of(state: Mapping[str, Any], source: str) -> Dictionary | None:
+    """The dictionary that a checkpoint was trained with; None if it holds none.
+
+    Raises:
+        UserError: something else stands in its place.
+    """
+    held = state.get("task_state") or {}
+    dictionary = held.get("target_dictionary") if isinstance(held, dict) else held
+    if dictionary is not None and type(dictionary) is not Dictionary:
+        raise UserError(f"{source} is damaged: its task_state holds no dictionary")
+    return dictionary
 
 
 def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, source: str) -> None:
@@ -100,8 +117,8 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
         instead = f"; for the model in its folder give model.w2v_path={file.parent}" if beside else ""
         raise UserError(f"model.w2v_path: {error}{instead}") from error
     cfg = _from_microsoft(state["cfg"], path) or state["cfg"] or _from_namespace(state["args"])
-    name = str(cfg["model"].get("_name") or cfg["model"].get("arch") or "")
-    if name in FINE_TUNED or any(str(key).startswith("w2v_encoder.") for key in state["model"]):
+    name = cfg["model"].get("_name") or cfg["model"].get("arch") or ""
+    if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
             f"model.w2v_path={path} is a fine-tuned checkpoint ({name or 'with a CTC head'}): start from it with "
             f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"

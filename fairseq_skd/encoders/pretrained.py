@@ -211,8 +211,8 @@ def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
     if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
         raise UserError(
-            f"{source} is a conformer with pos_enc_type={str(model['pos_enc_type'])[:100]}, only abs can be tapped layer "
-            f"by layer"
+            f"{source} is a conformer with pos_enc_type={str(model['pos_enc_type'])[:50]}, only abs can be tapped "
+            f"layer by layer"
         )
 
 

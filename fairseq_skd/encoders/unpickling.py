@@ -144,11 +144,12 @@ STORAGES: dict[str, torch.dtype] = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+_PYTHON_TYPES = ("dict", "list", "tuple", "int", "long", "float", "str", "unicode", "bool", "bytes", "object")
 # Names that stand for themselves: nothing can be made of them.
 _NAMES: dict[str, Any] = {
     **{f"torch.{name}Storage": dtype for name, dtype in STORAGES.items()},
     **{str(dtype): dtype for dtype in STORAGES.values()},
-    **{f"builtins.{name}": Left() for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "bytes")},
+    **{f"builtins.{name}": Left() for name in _PYTHON_TYPES},
     "typing.Any": Left(),
 }
 _MADE = (argparse.Namespace, Dictionary, meters.AverageMeter, meters.TimeMeter, meters.StopwatchMeter, Left, Node)

@@ -1,7 +1,11 @@
 """From the flat keys of ``model:`` to what the encoder is built with."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation
@@ -27,6 +31,36 @@ RANGES: dict[str, Range] = {
     "feature_grad_mult": NON_NEGATIVE,
     "blank_weight": FINITE,
 }
+
+
+def read_saved(saved: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Check ``cfg.model`` of a fine-tuned checkpoint: types, choices and ranges of the keys that the model has.
+
+    Args:
+        saved: plain, without interpolations.
+        source: of the checkpoint, for messages.
+
+    Returns:
+        the keys that the model has.
+
+    Raises:
+        UserError: naming the key and its value.
+    """
+    model = OmegaConf.structured(SkdCtcConfig)
+    kept = {
+        key: value for key, value in saved.items() if key in SkdCtcConfig.__dataclass_fields__ and value is not None
+    }
+    for key, value in kept.items():
+        try:
+            model = OmegaConf.merge(model, {key: value})
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise UserError(f"{source}: model.{key}={repr(value)[:100]} cannot be used: {reason}") from error
+    try:
+        check_model(model)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return {"_name": "skd_ctc", **kept}
 
 
 def check_model(cfg: SkdCtcConfig) -> None:
