@@ -74,6 +74,8 @@ def for_trainer(path: Path, state: Mapping[str, Any], resumed: bool) -> dict[str
         if state.get(key) is not None:
             _check(path, key, state[key], isinstance(state[key], dict), "a dict")
             kept[key] = state[key]
+    if "best_loss" not in kept["optimizer_history"][-1]:  # where older checkpoints have the schedule's state
+        kept["optimizer_history"][-1].setdefault("lr_scheduler_state", {})
     kept = checkpoint_utils._upgrade_state_dict(kept)
     _check_optimizer(path, kept.get("last_optimizer_state"))
     iterator = kept["extra_state"]["train_iterator"]
@@ -96,15 +98,18 @@ def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> Non
         ("optimizer_history.lr_scheduler_state", last.get("lr_scheduler_state", {})),
     ):
         _check(path, key, part, isinstance(part, dict), "a dict")
-    parts = {"extra_state": extra, "optimizer_history": last}
-    for table, kinds in ((_COUNTS, (int,)), (_NUMBERS, (int, float))):
-        for key, allowed in table.items():
-            value: Any = parts
-            for name in key.split("."):
-                value = value.get(name) if isinstance(value, dict) else None
-            if value is not None:
-                good = type(value) in kinds and allowed.holds(value) and value <= _MOST_COUNT
-                _check(path, key, value, good, f"{'an integer' if kinds == (int,) else 'a number'}, {allowed}")
+    for key, allowed in (_COUNTS | _NUMBERS).items():
+        section, *names, name = key.split(".")
+        part: Any = {"extra_state": extra, "optimizer_history": last}[section]
+        for inner in names:
+            part = part.get(inner, {})
+        value = part.get(name)
+        if value is not None and key in _COUNTS:
+            good = type(value) is int and allowed.holds(value) and value <= _MOST_COUNT
+            _check(path, key, value, good, f"an integer, {allowed}")
+        elif value is not None:  # a tensor where several workers add up their times
+            _check(path, key, value, _is_number(value) and allowed.holds(float(value)), f"a number, {allowed}")
+            part[name] = float(value)
     iterator = extra.get("train_iterator", {})
     _check(path, "extra_state.train_iterator.epoch", None, "epoch" in iterator or not iterator, "an integer")
     _check_meters(path, extra.get("metrics", {}))
