@@ -73,7 +73,8 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     label = settings.labels if settings.labels is not None else config.get("labels")
     labels = list(label) if isinstance(label, list | tuple) else [label]
     if len(labels) != 1 or type(labels[0]) is not str or Path(labels[0]).name != labels[0]:
-        raise UserError(f"task.labels={labels} has to name one extension, such as ltr")
+        where = f"{trained.path}: " if settings.labels is None else ""
+        raise UserError(f"{where}task.labels={str(labels)[:100]} has to name one extension, such as ltr")
     config["labels"] = labels if hubert else labels[0]
     known = {field.name for field in dataclasses.fields(tasks.TASK_DATACLASS_REGISTRY[name])} | {"_name"}
     return {key: value for key, value in config.items() if key in known}

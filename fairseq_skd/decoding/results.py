@@ -88,13 +88,16 @@ def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictiona
     return Transcript(units, words)
 
 
-def choose_post_process(asked: str | None, trained: dict[str, Any], dictionary: Dictionary) -> str:
+def choose_post_process(
+    asked: str | None, trained: dict[str, Any], dictionary: Dictionary, source: str = "the checkpoint"
+) -> str:
     """How units become words.
 
     Args:
         asked: ``common_eval.post_process``; None: what the checkpoint was validated with.
         trained: the checkpoint's configuration.
         dictionary: of the labels.
+        source: the checkpoint's file, for messages.
 
     Raises:
         UserError: unknown, or letters for word pieces, or the other way round.
@@ -102,8 +105,8 @@ def choose_post_process(asked: str | None, trained: dict[str, Any], dictionary: 
     process = asked or section(trained, "criterion").get("post_process") or "letter"
     if process not in POST_PROCESSES:
         raise UserError(
-            f"criterion.post_process={str(process)[:100]!r} of the checkpoint is unknown: set common_eval.post_process "
-            f"to one of {', '.join(POST_PROCESSES)}"
+            f"{source}: its criterion.post_process={str(process)[:100]!r} is unknown: set common_eval.post_process to "
+            f"one of {', '.join(POST_PROCESSES)}"
         )
     pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
     mend = "sentencepiece" if pieces else "letter"

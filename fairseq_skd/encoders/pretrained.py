@@ -55,7 +55,13 @@ _LIMITS = {
     "sample_rate": 1_000_000,
 }
 # fairseq's values of the keys that decide how large an encoder is.
-_DEFAULTS = {"encoder_ffn_embed_dim": 3072, "conv_pos": 128, "conv_pos_groups": 16, "pos_conv_depth": 1}
+_DEFAULTS = {
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "pos_conv_depth": 1,
+}
 _FLAGS = ("layer_norm_first", "conv_bias", "conv_pos_batch_norm", "gru_rel_pos", "normalize")
 _CHOICES = {
     "extractor_mode": ("default", "layer_norm"),
@@ -232,9 +238,10 @@ def _check_values(values: Mapping[str, Any], source: str) -> None:
 
 def _refuse_misfits(architecture: Mapping[str, Any], source: str) -> None:
     """Values that fairseq's classes would assert about, or divide by zero over."""
+    architecture = {**_DEFAULTS, **architecture}
     width = architecture["encoder_embed_dim"]
     for key in ("encoder_attention_heads", "conv_pos_groups"):
-        if key in architecture and width % architecture[key]:
+        if width % architecture[key]:
             raise UserError(f"{source}: encoder_embed_dim={width} is no multiple of {key}={architecture[key]}")
     if architecture.get("depthwise_conv_kernel_size", 31) % 2 == 0:
         raise UserError(f"{source}: depthwise_conv_kernel_size={architecture['depthwise_conv_kernel_size']} is even")

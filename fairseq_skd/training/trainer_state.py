@@ -9,21 +9,18 @@ from fairseq import checkpoint_utils
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE
+from fairseq_skd.ranges import FINITE, Range
 
-_COUNTS = {
-    "extra_state.epoch": NON_NEGATIVE,
-    "extra_state.batch_offset": NON_NEGATIVE,
-    "extra_state.train_iterator.epoch": NON_NEGATIVE,
-    "extra_state.train_iterator.iterations_in_epoch": NON_NEGATIVE,
-    "extra_state.train_iterator.version": COUNT,
-    "optimizer_history.num_updates": NON_NEGATIVE,
-}
-_NUMBERS = {
-    "extra_state.previous_training_time": NON_NEGATIVE,
-    "optimizer_history.lr_scheduler_state.best": FINITE,
-}
-_MOST_COUNT = 10**12
+_COUNT = Range(0, 10**12)
+_COUNTS = (
+    "extra_state.epoch",
+    "extra_state.batch_offset",
+    "extra_state.train_iterator.epoch",
+    "extra_state.train_iterator.iterations_in_epoch",
+    "extra_state.train_iterator.version",
+    "optimizer_history.num_updates",
+)
+_NUMBERS = ("extra_state.previous_training_time", "optimizer_history.lr_scheduler_state.best")
 _METERS = {
     "AverageMeter": {"val", "sum", "count"},
     "SumMeter": {"sum"},
@@ -88,7 +85,7 @@ def for_trainer(path: Path, state: Mapping[str, Any], resumed: bool) -> dict[str
 def _check(path: Path, key: str, value: Any, good: bool, wanted: str) -> None:
     if not good:
         shown = f"={value!r}"[:100] if value is None or isinstance(value, str | int | float | bool) else ""
-        raise UserError(f"checkpoint {path} cannot be resumed: its {key}{shown} is damaged, it has to be {wanted}")
+        raise UserError(f"checkpoint {path} is damaged: its {key}{shown} has to be {wanted}")
 
 
 def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> None:
@@ -98,18 +95,17 @@ def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> Non
         ("optimizer_history.lr_scheduler_state", last.get("lr_scheduler_state", {})),
     ):
         _check(path, key, part, isinstance(part, dict), "a dict")
-    for key, allowed in (_COUNTS | _NUMBERS).items():
+    for key in (*_COUNTS, *_NUMBERS):
         section, *names, name = key.split(".")
-        part: Any = {"extra_state": extra, "optimizer_history": last}[section]
+        holder: Any = {"extra_state": extra, "optimizer_history": last}[section]
         for inner in names:
-            part = part.get(inner, {})
-        value = part.get(name)
+            holder = holder.get(inner, {})
+        value = holder.get(name)
         if value is not None and key in _COUNTS:
-            good = type(value) is int and allowed.holds(value) and value <= _MOST_COUNT
-            _check(path, key, value, good, f"an integer, {allowed}")
+            _check(path, key, value, type(value) is int and _COUNT.holds(value), f"an integer, {_COUNT}")
         elif value is not None:  # a tensor where several workers add up their times
-            _check(path, key, value, _is_number(value) and allowed.holds(float(value)), f"a number, {allowed}")
-            part[name] = float(value)
+            _check(path, key, value, _is_number(value) and FINITE.holds(float(value)), str(FINITE))
+            holder[name] = float(value)
     iterator = extra.get("train_iterator", {})
     _check(path, "extra_state.train_iterator.epoch", None, "epoch" in iterator or not iterator, "an integer")
     _check_meters(path, extra.get("metrics", {}))

@@ -118,7 +118,7 @@ def _decode(path: Path, seeds: Seeds) -> Any:
     _reached("behind the reader")
     config = task_config(trained, TaskSettings(data=str(path.parent)))
     dictionary = trained.dictionary or letter_dictionary()
-    choose_post_process(None, trained.config, dictionary)
+    choose_post_process(None, trained.config, dictionary, str(path))
     model = build_model(trained, build_task(trained, config, dictionary), max([trained.depth, *trained.students][-1:]))
     return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(model.cfg)}))]
 
@@ -145,6 +145,9 @@ def _start(path: Path, seeds: Seeds) -> Any:
 
 
 def _fairseq(path: Path, seeds: Seeds) -> Any:
+    cfg = loading.load_checkpoint(path)["cfg"]
+    if cfg is None or cfg["model"].get("_name") != "skd_ctc":
+        return "another model is left to fairseq"
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": "."})
     return [OmegaConf.to_container(state["cfg"], resolve=True), state["task_state"], state["extra_state"]]
 
@@ -200,7 +203,8 @@ def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
         write_torch(state.get("model"), path / "pytorch_model.bin", rng)
     elif rng.random() < 0.3:
         state, _ = mutate({"model": tensors}, rng)
-        held = {str(name): part.contiguous() for name, part in state["model"].items() if isinstance(part, torch.Tensor)}
+        model = state.get("model") if isinstance(state.get("model"), dict) else {}
+        held = {str(name): part.contiguous() for name, part in model.items() if isinstance(part, torch.Tensor)}
         save_file(held, weights)
     else:
         file = path / "config.json"
