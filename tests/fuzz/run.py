@@ -314,8 +314,6 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
     Returns:
         reads, reads that came past the reader, and reads that ended badly, the controls among them.
     """
-    torch.set_num_threads(1)
-    logging.getLogger().handlers = [logging.NullHandler()]
     os.environ[CANARY] = "the-secret-of-the-environment"
     seeds = Seeds.write(folder)
     bad: list[str] = []
@@ -349,6 +347,8 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=2100)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.getLogger().handlers = [logging.NullHandler()]
     with tempfile.TemporaryDirectory() as folder:
         total, past, bad = fuzz(arguments.mutations, arguments.seed, Path(folder))
     sys.exit(1 if bad or past < total / 5 else 0)

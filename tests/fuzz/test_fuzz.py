@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tests.fuzz.mutations import CANARY
 from tests.fuzz.run import fuzz
 
 
@@ -14,7 +15,7 @@ def test_a_share_of_the_fuzz(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """X1, X2, X4, X11, X12: no read ends by a signal, a time-out, a traceback, a command or the environment."""
-    monkeypatch.setenv("SKD_FUZZ_CANARY", "")
+    monkeypatch.setenv(CANARY, "")  # so that it is put back
     told: list[str] = []
     reads, past, bad = fuzz(36, seed=7, folder=tmp_path, tell=told.append)
     assert bad == 0, "\n".join(told)

@@ -250,7 +250,7 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ({"optimizer_history": ["x", HISTORY]}, "its optimizer_history has to be a list of dicts"),
         (
             {"optimizer_history": [{**HISTORY, "num_updates": "7"}]},
-            "optimizer_history.num_updates='7' has to be an integer",
+            "num_updates='7' has to be an integer",
         ),
         ({"optimizer_history": [{**HISTORY, "num_updates": 10**18}]}, "num_updates=1000000000000000000 has to be"),
         ({"optimizer_history": [{**HISTORY, "lr_scheduler_state": 3}]}, "lr_scheduler_state=3 has to be"),
