@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch.serialization import set_crc32_options
 
 from fairseq_skd.encoders import unpickling
 from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained
@@ -170,17 +169,25 @@ def test_a_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     assert "is compressed, which torch.save never does" in refusal(path)
 
 
+def _entries(content: bytes, archive: zipfile.ZipFile) -> list[int]:
+    """Where the entries of an archive's directory begin."""
+    places = [archive.start_dir]
+    for _ in archive.infolist()[1:]:
+        place = places[-1]
+        places.append(
+            place + 46 + sum(int.from_bytes(content[place + at : place + at + 2], "little") for at in (28, 30, 32))
+        )
+    return places
+
+
 def test_members_that_overlap(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt", model={"a": torch.ones(5000)}, cfg={"model": MODEL})
     content = bytearray(path.read_bytes())
     archive = zipfile.ZipFile(io.BytesIO(content))
     member = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
-    entry = content.index(b"PK\x01\x02", archive.start_dir)
-    for info in archive.infolist():  # each entry of the directory says that it is the large one
-        if info.filename != member.filename:
+    for entry, info in zip(_entries(content, archive), archive.infolist(), strict=True):
+        if info.filename != member.filename:  # each entry of the directory says that it is the large one
             content[entry + 20 : entry + 28] = 2 * member.file_size.to_bytes(4, "little")
-        length = sum(int.from_bytes(content[entry + at : entry + at + 2], "little") for at in (28, 30, 32))
-        entry += 46 + length
     path.write_bytes(content)
     assert "its members overlap: together they are larger than the file" in refusal(path)
 
@@ -254,11 +261,14 @@ def test_a_changed_byte_is_seen(tmp_path: Path, where: str) -> None:
 
 
 def test_a_file_without_checksums_loads(tmp_path: Path) -> None:
-    set_crc32_options(False)
-    try:
-        path = save(tmp_path / "c.pt", model={"a": torch.arange(3.0)}, cfg={"model": MODEL})
-    finally:
-        set_crc32_options(True)
+    """As torch.serialization.set_crc32_options(False) writes it, which older torch does not have."""
+    path = save(tmp_path / "c.pt", model={"a": torch.arange(3.0)}, cfg={"model": MODEL})
+    content = bytearray(path.read_bytes())
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    for entry in _entries(content, archive):
+        content[entry + 16 : entry + 20] = bytes(4)
+    path.write_bytes(content)
+    assert all(member.CRC == 0 for member in zipfile.ZipFile(path).infolist())
     assert torch.equal(load_checkpoint(path)["model"]["a"], torch.arange(3.0))
 
 
