@@ -220,7 +220,7 @@ def _reached(stage: str) -> None:
 
 
 def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Iterator[Outcome]:
-    """Mutate, and use the checkpoint in each way that there is."""
+    """Mutate, and use the checkpoint in one of the ways that there are; the control in each."""
     rng = None if number < 0 else random.Random(f"{seed} {number}")
     path = _prepare(name, seeds, folder, rng)
     os.chdir(folder)
@@ -234,7 +234,8 @@ def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Ite
         lambda self, key: (asked.append(key) if key == CANARY else None) or get(self, key)
     )
     secret = get(os.environ, CANARY)
-    for target in TARGETS[name]:
+    targets = TARGETS[name]
+    for target in targets if number < 0 else [targets[number // len(TARGETS) % len(targets)]]:
         label = target.__name__[1:]
         _reached("reader")
         try:
@@ -321,6 +322,7 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
         for outcome in read_forked(name, -1, seed, seeds, folder / "control"):
             if outcome.stage != "works":
                 bad.append(f"control {name}: {outcome}")
+                tell(f"BAD {bad[-1]}")
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     names = list(TARGETS)
     for number in range(mutations):
@@ -329,6 +331,7 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
             counts[outcome.stage, outcome.reason] += 1
             if outcome.bad:
                 bad.append(f"{name} {number}: {outcome}")
+                tell(f"BAD {bad[-1]}")
     total = sum(counts.values())
     past = sum(count for (stage, _), count in counts.items() if stage != "reader")
     tell(
@@ -336,8 +339,6 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
     )
     for (stage, reason), count in counts.most_common():
         tell(f"{count:6d}  {stage:18}  {reason}")
-    for line in bad:
-        tell(f"BAD {line}")
     return total, past, len(bad)
 
 
