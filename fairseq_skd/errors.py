@@ -10,6 +10,15 @@ class UserError(ValueError):
     """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
 
 
+def shown(value: object, longest: int = 100) -> str:
+    r"""A value from a file as it can stand in a sentence: one line, and not the whole of a long one.
+
+    >>> shown("a\nb")
+    'a b'
+    """
+    return " ".join(str(value).split())[:longest]
+
+
 def sentence_of(error: BaseException) -> str | None:
     """The sentence behind an exception; None if no mistake of the user is behind it.
 

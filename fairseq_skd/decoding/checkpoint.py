@@ -8,7 +8,7 @@ from fairseq import tasks
 from fairseq.data import Dictionary
 
 from fairseq_skd.decoding.settings import TaskSettings
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, config_tree
 
@@ -43,9 +43,7 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     config = dict(trained.config["task"])
     name = config.get("_name")
     if name not in TASKS:
-        raise UserError(
-            f"{trained.path} was trained with task {str(name)[:50]}, this command knows {' and '.join(TASKS)}"
-        )
+        raise UserError(f"{trained.path} was trained with task {shown(name)}, this command knows {' and '.join(TASKS)}")
     asked = settings._name
     if asked not in (None, name):
         raise UserError(f"task._name={asked} differs from {name}, the task of {trained.path}: leave it null")
@@ -54,7 +52,7 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     for key in _AS_TRAINED:
         if config[key] != getattr(trained.encoder, key):
             raise UserError(
-                f"{trained.path} is damaged: its task.{key}={str(config[key])[:100]} is not {key} of its encoder, "
+                f"{trained.path} is damaged: its task.{key}={shown(config[key])} is not {key} of its encoder, "
                 f"{getattr(trained.encoder, key)}"
             )
         value = getattr(settings, key)
@@ -74,7 +72,7 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     labels = list(label) if isinstance(label, list | tuple) else [label]
     if len(labels) != 1 or type(labels[0]) is not str or Path(labels[0]).name != labels[0]:
         where = f"{trained.path}: " if settings.labels is None else ""
-        raise UserError(f"{where}task.labels={str(labels)[:100]} has to name one extension, such as ltr")
+        raise UserError(f"{where}task.labels={shown(labels)} has to name one extension, such as ltr")
     config["labels"] = labels if hubert else labels[0]
     known = {field.name for field in dataclasses.fields(tasks.TASK_DATACLASS_REGISTRY[name])} | {"_name"}
     return {key: value for key, value in config.items() if key in known}
@@ -86,7 +84,7 @@ def build_task(trained: TrainedModel, config: dict[str, Any], dictionary: Dictio
     try:
         task = tasks.setup_task(root.task)
     except Exception as error:  # omegaconf, and whatever fairseq's tasks do with values of other types
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(error, 200)
         raise UserError(f"{trained.path}: its task {config['_name']} cannot be set up: {reason}") from error
     task.state.merge_state_dict({"target_dictionary": dictionary})
     return task

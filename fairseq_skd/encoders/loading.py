@@ -20,13 +20,13 @@ from fairseq_skd.encoders.plain_config import plain_config
 from fairseq_skd.encoders.pretrained import TAKEN, USED, PretrainedEncoder, section
 from fairseq_skd.encoders.unpickling import RefusedError
 from fairseq_skd.encoders.weight_files import check_finite, load_weights_only
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", "skd_ctc")
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Open a fairseq checkpoint as untrusted input: weights-only, on the CPU, its configuration as plain Python.
+    """Open a fairseq checkpoint as untrusted input: nothing in it is run, its configuration becomes plain Python.
 
     Args:
         path: the file.
@@ -43,9 +43,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     state = load_weights_only(file)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
-    misnamed = [name for name, tensor in state["model"].items() if type(name) is not str or not torch.is_tensor(tensor)]
+    misnamed = [name for name, tensor in state["model"].items() if not _is_name(name) or not torch.is_tensor(tensor)]
     if misnamed:
-        raise UserError(f"checkpoint {file}: its 'model' holds {str(misnamed[0])[:100]!r}, which is not a named tensor")
+        raise UserError(
+            f"checkpoint {file}: its 'model' holds {str(misnamed[0])[:100]!r}, which is not the name of a tensor"
+        )
     if any(name.startswith("conditioners.") for name in state["model"]):
         raise UserError(
             f"checkpoint {file} was trained with model.condition_on_students=true: only version 0.1.0 of fairseq_skd "
@@ -120,8 +122,8 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
     name = cfg["model"].get("_name") or cfg["model"].get("arch") or ""
     if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
-            f"model.w2v_path={path} is a fine-tuned checkpoint ({name or 'with a CTC head'}): start from it with "
-            f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
+            f"model.w2v_path={path} is a fine-tuned checkpoint ({shown(name) or 'with a CTC head'}): start from it "
+            f"with checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
         )
     check_followed(state["left_out"], USED, f"model.w2v_path={path}")
     encoder = PretrainedEncoder.from_w2v_args(cfg, source=f"model.w2v_path={path}")
@@ -147,6 +149,10 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
     taken = {name: weights[name] for name in wanted}
     check_finite(taken, source)
     module.load_state_dict(taken)
+
+
+def _is_name(name: Any) -> bool:
+    return type(name) is str and name.isprintable() and len(name) < 500
 
 
 def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:

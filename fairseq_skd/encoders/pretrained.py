@@ -9,7 +9,7 @@ import fairseq.utils
 from torch import Tensor
 
 from fairseq_skd.encoders.convolutions import ConvLayer, FrameGrid, parse_conv_layers, receptive_field
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 # What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
 ARCHITECTURE = (
@@ -207,7 +207,7 @@ def section(config: Any, name: str) -> dict[str, Any]:
 def _describe(kind: str) -> str:
     if not kind or not isinstance(kind, str):
         return "does not say what model it is"
-    return f"is a {kind[:100]} model"
+    return f"is a {shown(kind)} model"
 
 
 def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
@@ -217,7 +217,7 @@ def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
     if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
         raise UserError(
-            f"{source} is a conformer with pos_enc_type={str(model['pos_enc_type'])[:50]}, only abs can be tapped "
+            f"{source} is a conformer with pos_enc_type={shown(model['pos_enc_type'])}, only abs can be tapped "
             f"layer by layer"
         )
 

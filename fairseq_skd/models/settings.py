@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.ranges import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PROBABILITY, Range, check_ranges
 
@@ -54,12 +54,12 @@ def read_saved(saved: Mapping[str, Any], source: str) -> dict[str, Any]:
         try:
             model = OmegaConf.merge(model, {key: value})
         except (OmegaConfBaseException, ValueError, TypeError) as error:
-            reason = str(error).partition("\n")[0][:200]
+            reason = shown(str(error).partition("\n")[0], 200)
             raise UserError(f"{source}: model.{key}={repr(value)[:100]} cannot be used: {reason}") from error
     try:
         check_model(model)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(f"{source}: {shown(error, 300)}") from error
     return {"_name": "skd_ctc", **kept}
 
 

@@ -13,7 +13,7 @@ from fairseq_skd.encoders.exits import check_student_layers
 from fairseq_skd.encoders.loading import check_followed, dictionary_of, load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.weight_files import check_finite
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.settings import read_saved
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -82,7 +82,7 @@ def read_trained(state: dict[str, Any], path: str | os.PathLike[str], key: str) 
     name = config["model"].get("_name") or "unnamed"
     if name != "skd_ctc":
         raise UserError(
-            f"{source} is a checkpoint of model {str(name)[:100]}, one of skd_ctc is needed: fine-tune from it "
+            f"{source} is a checkpoint of model {shown(name)}, one of skd_ctc is needed: fine-tune from it "
             f"with model.w2v_path (pretrained) or checkpoint.finetune_from_model (fine-tuned)"
         )
     check_followed(state["left_out"], None, source)

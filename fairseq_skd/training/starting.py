@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fairseq_skd.dictionaries import first_difference
 from fairseq_skd.encoders.loading import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.training.trainer_state import for_trainer
@@ -215,7 +215,7 @@ def _check_resumable(
     if before is None or "extra_state" not in state:
         raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {start}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {start}")
+        raise UserError(f"checkpoint {path} was trained with {shown(before)}, this run has {criterion}: {start}")
 
 
 def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -272,7 +272,7 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ({"model": {"w2v_encoder.proj.weight": torch.tensor(1.0)}}, "has no CTC head"),
         (
             {"model": {"w2v_encoder.proj.weight": 3}},
-            "its 'model' holds 'w2v_encoder.proj.weight', which is not a",
+            "its 'model' holds 'w2v_encoder.proj.weight', which is not the",
         ),
     ],
 )
