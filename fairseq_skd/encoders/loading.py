@@ -174,4 +174,4 @@ def _from_microsoft(cfg: Mapping[str, Any] | None, path: str | os.PathLike[str])
         raise UserError(f"model.w2v_path={path} is {name}; {TAKEN}")
     # gru_rel_pos is off where Microsoft's code does not find it, and on in ours
     model = {"gru_rel_pos": False, **cfg, "_name": "wavlm"}
-    return {"model": model, "task": {"normalize": bool(cfg.get("normalize")), "sample_rate": 16000}}
+    return {"model": model, "task": {"normalize": cfg.get("normalize"), "sample_rate": 16000}}

@@ -92,7 +92,11 @@ def read_trained(state: dict[str, Any], path: str | os.PathLike[str], key: str) 
     encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=source)
     encoder.check_size(state["model"])
     model = read_saved(config["model"], source)
-    model.setdefault("normalize", encoder.normalize)
+    if model.setdefault("normalize", encoder.normalize) is not encoder.normalize:
+        raise UserError(
+            f"{source} is damaged: its model.normalize={shown(model['normalize'])} is not normalize of its encoder, "
+            f"{encoder.normalize}"
+        )
     try:
         check_student_layers(model.get("student_layers", ()), encoder.depth)
     except UserError as error:

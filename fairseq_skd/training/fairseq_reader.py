@@ -36,7 +36,8 @@ def _read(
     """
     file = Path(PathManager.get_local_path(path))
     state = load_checkpoint(file)
-    if state["cfg"] is None or state["cfg"]["model"].get("_name") != "skd_ctc":
+    name = getattr(state["args"], "arch", None) if state["cfg"] is None else state["cfg"]["model"].get("_name")
+    if name != "skd_ctc":
         del state  # before the second copy
         with weights_only():
             return read(path, arg_overrides, load_on_all_ranks)

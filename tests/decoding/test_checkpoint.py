@@ -171,6 +171,7 @@ def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
         ("model", "freeze_regex", "(", "model.freeze_regex=( is not a regular expression"),
         ("model", "blank_mode", "${oc.env:HOME}", "model.blank_mode='${oc.env:HOME}' is not followed in a checkpoint"),
         ("task", "label_rate", "${oc.env:HOME}", "task.label_rate='${oc.env:HOME}' is not followed in a checkpoint"),
+        ("model", "normalize", True, "is damaged: its model.normalize=True is not normalize of its encoder, False"),
         ("model", "w2v_args", [1], "lacks the encoder's configuration or a CTC head: it is damaged"),
     ],
 )
