@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -45,6 +46,31 @@ from tests.encoders.peers import write_folder
 from tests.fuzz.mutations import CANARY, damage, mutate, rewrite_pickle, write_torch
 
 CRITERION = "SkdCtcCriterion"
+_VALUE = "a value of a wrong type, choice or range"
+_REASONS = {
+    "allow-list": "a name that is not on the allow-list",
+    "numpy scalar": "a numpy type that is no plain scalar",
+    "leaves or repeats|tensor of an unknown form": "a tensor that leaves its storage",
+    "is compressed|overlap|two members": "compressed, overlapping or doubled members",
+    "its storage|its list of storages": "storages that are not those of the pickle",
+    "cannot be read": "truncated, or damaged bytes (checksum)",
+    "not a PyTorch file, or": "steps of a pickle that no checkpoint has",
+    "unknown form|integer of|copies its": "a form that no checkpoint has",
+    "its dictionary": "a damaged dictionary",
+    "its configuration has": "a configuration too large or too deep",
+    "neither 'cfg' nor|no 'model' dict|no weights|not JSON|not a JSON": "no checkpoint, or a part is missing",
+    "name of a tensor": "weights that are no named tensors",
+    "not followed": "an interpolation in a key that is used",
+    "is above|number above": "a declared size above its limit",
+    "describes an encoder": "a declared encoder larger than its file",
+    "holds NaN": "weights with NaN or Inf",
+    r"lacks \d|has shape|do not fit|does not fit|no CTC head|CTC head": "weights that do not fit",
+    "is damaged: its": "a state of the training of a wrong type or range",
+    "dictionary|weights only|was trained with": "another dictionary, criterion or task",
+    "what model it is|is a .* model|of model|does not say its|fine-tuned|type ": "another model, or a key is missing",
+    "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|built here": _VALUE,
+    "has to name|lists of one|students|buckets|is no|empty|support|even|belongs|set up|projection": _VALUE,
+}
 _SECONDS = 20
 _MEMORY = 2 << 30  # above what this process has
 KINDS = ("structure",) * 8 + ("pickle", "bytes")
@@ -169,7 +195,13 @@ TARGETS: dict[str, list[Callable[[Path, Seeds], Any]]] = {
 }
 
 
-def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None) -> Path:
+def _kind(number: int, seed: int) -> tuple[random.Random, str]:
+    """The generator of a mutation, and what it changes."""
+    rng = random.Random(f"{seed} {number}")
+    return rng, rng.choice(KINDS)
+
+
+def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None, kind: str) -> Path:
     """A copy of a seed in ``folder``, mutated unless ``rng`` is None."""
     source: Path = getattr(seeds, name)
     path = folder / source.name
@@ -179,7 +211,6 @@ def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None) -
         shutil.copy(source, path)
     if rng is None:
         return path
-    kind = rng.choice(KINDS)
     if source.is_dir():
         _mutate_folder(path, kind, rng)
     elif kind == "structure":
@@ -221,8 +252,8 @@ def _reached(stage: str) -> None:
 
 def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Iterator[Outcome]:
     """Mutate, and use the checkpoint in one of the ways that there are; the control in each."""
-    rng = None if number < 0 else random.Random(f"{seed} {number}")
-    path = _prepare(name, seeds, folder, rng)
+    rng, kind = (None, "") if number < 0 else _kind(number, seed)
+    path = _prepare(name, seeds, folder, rng, kind)
     os.chdir(folder)
     log: list[str] = []
     handler = logging.Handler()
@@ -243,7 +274,7 @@ def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Ite
             outcome = Outcome(label, "works", "works")
         except UserError as error:
             shown = str(error)
-            outcome = Outcome(label, _stage[0], _reason(shown, path), "\n" in shown or path.name not in shown)
+            outcome = Outcome(label, _stage[0], _reason(shown), "\n" in shown or path.name not in shown)
         except BaseException as error:
             shown = str(error)
             outcome = Outcome(label, _stage[0], f"{type(error).__name__}: {shown.splitlines()[:1]}", True)
@@ -254,14 +285,9 @@ def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Ite
         yield outcome
 
 
-def _reason(sentence: str, path: Path) -> str:
-    """A sentence without what differs from file to file."""
-    for place in (str(path), path.name, str(path.parent)):
-        sentence = sentence.replace(place, "FILE")
-    for limits in ("'\"", "()", "[]"):
-        begin, _, rest = sentence.partition(limits[0])
-        sentence = begin if rest and len(begin) > 60 else sentence
-    return "".join("0" if letter.isdigit() else letter for letter in sentence)[:90]
+def _reason(sentence: str) -> str:
+    """The kind of a refusal."""
+    return next((kind for words, kind in _REASONS.items() if re.search(words, sentence)), f"other: {sentence[:80]}")
 
 
 def read_forked(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> list[Outcome]:
@@ -334,6 +360,8 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
                 tell(f"BAD {bad[-1]}")
     total = sum(counts.values())
     past = sum(count for (stage, _), count in counts.items() if stage != "reader")
+    structural = sum(_kind(number, seed)[1] == "structure" for number in range(mutations))
+    tell(f"{structural:,} of the mutations are of the structure, saved with valid checksums")
     tell(
         f"{mutations:,} mutations, seed {seed}: {total:,} reads, {past:,} came past the reader, {len(bad)} ended badly"
     )
