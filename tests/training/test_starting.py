@@ -267,6 +267,8 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ({"last_optimizer_state": [1]}, "its last_optimizer_state has to be a dict"),
         ({"last_optimizer_state": {"param_groups": 3}}, "last_optimizer_state.param_groups=3 has to be"),
         ({"last_optimizer_state": {"param_groups": [], "state": {0: 1}}}, "last_optimizer_state.state has to be"),
+        ({"task_state": torch.ones(2, 2)}, "is damaged: its task_state holds no dictionary"),
+        ({"task_state": {"target_dictionary": Dictionary.__new__(Dictionary)}}, "holds no dictionary"),
         ({"task_state": [1]}, "is damaged: its task_state holds no dictionary"),
         ({"task_state": {"target_dictionary": "abc"}}, "is damaged: its task_state holds no dictionary"),
         ({"model": {"w2v_encoder.proj.weight": torch.tensor(1.0)}}, "has no CTC head"),
