@@ -7,7 +7,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format install clean
+.PHONY: help demo test fuzz lint format install clean
 
 # PYTHON: the one asked for, else the first here that we support, else python3 (which is then refused with a reason). Each
 # is run, not only looked up: the shims of version managers exist for interpreters that do not.
@@ -26,6 +26,7 @@ CREATED   := $(VENV)/created-$(HERE)
 INSTALLED := $(VENV)/installed-$(HERE)
 
 DEMO_ARGS   ?=
+FUZZ_ARGS   ?=
 PYTEST_ARGS ?=
 
 # The pins hold for what pip builds, too: older pips read the first of these for that, newer ones the second.
@@ -45,6 +46,9 @@ demo: $(INSTALLED)  ## make a corpus, pretrain, fine-tune with SKD, decode both 
 
 test: lint  ## lint, then the test suite (PYTEST_ARGS="-k words" chooses tests)
 	$(RUN) -m pytest $(PYTEST_ARGS)
+
+fuzz: $(INSTALLED)  ## read 2,100 damaged and hostile checkpoints, about five minutes (FUZZ_ARGS="--seed 2")
+	$(RUN) -m tests.fuzz.run $(FUZZ_ARGS)
 
 lint: $(INSTALLED)  ## ruff's check and format, then mypy; changes no file
 	$(RUN) -m ruff check

@@ -45,8 +45,9 @@ if not _is_light():
     hubert_nce.speed_up_hubert_pretraining()
 
     from fairseq_skd import criterions, models  # noqa: F401  (registration; the lines above must come first)
-    from fairseq_skd.training import divergence, door, starting
+    from fairseq_skd.training import divergence, door, fairseq_reader, starting
 
     door.check_at_the_door()
+    fairseq_reader.replace_reader()
     starting.read_checkpoints_of_trainings()
     divergence.tell_where_training_diverges()

@@ -6,12 +6,15 @@ checkpoints that torch < 2.6 executes, a user dir imported twice, hydra's functi
 
 import argparse
 import collections
+import contextlib
 import enum
 import functools
 import inspect
 import os
+import pickle
+import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from fairseq_skd.overrides import explain
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
+_SCALAR = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
+
 _FEW = 8  # overrides that a message can hold
 
 
@@ -48,7 +53,6 @@ def checkpoint_globals() -> list[Any]:
         meters.StopwatchMeter,
         meters.MetersDict,
     ]
-    scalar_types = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"}
     return [
         Dictionary,
         argparse.Namespace,
@@ -60,19 +64,57 @@ def checkpoint_globals() -> list[Any]:
         int,
         *nodes,
         *meter_classes,
-        *map(_numpy_scalar, ("numpy.core.multiarray", "numpy._core.multiarray")),
-        np.dtype,
-        *scalar_types,
+        *map(numpy_scalar, ("numpy.core.multiarray", "numpy._core.multiarray")),
+        ScalarType,
     ]
 
 
-@functools.cache
-def _numpy_scalar(module: str) -> Callable[[np.dtype, bytes], Any]:
-    """numpy's constructor of scalars under a module's name: numpy 2 moved it, and checkpoints hold either name."""
-    multiarray = (getattr(np, "_core", None) or np.core).multiarray
+class NotScalarError(pickle.UnpicklingError):
+    """A pickle describes another numpy type than that of a plain scalar."""
 
-    def scalar(dtype: np.dtype, content: bytes) -> Any:
-        return multiarray.scalar(dtype, content)
+    def __str__(self) -> str:
+        return "a numpy scalar that is no plain number, truth value or text"
+
+
+class ScalarType:
+    """Stands for ``numpy.dtype`` where a file is read: the type of a number, a truth value or a short text.
+
+    numpy believes what a pickle says of a type. One that claims to hold objects makes it follow bytes of the file as a
+    pointer.
+
+    Args:
+        code: such as ``f8``.
+        _: ``align`` and ``copy``, which mean nothing for a scalar.
+
+    Raises:
+        NotScalarError: any other type.
+    """
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not _SCALAR.fullmatch(code):
+            raise NotScalarError
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the byte order and nothing else."""
+        order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
+        own = self.dtype.newbyteorder(order) if order in ("<", "|", "=", ">") else None
+        if own is None or own.__reduce__()[2][2:7] != state[2:7]:  # no subarray, names or fields; size, alignment
+            raise NotScalarError
+        self.dtype = own
+
+
+ScalarType.__module__, ScalarType.__qualname__, ScalarType.__name__ = "numpy", "dtype", "dtype"
+
+
+@functools.cache
+def numpy_scalar(module: str) -> Callable[[Any, Any], Any]:
+    """numpy's constructor of scalars under a module's name: numpy 2 moved it, and checkpoints hold either name."""
+
+    def scalar(kind: Any, content: Any) -> Any:
+        if type(kind) is not ScalarType or type(content) is not bytes or len(content) != kind.dtype.itemsize:
+            raise NotScalarError
+        return np.frombuffer(content, kind.dtype)[0]
 
     scalar.__module__, scalar.__qualname__ = module, "scalar"
     return scalar
@@ -83,6 +125,18 @@ def prefer_weights_only() -> None:
     torch.serialization.add_safe_globals(checkpoint_globals())
     if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
         os.environ.setdefault(_FORCE, "1")
+
+
+@contextlib.contextmanager
+def weights_only() -> Iterator[None]:
+    """Make ``torch.load`` read weights and no programs, even where the environment asks for the opposite."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def name_both_copies(package: Path) -> None:

@@ -21,6 +21,15 @@ class PartialResult(UserError):
     """The result was written, without a part of the input. The message names what was left out."""
 
 
+def shown(value: object, longest: int = 100) -> str:
+    r"""A value from a file as it can stand in a sentence: one line, and not the whole of a long one.
+
+    >>> shown("a\nb")
+    'a b'
+    """
+    return " ".join(str(value).split())[:longest]
+
+
 def sentence_of(error: BaseException) -> str | None:
     """The sentence behind an exception; None if no mistake of the user is behind it.
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.loading import load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def warn_of_other_settings(root: DictConfig | None) -> None:
         return
     changes = other_settings(root, settings_of(path))
     if changes:
-        told = ", ".join(f"{key}={now} (it had {before})" for key, (before, now) in changes.items())
+        told = ", ".join(f"{key}={now} (it had {shown(before)})" for key, (before, now) in changes.items())
         logger.warning("this training goes on from %s with other settings: %s", path, told)
 
 

@@ -8,7 +8,8 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fairseq_skd.dictionaries import first_difference
-from fairseq_skd.errors import UserError
+from fairseq_skd.encoders.pretrained import section
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files import absolute, file_hash
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained
@@ -104,10 +105,10 @@ def _remember(cfg: Any, sha256: str) -> None:
     if root is None:
         return
     resumed = resumed_from(root)
-    before = (settings_of(resumed).get("criterion") or {}).get("teacher_sha256") if resumed else None
+    before = section(settings_of(resumed), "criterion").get("teacher_sha256") if resumed else None
     if before not in (None, sha256):
         raise UserError(
             f"{KEY}={cfg.teacher_path} is not the file that {resumed} was trained with (its SHA-256 begins with "
-            f"{sha256[:12]}, not {before[:12]}): give that teacher, or another checkpoint.save_dir"
+            f"{sha256[:12]}, not {shown(before, 12)}): give that teacher, or another checkpoint.save_dir"
         )
     keep(cfg, "criterion", "teacher_sha256", sha256)

@@ -1,13 +1,14 @@
 """The task to decode a fine-tuned checkpoint with, and the size of what is decoded."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from fairseq import tasks
 from fairseq.data import Dictionary
 
 from fairseq_skd.decoding.settings import TaskSettings
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, config_tree
 
@@ -39,16 +40,21 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     Raises:
         UserError: another task, another normalisation or sampling rate than in training, or a key that it lacks.
     """
-    config = dict(trained.config.get("task") or {})
+    config = dict(trained.config["task"])
     name = config.get("_name")
     if name not in TASKS:
-        raise UserError(f"{trained.path} was trained with task {name}, this command knows {' and '.join(TASKS)}")
+        raise UserError(f"{trained.path} was trained with task {shown(name)}, this command knows {' and '.join(TASKS)}")
     asked = settings._name
     if asked not in (None, name):
         raise UserError(f"task._name={asked} differs from {name}, the task of {trained.path}: leave it null")
     config.setdefault("sample_rate", trained.encoder.sample_rate)
     config.setdefault("normalize", trained.encoder.normalize)
     for key in _AS_TRAINED:
+        if config[key] != getattr(trained.encoder, key):
+            raise UserError(
+                f"{trained.path} is damaged: its task.{key}={shown(config[key])} is not {key} of its encoder, "
+                f"{getattr(trained.encoder, key)}"
+            )
         value = getattr(settings, key)
         if value is not None and value != config[key]:
             raise UserError(
@@ -63,9 +69,10 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
     if hubert:
         config["label_dir"] = settings.label_dir
     label = settings.labels if settings.labels is not None else config.get("labels")
-    labels = [label] if isinstance(label, str) else list(label or [])
-    if len(labels) != 1:
-        raise UserError(f"task.labels={labels} has to name one extension, such as ltr")
+    labels = list(label) if isinstance(label, list | tuple) else [label]
+    if len(labels) != 1 or type(labels[0]) is not str or Path(labels[0]).name != labels[0]:
+        where = f"{trained.path}: " if settings.labels is None else ""
+        raise UserError(f"{where}task.labels={shown(labels)} has to name one extension, such as ltr")
     config["labels"] = labels if hubert else labels[0]
     known = {field.name for field in dataclasses.fields(tasks.TASK_DATACLASS_REGISTRY[name])} | {"_name"}
     return {key: value for key, value in config.items() if key in known}
@@ -74,7 +81,11 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
 def build_task(trained: TrainedModel, config: dict[str, Any], dictionary: Dictionary) -> tasks.FairseqTask:
     """The task object of fairseq, with its dictionary."""
     root = config_tree(trained, task=config)
-    task = tasks.setup_task(root.task)
+    try:
+        task = tasks.setup_task(root.task)
+    except Exception as error:  # omegaconf, and whatever fairseq's tasks do with values of other types
+        reason = shown(error, 200)
+        raise UserError(f"{trained.path}: its task {config['_name']} cannot be set up: {reason}") from error
     task.state.merge_state_dict({"target_dictionary": dictionary})
     return task
 

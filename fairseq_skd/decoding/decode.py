@@ -123,7 +123,8 @@ def prepare(
     dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
     label_file = labels / f"{name}.{extension}"
     units = [line.split() for line in subset.read_labels(label_file, chosen)]
-    process = results.choose_post_process(settings.common_eval.post_process, trained.config, dictionary)
+    asked = settings.common_eval.post_process
+    process = results.choose_post_process(asked, trained.config, dictionary, trained.path)
     reference, unknown = results.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, error rates would be undefined")

@@ -27,7 +27,7 @@ FINE_TUNING_SETTINGS = {
     "dataset.max_tokens": 160_000,
     "dataset.validate_interval": 2,
     "checkpoint.save_interval": 2,
-    "optimization.lr": "[2e-3]",
+    "optimization.lr": "[3e-3]",
 }
 
 TRAINER = "fairseq-hydra-train"

@@ -11,6 +11,7 @@ from fairseq_skd.errors import UserError
 # Far beyond any feature extractor, and so little that reading the text costs nothing whatever it says.
 LONGEST_TEXT = 2000
 MOST_LAYERS = 100
+LARGEST = 20_000
 
 
 class ConvLayer(NamedTuple):
@@ -68,6 +69,10 @@ def parse_conv_layers(text: str) -> list[ConvLayer]:
     for layer in layers:
         if not isinstance(layer, tuple) or len(layer) != 3 or any(type(size) is not int or size < 1 for size in layer):
             raise UserError(complaint)
+        if max(layer) > LARGEST:
+            raise UserError(
+                f"conv_feature_layers={text[:200]!r} has a number above {LARGEST:,}, more than any encoder has"
+            )
     return [ConvLayer(*layer) for layer in layers]
 
 

@@ -18,6 +18,8 @@ def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     valid = f"students of this {depth}-layer encoder have 1 to {depth - 1} layers, each given once"
     if depth == 1:
         valid = "an encoder of one layer has no students, set it to []"
+    if len(layers) > depth:
+        raise UserError(f"model.student_layers names {len(layers):,} layers; {valid}")
     for layer in layers:
         if layer == depth:
             raise UserError(f"model.student_layers={list(layers)}: {layer} layers are the full model itself; {valid}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_skd.encoders.pretrained import KINDS, TAKEN, PretrainedEncoder
 from fairseq_skd.encoders.weight_files import load_safetensors, load_weights_only
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -53,6 +53,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "add_adapter": (False,),
     "adapter_attn_dim": (None,),
 }
+_LARGEST_JSON = 8 << 20  # an index of 50,000 tensors has less
 _PRETRAINED = ("Model", "ForPreTraining")  # how the names of classes without a fine-tuned head end
 
 # Patterns of whole names, in transformers' terms and in fairseq's.
@@ -99,6 +100,7 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     if "mask_emb" not in weights:  # transformers saves none where its own masking is off
         noise = torch.rand(model["encoder_embed_dim"], generator=torch.Generator().manual_seed(0))
         weights["mask_emb"] = noise  # as fairseq starts it
+    encoder.check_size(weights)
     encoder.weights = weights
     return encoder
 
@@ -113,7 +115,9 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
         value = config.get(key, values[0])
         if value not in values:
             only = " or ".join(json.dumps(choice) for choice in values)
-            raise UserError(f"{source}: {key}={json.dumps(value)} in its {CONFIG} cannot be built here, only {only}")
+            raise UserError(
+                f"{source}: {key}={json.dumps(value)[:100]} in its {CONFIG} cannot be built here, only {only}"
+            )
     dims, kernels, strides = (config.get(key, default) for key, default in _CONVOLUTIONS.items())
     if not all(isinstance(sizes, list) and len(sizes) == len(dims) for sizes in (dims, kernels, strides)):
         raise UserError(f"{source}: {', '.join(_CONVOLUTIONS)} in its {CONFIG} are not lists of one length")
@@ -144,11 +148,11 @@ def fairseq_names(weights: Mapping[str, Tensor], extractor_mode: str) -> dict[st
 def _refuse_others(config: Mapping[str, Any], source: str) -> None:
     kind = config.get("model_type")
     if kind not in KINDS:
-        raise UserError(f"{source} holds a Hugging Face model of type {kind or 'unknown'}; {TAKEN}")
+        raise UserError(f"{source} holds a Hugging Face model of type {shown(kind or 'unknown')}; {TAKEN}")
     classes = config.get("architectures")
     for name in classes if isinstance(classes, list) else []:
         if not str(name).endswith(_PRETRAINED):
-            raise UserError(_fine_tuned(source, str(name)))
+            raise UserError(_fine_tuned(source, shown(name)))
 
 
 def _fine_tuned(source: str, what: str) -> str:
@@ -166,7 +170,7 @@ def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     audio = _read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     normalize = audio.get("do_normalize", config.get("feat_extract_norm") == "layer")
     if not isinstance(normalize, bool):
-        raise UserError(f"{folder / PREPROCESSOR}: do_normalize={normalize!r} is neither true nor false")
+        raise UserError(f"{folder / PREPROCESSOR}: do_normalize={repr(normalize)[:100]} is neither true nor false")
     return {"normalize": normalize, "sample_rate": audio.get("sampling_rate", 16000)}
 
 
@@ -197,11 +201,13 @@ def _shards(index: Path) -> list[str]:
         raise UserError(f"{index} has no weight_map")
     for name in files.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{index} names {name!r}, which is not a file of its folder")
+            raise UserError(f"{index} names {repr(name)[:200]}, which is not a file of its folder")
     return sorted(set(files.values()))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    if file.stat().st_size > _LARGEST_JSON:
+        raise UserError(f"{file} has more than {_LARGEST_JSON:,} bytes, so it is not the {file.name} of a model")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

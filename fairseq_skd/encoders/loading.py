@@ -6,31 +6,35 @@ Three families are taken: checkpoints of fairseq (``cfg`` or ``args``, and ``mod
 
 import argparse
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_skd.compat import to_container
 from fairseq_skd.encoders import huggingface
-from fairseq_skd.encoders.pretrained import TAKEN, PretrainedEncoder, section
+from fairseq_skd.encoders.plain_config import plain_config
+from fairseq_skd.encoders.pretrained import TAKEN, USED, PretrainedEncoder, section
+from fairseq_skd.encoders.unpickling import RefusedError
 from fairseq_skd.encoders.weight_files import check_finite, load_weights_only
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", "skd_ctc")
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Open a fairseq checkpoint as untrusted input: weights-only, on the CPU, its configuration as plain Python.
+    """Open a fairseq checkpoint as untrusted input: nothing in it is run, its configuration becomes plain Python.
 
     Args:
         path: the file.
 
     Returns:
         the checkpoint with ``cfg`` a plain dict whose ``model`` and ``task`` are dicts (new style), or with ``cfg``
-        None and ``args`` a namespace (old style); and with ``model``, the weights.
+        None and ``args`` a namespace (old style); with ``left_out``, the interpolations that were not followed (see
+        :func:`~fairseq_skd.encoders.plain_config.plain_config`); and with ``model``, the weights.
 
     Raises:
         UserError: missing, truncated, not a checkpoint, or holding objects that are not on the allow-list.
@@ -39,21 +43,63 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     state = load_weights_only(file)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
-    if any(str(name).startswith("conditioners.") for name in state["model"]):
+    misnamed = [name for name, tensor in state["model"].items() if not _is_name(name) or not torch.is_tensor(tensor)]
+    if misnamed:
+        raise UserError(
+            f"checkpoint {file}: its 'model' holds {str(misnamed[0])[:100]!r}, which is not the name of a tensor"
+        )
+    if any(name.startswith("conditioners.") for name in state["model"]):
         raise UserError(
             f"checkpoint {file} was trained with model.condition_on_students=true: only version 0.1.0 of fairseq_skd "
             f"can read it"
         )
     try:
-        cfg = to_container(state.get("cfg"))
-    except Exception as error:  # an interpolation that leads nowhere, or nodes that another omegaconf wrote
-        raise UserError(f"checkpoint {file}: its 'cfg' cannot be read ({str(error).partition(chr(10))[0]})") from error
+        cfg, args = plain_config(state.get("cfg")), plain_config(state.get("args"))
+    except RefusedError as error:
+        raise UserError(f"checkpoint {file} is refused: {error}") from error
     state["cfg"] = None
-    if isinstance(cfg, dict) and cfg:
-        state["cfg"] = {**cfg, "model": section(cfg, "model"), "task": section(cfg, "task")}
-    elif not isinstance(state.get("args"), argparse.Namespace):
+    if cfg is not None and cfg.values:
+        state["cfg"] = {**cfg.values, "model": section(cfg.values, "model"), "task": section(cfg.values, "task")}
+        state["left_out"] = cfg.left_out
+    elif args is not None and isinstance(state.get("args"), argparse.Namespace):
+        state["args"], state["left_out"] = argparse.Namespace(**args.values), args.left_out
+    else:
         raise UserError(f"checkpoint {file} has neither 'cfg' nor 'args': it is not a fairseq checkpoint")
     return state
+
+
+def dictionary_of(state: Mapping[str, Any], source: str) -> Dictionary | None:
+    """The dictionary that a checkpoint was trained with; None if it holds none.
+
+    Raises:
+        UserError: something else stands in its place.
+    """
+    held = state.get("task_state")
+    dictionary = held.get("target_dictionary") if isinstance(held, dict) else held
+    if dictionary is not None and (type(dictionary) is not Dictionary or "symbols" not in vars(dictionary)):
+        raise UserError(f"{source} is damaged: its task_state holds no dictionary")
+    return dictionary
+
+
+def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, source: str) -> None:
+    """Check that no key which is used has a value that was left out.
+
+    Args:
+        left_out: see :class:`~fairseq_skd.encoders.plain_config.PlainConfig`.
+        keys: names that are used of sections ``model`` and ``task``; None: all.
+        source: of the checkpoint, for the message.
+
+    Raises:
+        UserError: naming the key and its text.
+    """
+    for key, text in left_out.items():
+        section_name, _, name = key.partition(".")
+        used = section_name in ("model", "task") if name else keys is not None
+        if used and (keys is None or re.split(r"[.\[]", name or section_name)[0] in keys):
+            raise UserError(
+                f"{source}: {key}={text[:100]!r} is not followed in a checkpoint, only ${{section.key}} that leads to "
+                f"a value is: write the value there"
+            )
 
 
 def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
@@ -73,13 +119,15 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
         instead = f"; for the model in its folder give model.w2v_path={file.parent}" if beside else ""
         raise UserError(f"model.w2v_path: {error}{instead}") from error
     cfg = _from_microsoft(state["cfg"], path) or state["cfg"] or _from_namespace(state["args"])
-    name = str(cfg["model"].get("_name") or cfg["model"].get("arch") or "")
-    if name in FINE_TUNED or any(str(key).startswith("w2v_encoder.") for key in state["model"]):
+    name = cfg["model"].get("_name") or cfg["model"].get("arch") or ""
+    if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
-            f"model.w2v_path={path} is a fine-tuned checkpoint ({name or 'with a CTC head'}): start from it with "
-            f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
+            f"model.w2v_path={path} is a fine-tuned checkpoint ({shown(name) or 'with a CTC head'}): start from it "
+            f"with checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
         )
+    check_followed(state["left_out"], USED, f"model.w2v_path={path}")
     encoder = PretrainedEncoder.from_w2v_args(cfg, source=f"model.w2v_path={path}")
+    encoder.check_size(state["model"])
     encoder.weights = state["model"]
     return encoder
 
@@ -103,6 +151,10 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
     module.load_state_dict(taken)
 
 
+def _is_name(name: Any) -> bool:
+    return type(name) is str and name.isprintable() and len(name) < 500
+
+
 def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:
     """An old-style flat namespace in the shape of the new configuration."""
     values = dict(vars(args))
@@ -122,4 +174,4 @@ def _from_microsoft(cfg: Mapping[str, Any] | None, path: str | os.PathLike[str])
         raise UserError(f"model.w2v_path={path} is {name}; {TAKEN}")
     # gru_rel_pos is off where Microsoft's code does not find it, and on in ours
     model = {"gru_rel_pos": False, **cfg, "_name": "wavlm"}
-    return {"model": model, "task": {"normalize": bool(cfg.get("normalize")), "sample_rate": 16000}}
+    return {"model": model, "task": {"normalize": cfg.get("normalize"), "sample_rate": 16000}}

@@ -9,7 +9,7 @@ import fairseq.utils
 from torch import Tensor
 
 from fairseq_skd.encoders.convolutions import ConvLayer, FrameGrid, parse_conv_layers, receptive_field
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 # What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
 ARCHITECTURE = (
@@ -36,18 +36,40 @@ ARCHITECTURE = (
     "max_distance",
     "gru_rel_pos",
 )
-_SIZES = (
-    "encoder_layers",
-    "encoder_embed_dim",
-    "encoder_ffn_embed_dim",
-    "encoder_attention_heads",
-    "conv_pos",
-    "conv_pos_groups",
-    "num_buckets",
-    "max_distance",
-    "sample_rate",
-)
-_EXTRACTORS = ("default", "layer_norm")
+# All that is read of a pretraining configuration.
+USED = (*ARCHITECTURE, "_name", "arch", "normalize", "sample_rate", "quantize_input")
+# Limits of what a file may declare, far above every published encoder (the largest: 48 layers x 1,920, conv_pos 128).
+_LIMITS = {
+    "encoder_layers": 200,
+    "encoder_embed_dim": 16_384,
+    "encoder_ffn_embed_dim": 65_536,
+    "encoder_attention_heads": 1_024,
+    "conv_pos": 4_096,
+    "conv_pos_groups": 1_024,
+    "pos_conv_depth": 100,
+    "required_seq_len_multiple": 1_000,
+    "crop_seq_to_multiple": 1_000,
+    "depthwise_conv_kernel_size": 1_001,
+    "num_buckets": 10_000,
+    "max_distance": 100_000,
+    "sample_rate": 1_000_000,
+}
+# fairseq's values of the keys that decide how large an encoder is.
+_DEFAULTS = {
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "pos_conv_depth": 1,
+}
+_FLAGS = ("layer_norm_first", "conv_bias", "conv_pos_batch_norm", "gru_rel_pos", "normalize")
+_CHOICES = {
+    "extractor_mode": ("default", "layer_norm"),
+    "activation_fn": tuple(fairseq.utils.get_available_activation_fns()),
+    "layer_type": ("transformer", "conformer"),
+    "attn_type": ("", "espnet"),
+    "pos_enc_type": ("abs", "rope", "rel_pos"),
+}
 KINDS = ("hubert", "wav2vec2", "wavlm")
 TAKEN = (
     "model.w2v_path takes a pretrained HuBERT, wav2vec 2.0 or WavLM: a fairseq checkpoint, Microsoft's WavLM-*.pt or a "
@@ -95,6 +117,40 @@ class PretrainedEncoder:
         """Which samples each frame is of."""
         return FrameGrid.of(self.architecture)
 
+    def check_size(self, weights: Mapping[str, Any]) -> None:
+        """Check that an encoder of this architecture is no larger than the weights of its file, before it is built.
+
+        Args:
+            weights: all tensors of the file, by name.
+
+        Raises:
+            UserError: it has more parameters than the file has numbers.
+        """
+        storages = {}
+        for tensor in weights.values():
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes() // tensor.element_size()
+        held, needed = sum(storages.values()), self._least_parameters()
+        if needed > held:
+            raise UserError(
+                f"{self.source}: its configuration describes an encoder of {needed:,} parameters or more, the file "
+                f"holds {held:,} numbers: it is damaged"
+            )
+
+    def _least_parameters(self) -> int:
+        """Those of the convolutions and of the large matrices."""
+        of = {**_DEFAULTS, **self.architecture}
+        width, depth = of["encoder_embed_dim"], of["pos_conv_depth"]
+        channels = [1] + [layer.channels for layer in self.conv_layers]
+        convolutions = sum(
+            below * layer.channels * layer.kernel for below, layer in zip(channels, self.conv_layers, strict=False)
+        )
+        kernels = of["conv_pos"] if depth == 1 else depth * max(3, of["conv_pos"] // depth)
+        positions = width * (width // of["conv_pos_groups"]) * kernels
+        layer = 4 * width * width + 2 * width * of["encoder_ffn_embed_dim"]
+        return convolutions + positions + of["encoder_layers"] * layer
+
     def first_layers(self, layers: int) -> "PretrainedEncoder":
         """The encoder without the transformer layers above the first ``layers`` (layer pruning, docs/method.md).
 
@@ -127,18 +183,17 @@ class PretrainedEncoder:
         for key in ("encoder_layers", "encoder_embed_dim", "conv_feature_layers"):
             if key not in architecture:
                 raise UserError(f"{source} does not say its {key}, so the encoder cannot be built; {TAKEN}")
-        sample_rate = task.get("sample_rate") or 16000
-        for key, value in {**architecture, "sample_rate": sample_rate}.items():
-            if key in _SIZES and (type(value) is not int or value < 1):
-                raise UserError(f"{source}: {key}={value!r} is not a positive integer, so the encoder cannot be built")
+        sample_rate = 16000 if task.get("sample_rate") is None else task["sample_rate"]
+        normalize = task.get("normalize", model.get("normalize"))
+        normalize = False if normalize is None else normalize
+        _refuse_variants(model, source)
+        _check_values({**architecture, "sample_rate": sample_rate, "normalize": normalize}, source)
         try:
             parse_conv_layers(architecture["conv_feature_layers"])  # fairseq evaluates this string: check it first
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
-        _refuse_variants(model, source)
         _refuse_misfits(architecture, source)
-        normalize = task.get("normalize", model.get("normalize", False))
-        return cls(kind, architecture, bool(normalize), sample_rate, source=source)
+        return cls(kind, architecture, normalize, sample_rate, source=source)
 
 
 def section(config: Any, name: str) -> dict[str, Any]:
@@ -150,9 +205,9 @@ def section(config: Any, name: str) -> dict[str, Any]:
 
 
 def _describe(kind: str) -> str:
-    if not kind:
+    if not kind or not isinstance(kind, str):
         return "does not say what model it is"
-    return f"is a {kind} model"
+    return f"is a {shown(kind)} model"
 
 
 def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
@@ -162,20 +217,34 @@ def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
     if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
         raise UserError(
-            f"{source} is a conformer with pos_enc_type={model['pos_enc_type']}, only abs can be tapped layer by layer"
+            f"{source} is a conformer with pos_enc_type={shown(model['pos_enc_type'])}, only abs can be tapped "
+            f"layer by layer"
         )
+
+
+def _check_values(values: Mapping[str, Any], source: str) -> None:
+    """Types, choices and limits: what is built, and what is kept in every checkpoint, goes by these values."""
+    for key, value in values.items():
+        shown = repr(value)[:200]
+        if key in _LIMITS and (type(value) is not int or value < 1):
+            raise UserError(f"{source}: {key}={shown} is not a positive integer, so the encoder cannot be built")
+        if key in _LIMITS and value > _LIMITS[key]:
+            raise UserError(f"{source}: {key}={shown} is above {_LIMITS[key]:,}, more than any encoder has")
+        if key in _FLAGS and type(value) is not bool:
+            raise UserError(f"{source}: {key}={shown} is neither true nor false")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise UserError(f"{source}: {key}={shown} is unknown (known: {', '.join(_CHOICES[key])})")
 
 
 def _refuse_misfits(architecture: Mapping[str, Any], source: str) -> None:
     """Values that fairseq's classes would assert about, or divide by zero over."""
-    choices = {"extractor_mode": _EXTRACTORS, "activation_fn": fairseq.utils.get_available_activation_fns()}
-    for key, known in choices.items():
-        if key in architecture and architecture[key] not in known:
-            raise UserError(f"{source}: {key}={architecture[key]!r} is unknown (known: {', '.join(known)})")
+    architecture = {**_DEFAULTS, **architecture}
     width = architecture["encoder_embed_dim"]
     for key in ("encoder_attention_heads", "conv_pos_groups"):
-        if key in architecture and width % architecture[key]:
+        if width % architecture[key]:
             raise UserError(f"{source}: encoder_embed_dim={width} is no multiple of {key}={architecture[key]}")
+    if architecture.get("depthwise_conv_kernel_size", 31) % 2 == 0:
+        raise UserError(f"{source}: depthwise_conv_kernel_size={architecture['depthwise_conv_kernel_size']} is even")
     buckets, distance = architecture.get("num_buckets", 320), architecture.get("max_distance", 800)
     if buckets % 4 or distance <= buckets // 4:
         raise UserError(

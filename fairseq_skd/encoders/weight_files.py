@@ -1,7 +1,6 @@
 """Files of weights as untrusted input: what is in them is read and never run."""
 
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_skd.encoders.torch_files import read_torch_file
+from fairseq_skd.encoders.unpickling import NO_PICKLE, RefusedError
 from fairseq_skd.errors import UserError
 
 _POINTER = b"version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
 
 
 def load_weights_only(file: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU, by weights-only loading with the allow-list of :mod:`fairseq_skd.compat`.
+    """What ``torch.save`` wrote, on the CPU: see :mod:`fairseq_skd.encoders.unpickling` for what it can hold.
 
     Raises:
         UserError: missing, truncated, not a PyTorch file, or holding objects that are not on the allow-list.
     """
     _check_file(file)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"checkpoint {file} is refused: {_reason(error)}") from error
-    except Exception as error:  # what torch raises over a damaged file is of a dozen kinds
+        return read_torch_file(file)
+    except (RefusedError, pickle.UnpicklingError) as error:
+        reason = str(error) if isinstance(error, RefusedError) else NO_PICKLE
+        raise UserError(f"checkpoint {file} is refused: {reason}") from error
+    except Exception as error:  # what Python raises over a damaged file is of a dozen kinds
         raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a PyTorch file") from error
 
 
@@ -77,11 +79,3 @@ def _check_file(file: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
             raise UserError(f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there")
-
-
-def _reason(error: Exception) -> str:
-    """What torch's page-long message names as found."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if found:
-        return f"it holds {found[1]}, which is not on the allow-list of checkpoint contents and could run code"
-    return "it is not a PyTorch file, or its pickle holds something other than weights and configuration"

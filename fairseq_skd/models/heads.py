@@ -1,11 +1,17 @@
 """CTC heads."""
 
 import re
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-# Names of the tensors of CTC heads: fairseq's of the full model, and ours of the students.
-HEAD_TENSOR = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.(weight|bias)")
+# fairseq's names of the full model's head, and ours of the students'.
+_HEAD_TENSOR = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.(weight|bias)")
+
+
+def head_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and biases of the CTC heads among a checkpoint's tensors, (V, ...)."""
+    return {name: tensor for name, tensor in weights.items() if _HEAD_TENSOR.fullmatch(name) and tensor.dim() > 0}
 
 
 def ctc_projection(width: int, symbols: int) -> nn.Linear:

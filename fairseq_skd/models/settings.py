@@ -1,11 +1,15 @@
 """From the flat keys of ``model:`` to what the encoder is built with."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.ranges import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PROBABILITY, Range, check_ranges
 
@@ -27,6 +31,36 @@ RANGES: dict[str, Range] = {
     "feature_grad_mult": NON_NEGATIVE,
     "blank_weight": FINITE,
 }
+
+
+def read_saved(saved: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Check ``cfg.model`` of a fine-tuned checkpoint: types, choices and ranges of the keys that the model has.
+
+    Args:
+        saved: plain, without interpolations.
+        source: of the checkpoint, for messages.
+
+    Returns:
+        the keys that the model has.
+
+    Raises:
+        UserError: naming the key and its value.
+    """
+    model = OmegaConf.structured(SkdCtcConfig)
+    kept = {
+        key: value for key, value in saved.items() if key in SkdCtcConfig.__dataclass_fields__ and value is not None
+    }
+    for key, value in kept.items():
+        try:
+            model = OmegaConf.merge(model, {key: value})
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            reason = shown(str(error).partition("\n")[0], 200)
+            raise UserError(f"{source}: model.{key}={repr(value)[:100]} cannot be used: {reason}") from error
+    try:
+        check_model(model)
+    except UserError as error:
+        raise UserError(f"{source}: {shown(error, 300)}") from error
+    return {"_name": "skd_ctc", **kept}
 
 
 def check_model(cfg: SkdCtcConfig) -> None:

@@ -9,12 +9,17 @@ from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.exits import check_student_layers
+from fairseq_skd.encoders.loading import check_followed, dictionary_of, load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.weight_files import check_finite
-from fairseq_skd.errors import UserError
-from fairseq_skd.models.heads import HEAD_TENSOR
+from fairseq_skd.errors import UserError, shown
+from fairseq_skd.models.heads import head_tensors
+from fairseq_skd.models.settings import read_saved
 from fairseq_skd.models.skd_ctc import SkdCtc
+
+# Keys that take their value from another section, which only a training has to have.
+_ELSEWHERE = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +68,42 @@ def open_trained(path: str | os.PathLike[str], key: str = "common_eval.path") ->
     Raises:
         UserError: not readable (see :func:`~fairseq_skd.encoders.loading.load_checkpoint`), or another model.
     """
-    state = load_checkpoint(path)
+    return read_trained(load_checkpoint(path), path, key)
+
+
+def read_trained(state: dict[str, Any], path: str | os.PathLike[str], key: str) -> TrainedModel:
+    """The same from what :func:`~fairseq_skd.encoders.loading.load_checkpoint` read.
+
+    Raises:
+        UserError: another model, or a damaged one; naming the key.
+    """
+    source = f"{key}={path}"
     config = state.get("cfg") or {"model": {"_name": getattr(state["args"], "arch", None)}}
-    name = (config.get("model") or {}).get("_name") or "unnamed"
+    name = config["model"].get("_name") or "unnamed"
     if name != "skd_ctc":
         raise UserError(
-            f"{key}={path} is a checkpoint of model {name}, one of skd_ctc is needed: fine-tune from it "
+            f"{source} is a checkpoint of model {shown(name)}, one of skd_ctc is needed: fine-tune from it "
             f"with model.w2v_path (pretrained) or checkpoint.finetune_from_model (fine-tuned)"
         )
-    heads = [weight.size(0) for key, weight in state["model"].items() if HEAD_TENSOR.fullmatch(key)]
+    check_followed(state["left_out"], None, source)
+    heads = head_tensors(state["model"])
     if not isinstance(config["model"].get("w2v_args"), dict) or not heads:
-        raise UserError(f"{key}={path} lacks the encoder's configuration or a CTC head: it is damaged")
-    encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=f"{key}={path}")
-    dictionary = (state.get("task_state") or {}).get("target_dictionary")
-    return TrainedModel(str(path), config, state["model"], heads[0], dictionary, encoder)
+        raise UserError(f"{source} lacks the encoder's configuration or a CTC head: it is damaged")
+    encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=source)
+    encoder.check_size(state["model"])
+    model = read_saved(config["model"], source)
+    if model.setdefault("normalize", encoder.normalize) is not encoder.normalize:
+        raise UserError(
+            f"{source} is damaged: its model.normalize={shown(model['normalize'])} is not normalize of its encoder, "
+            f"{encoder.normalize}"
+        )
+    try:
+        check_student_layers(model.get("student_layers", ()), encoder.depth)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    config = {**config, "model": {**_ELSEWHERE, **model}}
+    symbols = next(iter(heads.values())).size(0)
+    return TrainedModel(str(path), config, state["model"], symbols, dictionary_of(state, source), encoder)
 
 
 def build_model(trained: TrainedModel, task: FairseqTask, exit_layer: int) -> SkdCtc:

@@ -22,11 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from fairseq_skd.dictionaries import first_difference
-from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.loading import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
-from fairseq_skd.errors import UserError
-from fairseq_skd.models.heads import HEAD_TENSOR
+from fairseq_skd.errors import UserError, shown
+from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.training.trainer_state import for_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
-    heads = {name: tensor for name, tensor in state["model"].items() if HEAD_TENSOR.fullmatch(str(name))}
+    heads = head_tensors(state["model"])
     if not heads:
         raise UserError(
             f"checkpoint {path} has no CTC head, so it is not fine-tuned: give a pretrained encoder to model.w2v_path, "
@@ -228,12 +229,12 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         _check_students(path, heads, model)
     model.upgrade_state_dict(state["model"])
     _check_shapes(path, state["model"], model)
-    return _for_trainer(state, resumed=criterion is not None)
+    return for_trainer(path, state, resumed=criterion is not None)
 
 
 def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: Dictionary) -> list[str]:
     """The symbols that the checkpoint was trained with, one per row of its heads."""
-    saved = getattr((state.get("task_state") or {}).get("target_dictionary"), "symbols", None)
+    saved = dictionary_of(state, f"checkpoint {path}")
     if saved is None:
         if size != len(dictionary):
             raise UserError(
@@ -244,9 +245,9 @@ def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: 
             "%s holds no dictionary: its %d symbols are taken to be those of task.data in the same order", path, size
         )
         return list(dictionary.symbols)
-    if not isinstance(saved, list) or len(saved) != size or not all(isinstance(symbol, str) for symbol in saved):
+    if len(saved) != size:
         raise UserError(f"checkpoint {path} is damaged: its dictionary does not fit its CTC head of {size} symbols")
-    return saved
+    return saved.symbols
 
 
 def _check_resumable(
@@ -259,11 +260,12 @@ def _check_resumable(
             f"{_START}"
         )
     history = state.get("optimizer_history")
-    before = history[-1].get("criterion_name") if history else None
+    last = history[-1] if isinstance(history, list) and history else None
+    before = last.get("criterion_name") if isinstance(last, dict) else None
     if before is None or "extra_state" not in state:
         raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {before}, this run has {criterion}: {_START}")
+        raise UserError(f"checkpoint {path} was trained with {shown(before)}, this run has {criterion}: {_START}")
     if state.get("last_optimizer_state") is None:  # fairseq would count from update 0 again, silently
         raise UserError(
             f"checkpoint {path} was saved without the state of the optimizer (checkpoint.no_save_optimizer_state) and "
@@ -292,20 +294,6 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
             f"checkpoint {path} does not fit the model of model.w2v_path: {len(differing)} tensors differ, the first "
             f"is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in the model)"
         )
-
-
-def _for_trainer(state: Mapping[str, Any], resumed: bool) -> dict[str, Any]:
-    """The parts that the trainer uses, in the form that fairseq brings older checkpoints into."""
-    names = ("model", "criterion", "extra_state", "optimizer_history", "last_optimizer_state")
-    kept = {name: state[name] for name in names if state.get(name) is not None}
-    kept.setdefault("optimizer_history", [{"num_updates": 0, "lr_scheduler_state": {}, "optimizer_name": ""}])
-    kept.setdefault("extra_state", {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}})
-    kept = checkpoint_utils._upgrade_state_dict(kept)
-    iterator = kept["extra_state"]["train_iterator"]
-    iterator["epoch"] = max(iterator["epoch"], 1)
-    if not resumed:  # the trainer counts from 0, but hands this number to the model for the first update
-        kept["optimizer_history"][-1]["num_updates"] = 0
-    return kept
 
 
 def _counted(symbols: Sequence[str], what: str) -> str:

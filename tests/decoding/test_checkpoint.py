@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
+from omegaconf import OmegaConf
 
 from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
+from fairseq_skd.decoding.results import choose_post_process
 from fairseq_skd.decoding.settings import TaskSettings
 from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
@@ -152,3 +155,62 @@ def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
     task = build_task(trained, task_config(trained, settings()), letter_dictionary())
     with pytest.raises(UserError, match=r"the weights do not fit the configuration .*layers\.0\.fc1\.weight"):
         build_model(trained, task, FULL)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("model", "student_layers", "abc", "model.student_layers='abc' cannot be used: "),
+        ("model", "student_layers", list(range(300_000)), "refused: its configuration has more than 50,000 values"),
+        ("model", "student_layers", [1, 2, 3, 1, 2], "model.student_layers names 5 layers; students of this 4-layer"),
+        ("model", "student_layers", [9], "there is no student of 9 layers"),
+        ("model", "dropout", 2, "model.dropout=2.0 is out of range: it has to be at least 0 and below 1"),
+        ("model", "mask_length", "x", "model.mask_length='x' cannot be used: "),
+        ("model", "blank_mode", "evil", "model.blank_mode=evil is unknown: choose add or set"),
+        ("model", "freeze_regex", "(", "model.freeze_regex=( is not a regular expression"),
+        ("model", "blank_mode", "${oc.env:HOME}", "model.blank_mode='${oc.env:HOME}' is not followed in a checkpoint"),
+        ("task", "label_rate", "${oc.env:HOME}", "task.label_rate='${oc.env:HOME}' is not followed in a checkpoint"),
+        ("model", "normalize", True, "is damaged: its model.normalize=True is not normalize of its encoder, False"),
+        ("model", "w2v_args", [1], "lacks the encoder's configuration or a CTC head: it is damaged"),
+    ],
+)
+def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section, key, value, words) -> None:
+    """X11, X12, X2: tracebacks, a hang, or the environment."""
+    path = edit_checkpoint(hubert, tmp_path / "c.pt", **{section: {key: value}})
+    with pytest.raises(UserError) as refused:
+        open_trained(path)
+    assert str(path) in str(refused.value)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.faults
+def test_a_strangers_task(hubert: Path, tmp_path: Path) -> None:
+    """X12: values of the task that fairseq's classes do not take."""
+    path = edit_checkpoint(hubert, tmp_path / "c.pt", task={"label_rate": "evil", "labels": ["../ltr"]})
+    trained = open_trained(path)
+    with pytest.raises(UserError, match=rf"^{path}: task\.labels=\['\.\./ltr'\] has to name one extension"):
+        task_config(trained, settings())
+    config = task_config(trained, settings(labels=["ltr"]))
+    with pytest.raises(UserError, match=rf"^{path}: its task hubert_pretraining cannot be set up: .*'evil'"):
+        build_task(trained, config, letter_dictionary())
+    with pytest.raises(UserError, match=r"^the checkpoint: its criterion\.post_process='evil' is unknown: set"):
+        choose_post_process(None, {"criterion": {"post_process": "evil"}}, letter_dictionary())
+    choose_post_process("letter", {"criterion": {"post_process": "evil"}}, letter_dictionary())
+
+
+@pytest.mark.faults
+def test_what_fairseq_itself_reads_of_our_checkpoint(
+    hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X2: fairseq's programs hand the configuration to omegaconf."""
+    monkeypatch.setenv("SECRET_TOKEN", "the-secret")
+    hidden = {"a": "${oc.env:SECRET_TOKEN}", "b": "${task._name}", "c": ["x${oc.env:SECRET_TOKEN}"]}
+    path = edit_checkpoint(hubert, tmp_path / "c.pt", common=hidden)
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"decode_layer": 2, "data": "/here"})
+    assert "the-secret" not in repr(OmegaConf.to_container(state["cfg"], resolve=True))
+    assert state["cfg"].common == {"seed": 1, "tpu": False, "b": "hubert_pretraining", "c": []}
+    assert (state["cfg"].model.decode_layer, state["cfg"].task.data) == (2, "/here")
+    assert state["task_state"]["target_dictionary"] == letter_dictionary()
+    assert state["optimizer_history"][-1]["num_updates"] == 0

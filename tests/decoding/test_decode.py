@@ -315,7 +315,9 @@ def test_a_truncated_file_is_named(hubert: Path, tmp_path: Path) -> None:
 
 
 def test_a_pretrained_checkpoint_of_other_audio(corpus: Path, hubert: Path, tmp_path: Path) -> None:
-    other = edit_checkpoint(hubert, tmp_path / "c.pt", task={"sample_rate": 8000})
+    saved = torch.load(hubert, weights_only=True)["cfg"]["model"]["w2v_args"]
+    saved["task"]["sample_rate"] = 8000
+    other = edit_checkpoint(hubert, tmp_path / "c.pt", task={"sample_rate": 8000}, model={"w2v_args": saved})
     with pytest.raises(UserError, match=r"sampled at 16000 Hz instead of the 8000 Hz of the model's training"):
         decode(corpus, other)
 

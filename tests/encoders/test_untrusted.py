@@ -2,15 +2,25 @@
 
 import builtins
 import os
+import pickle
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fairseq_skd import compat
 from tests.encoders.checkpoints import MODEL, TASK, Harmful, refusal, save
+
+
+class State(Harmful):
+    """Pickles as a call whose result is given a state."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any) -> None:
+        self.call = function, arguments, state  # type: ignore[assignment]
+
 
 CALLS = [
     (os.system, "touch {target}", "posix.system"),
@@ -51,6 +61,30 @@ def test_no_setting_makes_our_loader_run_code(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(name, "1")
         assert "posix.mkdir" in refusal(path)
     assert not target.exists()
+
+
+OBJECTS = Harmful(np.dtype, "O")
+HOLDS_OBJECTS = State(np.dtype, ("S8", False, True), (3, "|", (OBJECTS, (1,)), None, None, 8, 1, 0))
+TYPES = {
+    "fields": Harmful(np.dtype, [("a", HOLDS_OBJECTS)]),
+    "a subarray": HOLDS_OBJECTS,
+    "objects": OBJECTS,
+    "names": State(np.dtype, ("S8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("i8"), 0)}, 8, 1, 0)),
+    "another size": State(np.dtype, ("S8", False, True), (3, "|", None, None, None, 800, 1, 0)),
+    "metadata": State(np.dtype, ("f8", False, True), (4, "<", None, None, None, -1, -1, 0, {"a": 1})),
+}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_numpy_type_is_that_of_a_plain_scalar(tmp_path: Path, kind: str, legacy: bool) -> None:
+    """X1: numpy took eight bytes of the file for a pointer, and followed it."""
+    scalar = Harmful(np.float64(1).__reduce__()[0], TYPES[kind], b"A" * 8)
+    path = save(tmp_path / "c.pt", legacy, cfg={"model": {**MODEL, "encoder_layers": scalar}})
+    assert "numpy scalar that is no plain number, truth value or text" in refusal(path)
+    with pytest.raises(pickle.UnpicklingError, match="no plain number"):  # where fairseq itself reads
+        torch.load(path, weights_only=True)
 
 
 def test_nothing_on_the_allow_list_runs_what_it_is_given() -> None:

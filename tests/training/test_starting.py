@@ -45,7 +45,7 @@ def checkpoint(folder) -> Path:
         {"criterion_name": CRITERION, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
     ]
     state["extra_state"] = {"train_iterator": {"epoch": 3, "iterations_in_epoch": 0}}
-    state["last_optimizer_state"] = {}
+    state["last_optimizer_state"] = {"state": {}, "param_groups": []}
     torch.save(state, path)
     return path
 
@@ -339,3 +339,72 @@ def test_a_folder_for_checkpoints_that_cannot_be_made(tmp_path):
 
 def test_the_examples() -> None:
     assert doctest.testmod(starting).failed == 0
+
+
+HISTORY = {"criterion_name": CRITERION, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 7}
+METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"optimizer_history": []}, "holds weights only and cannot be resumed"),
+        ({"optimizer_history": ["x"]}, "holds weights only and cannot be resumed"),
+        ({"optimizer_history": ["x", HISTORY]}, "its optimizer_history has to be a list of dicts"),
+        (
+            {"optimizer_history": [{**HISTORY, "num_updates": "7"}]},
+            "num_updates='7' has to be an integer",
+        ),
+        ({"optimizer_history": [{**HISTORY, "num_updates": 10**18}]}, "num_updates=1000000000000000000 has to be"),
+        ({"optimizer_history": [{**HISTORY, "lr_scheduler_state": 3}]}, "lr_scheduler_state=3 has to be"),
+        ({"extra_state": [1]}, "its extra_state has to be a dict"),
+        ({"extra_state": {"train_iterator": 3}}, "its extra_state.train_iterator=3 has to be a dict"),
+        ({"extra_state": {"train_iterator": {}, "epoch": "x"}}, "extra_state.epoch='x' has to be"),
+        (
+            {"extra_state": {"train_iterator": {"epoch": -3}}},
+            "its extra_state.train_iterator.epoch=-3 has to be an integer, at least 0 and at most 1,0",
+        ),
+        ({"extra_state": {"best": "x"}}, "its extra_state.best='x' has to be a number"),
+        ({"extra_state": {"metrics": {"a": [(10, *METER), (5, *METER)]}}}, "extra_state.metrics has to be meters"),
+        ({"extra_state": {"metrics": {"a": [(10, "x", "OrderedDict", {})]}}}, "extra_state.metrics has to be meters"),
+        ({"last_optimizer_state": [1]}, "its last_optimizer_state has to be a dict"),
+        ({"last_optimizer_state": {"param_groups": 3}}, "last_optimizer_state.param_groups=3 has to be"),
+        ({"last_optimizer_state": {"param_groups": [], "state": {0: 1}}}, "last_optimizer_state.state has to be"),
+        ({"task_state": torch.ones(2, 2)}, "is damaged: its task_state holds no dictionary"),
+        ({"task_state": {"target_dictionary": Dictionary.__new__(Dictionary)}}, "holds no dictionary"),
+        ({"task_state": [1]}, "is damaged: its task_state holds no dictionary"),
+        ({"task_state": {"target_dictionary": "abc"}}, "is damaged: its task_state holds no dictionary"),
+        ({"model": {"w2v_encoder.proj.weight": torch.tensor(1.0)}}, "has no CTC head"),
+        (
+            {"model": {"w2v_encoder.proj.weight": 3}},
+            "its 'model' holds 'w2v_encoder.proj.weight', which is not the",
+        ),
+    ],
+)
+def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
+    """X12: each was a traceback, and epoch -3 was trained."""
+    path = changed(checkpoint, "damaged.pt", **parts)
+    with pytest.raises(UserError) as refused:
+        started(path, pretrained, letter_dictionary(), CRITERION)
+    assert str(refused.value).startswith(f"checkpoint {path}")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_training_leaves_reaches_the_trainer(checkpoint, pretrained):
+    extra = {
+        "epoch": 3,
+        "train_iterator": {"epoch": 3, "version": 2, "iterations_in_epoch": 4, "shuffle": True, "len": 9},
+        "metrics": {"default": [(10, *METER)]},
+        "previous_training_time": torch.tensor(2.5),  # as several workers leave it
+        "best": 12.5,
+        "val_loss": 12.5,
+    }
+    optimizer = {"state": {0: {"step": 7, "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-3, "params": [0]}]}
+    history = [{**HISTORY, "num_updates": 3}, HISTORY]
+    parts = {"extra_state": extra, "last_optimizer_state": optimizer, "optimizer_history": history}
+    path = changed(checkpoint, "whole.pt", **parts)
+    state = read_state(path, model_of(pretrained, letter_dictionary()), letter_dictionary(), CRITERION)
+    assert state["extra_state"] == {**extra, "previous_training_time": 2.5}
+    assert state["optimizer_history"] == history
+    assert state["last_optimizer_state"]["param_groups"] == optimizer["param_groups"]

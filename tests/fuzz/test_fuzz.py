@@ -1,0 +1,20 @@
+"""A seeded share of ``make fuzz``."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from tests.fuzz.mutations import CANARY
+from tests.fuzz.run import fuzz
+
+
+@pytest.mark.faults
+def test_a_share_of_the_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X1, X2, X4, X11, X12: no read ends by a signal, a time-out, a traceback, a command or the environment."""
+    monkeypatch.setenv(CANARY, "")  # so that it is put back
+    told: list[str] = []
+    reads, past, bad = fuzz(40, seed=7, folder=tmp_path, tell=told.append)
+    assert bad == 0, "\n".join(told)
+    assert past >= reads / 5
