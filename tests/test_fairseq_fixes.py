@@ -2,9 +2,7 @@
 
 import errno
 import os
-import resource
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch.utils.data import DataLoader
 from fairseq_skd import fairseq_fixes
 from fairseq_skd.errors import UserError, sentence_of
 from tests.builders import write_corpus
+from tests.limits import file_limit
 from tests.models.tasks import TASKS, make_task
 
 
@@ -160,24 +159,15 @@ def test_labels_that_are_not_ascii_end_with_their_line(tmp_path: Path):
     assert HubertDataset.get_label.__wrapped__ is original, "a second call fixes nothing twice"
 
 
-@pytest.fixture
-def limit() -> Iterator[None]:
-    """No file of this process and its children may grow beyond 1,000 bytes, shared memory included."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
-def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder, limit):
+def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder):
     """X14: the loader waited for ever, in decoding as in training."""
     task = make_task(name, folder)
     task.load_dataset("train")
     dataset = task.dataset("train")
     loader = DataLoader(dataset, batch_size=1, num_workers=1, collate_fn=dataset.collater, timeout=60)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, file_limit():
         next(iter(loader))
     told = sentence_of(caught.value)
     assert told.startswith("a batch cannot be handed over by the process that read it: unable to resize file </torch_")
@@ -187,18 +177,16 @@ def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder, limit):
 
 
 @pytest.mark.faults
-def test_a_full_disk_names_the_checkpoint(tmp_path, limit, monkeypatch):
+def test_a_full_disk_names_the_checkpoint(tmp_path, monkeypatch):
     """X9: an "enforce fail at inline_container.cc", without the file; and each try went on in the last one's ruins."""
     monkeypatch.setattr(fairseq_fixes, "_PAUSE", 0)
     last, source = tmp_path / "checkpoint_last.pt", tmp_path / "source.pt"
     last.write_text("old")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, file_limit():
         checkpoint_utils.torch_persistent_save({"model": torch.zeros(1000)}, str(last))
     assert str(caught.value) == f"{last} cannot be written: File too large"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
     checkpoint_utils.torch_persistent_save({"model": torch.zeros(1000)}, str(source))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
-    with pytest.raises(UserError, match="checkpoint_last.pt cannot be written: File too large"):
+    with pytest.raises(UserError, match="checkpoint_last.pt cannot be written: File too large"), file_limit():
         PathManager.copy(str(source), str(last), overwrite=True)
     assert last.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt", "source.pt"]

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import signal
 import stat
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import torch
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import remove_leftovers, replacing
+from tests.limits import file_limit
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -93,15 +93,6 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.txt"]
 
 
-@pytest.fixture
-def limit() -> Iterator[int]:
-    """No file of this process may grow beyond so many bytes, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield 1000
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def save_tensors(path: Path) -> None:
     with path.open("wb") as file:
         torch.save({"weights": torch.zeros(10_000)}, file)
@@ -109,11 +100,11 @@ def save_tensors(path: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("write", [lambda path: path.write_bytes(b"x" * 1001), save_tensors])
-def test_a_full_disk_names_the_file(tmp_path: Path, limit: int, write: Callable[[Path], object]) -> None:
+def test_a_full_disk_names_the_file(tmp_path: Path, write: Callable[[Path], object]) -> None:
     """X9: the system does not say which file has no room, and torch does not say that a disk is full."""
     target = tmp_path / "out.txt"
     target.write_text("old")
-    with pytest.raises(UserError) as caught, replacing(target) as beside:
+    with pytest.raises(UserError) as caught, file_limit(), replacing(target) as beside:
         write(beside)
     assert str(caught.value) == f"{target} cannot be written: {os.strerror(errno.EFBIG)}"
     assert names(tmp_path) == ["out.txt"]
