@@ -163,8 +163,9 @@ def read_checkpoints_of_trainings() -> None:
         except (AssertionError, ValueError) as error:
             if not str(error).startswith(_OTHER_OPTIMIZER):
                 raise
+            difference = shown(str(error).rpartition(". ")[2], 200)
             raise UserError(
-                f"checkpoint {filename} has the state of another optimizer ({str(error).rpartition('. ')[2]}): set "
+                f"checkpoint {filename} has the state of another optimizer ({difference}): set "
                 f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
                 f"start a new training from its weights"
             ) from error
@@ -262,7 +263,7 @@ def _check_resumable(
     history = state.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else None
     before = last.get("criterion_name") if isinstance(last, dict) else None
-    if before is None or "extra_state" not in state:
+    if not isinstance(before, str) or "extra_state" not in state:
         raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
         raise UserError(f"checkpoint {path} was trained with {shown(before)}, this run has {criterion}: {_START}")
@@ -298,4 +299,4 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
 
 def _counted(symbols: Sequence[str], what: str) -> str:
     more = ", ..." if len(symbols) > _SHOWN else ""
-    return f"{len(symbols)} {what}" + (f" ({', '.join(symbols[:_SHOWN])}{more})" if symbols else "")
+    return f"{len(symbols)} {what}" + (f" ({', '.join(map(shown, symbols[:_SHOWN]))}{more})" if symbols else "")

@@ -1,5 +1,6 @@
 """What fairseq's trainer takes from a checkpoint besides weights: checked, and nothing that it does not use."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ _COUNTS = (
     "optimizer_history.num_updates",
 )
 _NUMBERS = ("extra_state.previous_training_time", "optimizer_history.lr_scheduler_state.best")
+_BEST = _NUMBERS[1]  # infinite until the first validation, where reduce_lr_on_plateau keeps it
 _METERS = {
     "AverageMeter": {"val", "sum", "count"},
     "SumMeter": {"sum"},
@@ -104,8 +106,11 @@ def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> Non
         if value is not None and key in _COUNTS:
             _check(path, key, value, type(value) is int and _COUNT.holds(value), f"an integer, {_COUNT}")
         elif value is not None:  # a tensor where several workers add up their times
-            _check(path, key, value, _is_number(value) and FINITE.holds(float(value)), str(FINITE))
+            good = _is_number(value) and (FINITE.holds(float(value)) or (key == _BEST and math.isinf(value)))
+            _check(path, key, value, good, str(FINITE))
             holder[name] = float(value)
+    for name in ("criterion_name", "optimizer_name"):
+        _check(path, f"optimizer_history.{name}", last.get(name), isinstance(last.get(name, ""), str), "a text")
     iterator = extra.get("train_iterator", {})
     _check(path, "extra_state.train_iterator.epoch", None, "epoch" in iterator or not iterator, "an integer")
     _check_meters(path, extra.get("metrics", {}))
@@ -145,7 +150,10 @@ def _check_optimizer(path: Path, optimizer: Any) -> None:
     _check(path, key, optimizer, isinstance(optimizer, dict), "a dict")
     groups, states = optimizer.get("param_groups"), optimizer.get("state")
     good = isinstance(groups, list) and all(
-        isinstance(group, dict) and isinstance(group.get("params"), list) and all(map(_is_index, group["params"]))
+        isinstance(group, dict)
+        and isinstance(group.get("params"), list)
+        and all(map(_is_index, group["params"]))
+        and all(_is_setting(value) for key, value in group.items() if key != "params")
         for group in groups
     )
     _check(path, f"{key}.param_groups", groups, good, "groups of parameters")
@@ -158,6 +166,12 @@ def _check_optimizer(path: Path, optimizer: Any) -> None:
 
 def _is_index(value: Any) -> bool:
     return type(value) is int
+
+
+def _is_setting(value: Any) -> bool:
+    """One value, such as ``lr``, or a short list, such as ``betas``."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return len(values) <= 8 and all(part is None or isinstance(part, Tensor | int | float | str) for part in values)
 
 
 def _is_of_optimizer(name: Any, value: Any) -> bool:

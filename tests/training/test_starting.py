@@ -370,6 +370,12 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ({"last_optimizer_state": [1]}, "its last_optimizer_state has to be a dict"),
         ({"last_optimizer_state": {"param_groups": 3}}, "last_optimizer_state.param_groups=3 has to be"),
         ({"last_optimizer_state": {"param_groups": [], "state": {0: 1}}}, "last_optimizer_state.state has to be"),
+        (
+            {"last_optimizer_state": {"param_groups": [{"params": [0], "betas": [[[0.9]]]}], "state": {}}},
+            "last_optimizer_state.param_groups has to be",
+        ),
+        ({"optimizer_history": [{**HISTORY, "criterion_name": [CRITERION]}]}, "holds weights only"),
+        ({"optimizer_history": [{**HISTORY, "optimizer_name": ["x"]}]}, "optimizer_history.optimizer_name has to be"),
         ({"task_state": torch.ones(2, 2)}, "is damaged: its task_state holds no dictionary"),
         ({"task_state": {"target_dictionary": Dictionary.__new__(Dictionary)}}, "holds no dictionary"),
         ({"task_state": [1]}, "is damaged: its task_state holds no dictionary"),
@@ -389,6 +395,18 @@ def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
     assert str(refused.value).startswith(f"checkpoint {path}")
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.faults
+def test_a_schedule_that_waits_for_its_first_validation(checkpoint, pretrained):
+    """reduce_lr_on_plateau saves best=inf until then; the resume was refused as damaged."""
+    history = [{**HISTORY, "lr_scheduler_state": {"best": float("inf"), "last_epoch": 0}}]
+    path = changed(checkpoint, "plateau.pt", optimizer_history=history)
+    state = read_state(path, model_of(pretrained, letter_dictionary()), letter_dictionary(), CRITERION)
+    assert state["optimizer_history"][-1]["lr_scheduler_state"] == {"best": float("inf"), "last_epoch": 0}
+    history = [{**HISTORY, "lr_scheduler_state": {"best": float("nan"), "last_epoch": 0}}]
+    with pytest.raises(UserError, match="lr_scheduler_state.best=nan has to be finite"):
+        started(changed(checkpoint, "nan.pt", optimizer_history=history), pretrained, letter_dictionary(), CRITERION)
 
 
 def test_what_a_training_leaves_reaches_the_trainer(checkpoint, pretrained):
