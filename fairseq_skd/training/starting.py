@@ -27,7 +27,7 @@ from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.training.trainer_state import for_trainer
+from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,10 @@ def read_checkpoints_of_trainings() -> None:
             criterion=None if reset_optimizer else type(self.get_criterion()).__name__,
         )
         try:
-            return load(self, filename, reset_optimizer, *args, **kwargs)
+            loaded = load(self, filename, reset_optimizer, *args, **kwargs)
+            if loaded is not None and not reset_optimizer:
+                check_optimizer_fits(filename, self.optimizer.optimizer)
+            return loaded
         except (AssertionError, ValueError) as error:
             if not str(error).startswith(_OTHER_OPTIMIZER):
                 raise

@@ -267,6 +267,33 @@ def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"exp_avg": torch.zeros(7, 3)}, "is damaged: its last_optimizer_state does not fit the parameters"),
+        ({"exp_avg": None}, "is damaged: its last_optimizer_state does not fit the parameters"),
+        ({"exp_avg_sq": torch.tensor(float("nan"))}, "exp_avg_sq holds NaN or Inf"),
+    ],
+    ids=["shape", "missing", "nan"],
+)
+def test_the_moments_of_an_optimizer(tmp_path, change, words):
+    """X12: a traceback in the first update, or an advice to leave out the audio that was read then."""
+    file = saved(build_trainer(tmp_path), tmp_path)
+    build_trainer(tmp_path).load_checkpoint(file)
+    whole = torch.load(file, weights_only=False)
+    states = whole["last_optimizer_state"]["state"]
+    state = states[max(states)]
+    for name, value in change.items():
+        if value is None:
+            del state[name]
+        else:
+            state[name] = value.expand_as(state[name]).contiguous() if value.dim() == 0 else value
+    torch.save(whole, file)
+    with pytest.raises(UserError, match=words):
+        build_trainer(tmp_path).load_checkpoint(file)
+
+
+@pytest.mark.faults
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
         started(pretrained, pretrained, letter_dictionary())
