@@ -110,8 +110,14 @@ def check_start(cfg: DictConfig) -> None:
             f"leave it false"
         )
     keys = ["restore_file"]
+    last = Path(checkpoint.save_dir) / latest
+    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would begin anew
+        what = "is a folder" if last.is_dir() else "leads to no file"
+        raise UserError(
+            f"{last} {what}, so no training can go on from it: remove it, or put the checkpoint in its place"
+        )
     if checkpoint.restore_file == latest:
-        keys = [] if (Path(checkpoint.save_dir) / latest).is_file() else ["continue_once", "finetune_from_model"]
+        keys = [] if last.is_file() else ["continue_once", "finetune_from_model"]
     for key in keys:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):

@@ -345,6 +345,22 @@ def test_a_start_file_that_is_not_there(tmp_path, keys, sentence):
         check_start(OmegaConf.create({"checkpoint": cfg}))
 
 
+@pytest.mark.faults
+def test_a_last_checkpoint_that_leads_nowhere(tmp_path):
+    """The training began anew, silently, and wrote over the link."""
+    last = tmp_path / "checkpoint_last.pt"
+    cfg = OmegaConf.create({"checkpoint": OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path)))})
+    last.symlink_to(tmp_path / "moved.pt")
+    with pytest.raises(UserError, match=rf"^{last} leads to no file, so no training can go on from it: remove it, or"):
+        check_start(cfg)
+    (tmp_path / "moved.pt").touch()
+    check_start(cfg)
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(UserError, match=rf"^{last} is a folder, so no"):
+        check_start(cfg)
+
+
 def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
     (tmp_path / "checkpoint_last.pt").touch()
     cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), finetune_from_model="/none.pt"))
