@@ -131,6 +131,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *_: {},
     "_codecs.encode": _latin,
     "builtins.set": lambda *items: set(_check_keys(_listed(*items))),
+    "torch.device": lambda *_: Left(),
     "torch.Size": lambda *sizes: tuple(_listed(*sizes)),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,

@@ -290,6 +290,12 @@ def test_what_no_checkpoint_holds(tmp_path: Path, held: Any, words: str) -> None
     assert words in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL}, extra_state=held))
 
 
+def test_a_device_is_read_past(tmp_path: Path) -> None:
+    """torch's own reader of weights takes it; ours refused the file."""
+    state = load_checkpoint(save(tmp_path / "c.pt", cfg={"model": {**MODEL, "device": torch.device("cuda:1")}}))
+    assert state["cfg"]["model"] == MODEL
+
+
 def test_a_damaged_dictionary(tmp_path: Path) -> None:
     from fairseq.data import Dictionary
 
