@@ -22,12 +22,15 @@ class PartialResult(UserError):
 
 
 def shown(value: object, longest: int = 100) -> str:
-    r"""A value from a file as it can stand in a sentence: one line, and not the whole of a long one.
+    r"""A value from a file as it can stand in a sentence: one line, not the whole of a long one, no terminal commands.
 
     >>> shown("a\nb")
     'a b'
+    >>> print(shown("a\x1b[2J"))
+    a\x1b[2J
     """
-    return " ".join(str(value).split())[:longest]
+    line = " ".join(str(value).split())[:longest]
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 def sentence_of(error: BaseException) -> str | None:

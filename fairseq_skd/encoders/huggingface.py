@@ -200,7 +200,7 @@ def _shards(index: Path) -> list[str]:
     if not isinstance(files, dict) or not files:
         raise UserError(f"{index} has no weight_map")
     for name in files.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
             raise UserError(f"{index} names {repr(name)[:200]}, which is not a file of its folder")
     return sorted(set(files.values()))
 

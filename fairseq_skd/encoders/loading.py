@@ -97,8 +97,8 @@ def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, so
         used = section_name in ("model", "task") if name else keys is not None
         if used and (keys is None or re.split(r"[.\[]", name or section_name)[0] in keys):
             raise UserError(
-                f"{source}: {key}={text[:100]!r} is not followed in a checkpoint, only ${{section.key}} that leads to "
-                f"a value is: write the value there"
+                f"{source}: {shown(key)}={text[:100]!r} is not followed in a checkpoint, only ${{section.key}} that "
+                f"leads to a value is: write the value there"
             )
 
 

@@ -10,6 +10,8 @@ from fairseq_skd.encoders.unpickling import Node, RefusedError
 _MOST_VALUES = 50_000
 _DEEPEST = 32
 _LONGEST_TEXT = 20_000
+_LONGEST_KEY = 200
+_MOST_TEXT = 2_000_000  # characters in all: one text can stand in a thousand places
 _MOST_HOPS = 8
 _PLAIN = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _MISSING = "???"
@@ -52,7 +54,7 @@ class _Reader:
     """Copies a configuration, and counts: a list of lists that are one list can be read forever."""
 
     def __init__(self) -> None:
-        self._values = 0
+        self._values = self._text = 0
 
     def read(self, value: Any, depth: int) -> Any:
         self._values += 1
@@ -63,12 +65,16 @@ class _Reader:
         if isinstance(value, argparse.Namespace):
             value = vars(value)
         if isinstance(value, Mapping):
+            if long := next((key for key in value if type(key) is str and len(key) > _LONGEST_KEY), None):
+                raise RefusedError(f"its configuration has a key of {len(long):,} characters")
             read = {key: self.read(part, depth + 1) for key, part in value.items() if type(key) is str}
             return {key: part for key, part in read.items() if part is not _NOTHING}
         if isinstance(value, list | tuple):
             return [part for part in (self.read(part, depth + 1) for part in value) if part is not _NOTHING]
-        if type(value) is str and len(value) > _LONGEST_TEXT:
-            raise RefusedError(f"its configuration has a text of {len(value):,} characters")
+        if type(value) is str:
+            self._text += len(value)
+            if len(value) > _LONGEST_TEXT or self._text > _MOST_TEXT:
+                raise RefusedError(f"its configuration has a text of {len(value):,} characters, {self._text:,} in all")
         return value if value is None or (type(value) in (str, int, float, bool) and value != _MISSING) else _NOTHING
 
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from fairseq_skd.encoders.unpickling import MOST_BYTES, NO_PICKLE, RefusedError, Storage, Unpickler
+from fairseq_skd.errors import shown
 
 _ARCHIVE = b"PK\x03\x04"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -40,7 +41,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         raise RefusedError("it is an archive with two members of one name, or too many")
     for name, member in members.items():
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise RefusedError(f"its member {name[:200]} is compressed, which torch.save never does")
+            raise RefusedError(f"its member {shown(name, 200)} is compressed, which torch.save never does")
     if sum(member.file_size for member in members.values()) > size:
         raise RefusedError("its members overlap: together they are larger than the file")
     if not any(member.CRC for member in members.values()):  # torch.serialization.set_crc32_options(False)
@@ -70,7 +71,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         if key not in kept:
             member = members.get(f"{folder}/data/{key}")
             if member is None or member.file_size != numbers * dtype.itemsize:
-                raise RefusedError(f"its storage {key[:200]} has not the size that its pickle says")
+                raise RefusedError(f"its storage {shown(key, 200)} has not the size that its pickle says")
             kept[key] = _allocate(dtype, numbers, lambda buffer: read(f"data/{key}", buffer))
         return _known(kept, dtype, key, numbers)
 
@@ -98,13 +99,13 @@ def _read_chain(stream: BinaryIO, size: int) -> Any:
 
     result = Unpickler(head, storage).load()
     keys = Unpickler(head).load()
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(kept):
+    if not isinstance(keys, list) or any(type(key) is not str for key in keys) or sorted(keys) != sorted(kept):
         raise RefusedError("its list of storages does not belong to its pickle")
     stream.seek(head.tell())
     for key in keys:
         numbers = kept[key][1].numbers
         if int.from_bytes(stream.read(8), "little") != numbers.numel():
-            raise RefusedError(f"its storage {key[:200]} has not the size that its pickle says")
+            raise RefusedError(f"its storage {shown(key, 200)} has not the size that its pickle says")
         buffer = _bytes(numbers)
         if stream.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
             raise EOFError(key)
@@ -125,7 +126,7 @@ def _bytes(numbers: torch.Tensor) -> Any:
 def _known(kept: dict[str, tuple[torch.dtype, Storage]], dtype: torch.dtype, key: str, numbers: int) -> Storage:
     held, storage = kept[key]
     if held != dtype or storage.numbers.numel() != numbers:
-        raise RefusedError(f"its storage {key[:200]} is said to be of two kinds")
+        raise RefusedError(f"its storage {shown(key, 200)} is said to be of two kinds")
     return storage
 
 

@@ -7,7 +7,7 @@ the steps that act on an object (calls, states, items) are limited to the object
 import argparse
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from fairseq.logging import meters
 from torch import Tensor
 
 from fairseq_skd.compat import NotScalarError, ScalarType, numpy_scalar
+from fairseq_skd.errors import shown
 
 # Far beyond any checkpoint of speech: an encoder of 1 billion parameters with its optimiser's state has 3,000 tensors
 # in 1 MB of pickle.
@@ -24,6 +25,7 @@ MOST_BYTES = 8 << 20
 MOST_TENSORS = 50_000
 _MOST_COPIED = 4 * MOST_BYTES
 _LONGEST_INTEGER = 16  # bytes
+_LONGEST_KEY = 64  # bits
 
 
 class RefusedError(Exception):
@@ -103,11 +105,33 @@ def _listed(items: Any = ()) -> Any:
     return items
 
 
+def _check_keys(keys: Sequence[Any]) -> Sequence[Any]:
+    """Keys of a dict or members of a set, which Python hashes.
+
+    The hash of a tuple of tuples can take for ever or overflow the stack; long integers can all have one hash.
+    """
+    for key in keys:
+        if not (key is None or isinstance(key, str | bytes | int | float)) or (
+            isinstance(key, int) and key.bit_length() > _LONGEST_KEY
+        ):
+            raise RefusedError("it holds a key that is neither a text nor a number of usual size")
+    return keys
+
+
+def _pairs(items: Any = ()) -> Any:
+    """How Python 2 writes the items of an ordered dict."""
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in _listed(items)):
+        raise RefusedError("it holds a collection of an unknown form")
+    _check_keys([key for key, _ in items])
+    return items
+
+
 _CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": lambda *items: OrderedDict(_listed(*items)),
+    "collections.OrderedDict": lambda *items: OrderedDict(_pairs(*items)),
     "collections.defaultdict": lambda *_: {},
     "_codecs.encode": _latin,
-    "builtins.set": lambda *items: set(_listed(*items)),
+    "builtins.set": lambda *items: set(_check_keys(_listed(*items))),
+    "torch.device": lambda *_: Left(),
     "torch.Size": lambda *sizes: tuple(_listed(*sizes)),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -205,7 +229,7 @@ class Unpickler(_PYTHONS):
             return _NAMES[full]
         # Some modules carry the name of the machine: os is posix.
         raise RefusedError(
-            f"it holds {full[:200]}, which is not on the allow-list of checkpoint contents and could run code"
+            f"it holds {shown(full, 200)}, which is not on the allow-list of checkpoint contents and could run code"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -276,11 +300,13 @@ class Unpickler(_PYTHONS):
     def load_setitem(self) -> None:
         """``dict[key] = value``."""
         value, key = self.stack.pop(), self.stack.pop()
+        _check_keys([key])
         self._dict()[key] = value
 
     def load_setitems(self) -> None:
         """``dict[key] = value``, for all that stand since the mark."""
         items = self.pop_mark()
+        _check_keys(items[::2])
         self._dict().update(zip(items[::2], items[1::2], strict=True))
 
     def load_append(self) -> None:
@@ -298,6 +324,7 @@ class Unpickler(_PYTHONS):
         values = self.pop_mark()
         if type(self.stack[-1]) is not set:
             raise RefusedError(NO_PICKLE)
+        _check_keys(values)
         self.stack[-1].update(values)
 
     def _dict(self) -> dict[Any, Any]:

@@ -76,6 +76,10 @@ def _is_finite(tensor: Tensor) -> bool:
 def _check_file(file: Path) -> None:
     if not file.is_file():
         raise UserError(f"checkpoint {file} {'is a folder' if file.is_dir() else 'does not exist'}")
-    with file.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise UserError(f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there")
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_POINTER))
+    except OSError as error:
+        raise UserError(f"checkpoint {file} cannot be read: {error.strerror}") from error
+    if head == _POINTER:
+        raise UserError(f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there")

@@ -27,7 +27,7 @@ from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.training.trainer_state import for_trainer
+from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,14 @@ def check_start(cfg: DictConfig) -> None:
             f"leave it false"
         )
     keys = ["restore_file"]
+    last = Path(checkpoint.save_dir) / latest
+    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would begin anew
+        what = "is a folder" if last.is_dir() else "leads to no file"
+        raise UserError(
+            f"{last} {what}, so no training can go on from it: remove it, or put the checkpoint in its place"
+        )
     if checkpoint.restore_file == latest:
-        keys = [] if (Path(checkpoint.save_dir) / latest).is_file() else ["continue_once", "finetune_from_model"]
+        keys = [] if last.is_file() else ["continue_once", "finetune_from_model"]
     for key in keys:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):
@@ -159,12 +165,16 @@ def read_checkpoints_of_trainings() -> None:
             criterion=None if reset_optimizer else type(self.get_criterion()).__name__,
         )
         try:
-            return load(self, filename, reset_optimizer, *args, **kwargs)
+            loaded = load(self, filename, reset_optimizer, *args, **kwargs)
+            if loaded is not None and not reset_optimizer:
+                check_optimizer_fits(filename, self.optimizer.optimizer)
+            return loaded
         except (AssertionError, ValueError) as error:
             if not str(error).startswith(_OTHER_OPTIMIZER):
                 raise
+            difference = shown(str(error).rpartition(". ")[2], 200)
             raise UserError(
-                f"checkpoint {filename} has the state of another optimizer ({str(error).rpartition('. ')[2]}): set "
+                f"checkpoint {filename} has the state of another optimizer ({difference}): set "
                 f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
                 f"start a new training from its weights"
             ) from error
@@ -262,7 +272,7 @@ def _check_resumable(
     history = state.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else None
     before = last.get("criterion_name") if isinstance(last, dict) else None
-    if before is None or "extra_state" not in state:
+    if not isinstance(before, str) or "extra_state" not in state:
         raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
     if before != criterion:
         raise UserError(f"checkpoint {path} was trained with {shown(before)}, this run has {criterion}: {_START}")
@@ -298,4 +308,4 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
 
 def _counted(symbols: Sequence[str], what: str) -> str:
     more = ", ..." if len(symbols) > _SHOWN else ""
-    return f"{len(symbols)} {what}" + (f" ({', '.join(symbols[:_SHOWN])}{more})" if symbols else "")
+    return f"{len(symbols)} {what}" + (f" ({', '.join(map(shown, symbols[:_SHOWN]))}{more})" if symbols else "")

@@ -1,5 +1,6 @@
 """What fairseq's trainer takes from a checkpoint besides weights: checked, and nothing that it does not use."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 from fairseq import checkpoint_utils
 from torch import Tensor
+from torch.optim import Optimizer
 
+from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
 from fairseq_skd.ranges import FINITE, Range
 
@@ -21,6 +24,7 @@ _COUNTS = (
     "optimizer_history.num_updates",
 )
 _NUMBERS = ("extra_state.previous_training_time", "optimizer_history.lr_scheduler_state.best")
+_BEST = _NUMBERS[1]  # infinite until the first validation, where reduce_lr_on_plateau keeps it
 _METERS = {
     "AverageMeter": {"val", "sum", "count"},
     "SumMeter": {"sum"},
@@ -28,6 +32,9 @@ _METERS = {
     "StopwatchMeter": {"sum", "n"},
     "ConcatTensorMeter": {"tensor"},
 }
+_SETTINGS = {"lr": 1, "weight_decay": 1, "momentum": 1, "rho": 1, "betas": 2}  # how many numbers each is
+# One number per number of the parameter, under the names of fairseq's and torch's optimizers.
+_MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "acc_delta", "exp_inf", "sum")
 # What trainer and checkpoint_utils read; another's parts are not taken along.
 _HISTORY = ("criterion_name", "optimizer_name", "lr_scheduler_state", "num_updates", "best_loss", "optimizer")
 _EXTRA = (
@@ -82,6 +89,27 @@ def for_trainer(path: Path, state: Mapping[str, Any], resumed: bool) -> dict[str
     return kept
 
 
+def check_optimizer_fits(path: str | Path, optimizer: Optimizer) -> None:
+    """Check what an optimizer took from a checkpoint against its parameters.
+
+    Args:
+        path: of the checkpoint, for the message.
+        optimizer: after ``load_state_dict``.
+
+    Raises:
+        UserError: moments of another shape, missing ones, or numbers that are not finite.
+    """
+    names: dict[int, set[str]] = {}  # by the number of dimensions: Adafactor keeps other moments of matrices
+    for parameter, state in optimizer.state.items():
+        moments = {name: value for name, value in state.items() if name in _MOMENTS and value is not None}
+        fits = names.setdefault(parameter.dim(), moments.keys() & set(_MOMENTS)) == moments.keys() and all(
+            isinstance(value, Tensor) and value.shape == parameter.shape for value in moments.values()
+        )
+        if not fits:
+            raise UserError(f"checkpoint {path} is damaged: its last_optimizer_state does not fit the parameters")
+        check_finite(moments, f"last_optimizer_state of checkpoint {path}")
+
+
 def _check(path: Path, key: str, value: Any, good: bool, wanted: str) -> None:
     if not good:
         shown = f"={value!r}"[:100] if value is None or isinstance(value, str | int | float | bool) else ""
@@ -104,8 +132,11 @@ def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> Non
         if value is not None and key in _COUNTS:
             _check(path, key, value, type(value) is int and _COUNT.holds(value), f"an integer, {_COUNT}")
         elif value is not None:  # a tensor where several workers add up their times
-            _check(path, key, value, _is_number(value) and FINITE.holds(float(value)), str(FINITE))
+            good = _is_number(value) and (FINITE.holds(float(value)) or (key == _BEST and math.isinf(value)))
+            _check(path, key, value, good, str(FINITE))
             holder[name] = float(value)
+    for name in ("criterion_name", "optimizer_name"):
+        _check(path, f"optimizer_history.{name}", last.get(name), isinstance(last.get(name, ""), str), "a text")
     iterator = extra.get("train_iterator", {})
     _check(path, "extra_state.train_iterator.epoch", None, "epoch" in iterator or not iterator, "an integer")
     _check_meters(path, extra.get("metrics", {}))
@@ -145,7 +176,10 @@ def _check_optimizer(path: Path, optimizer: Any) -> None:
     _check(path, key, optimizer, isinstance(optimizer, dict), "a dict")
     groups, states = optimizer.get("param_groups"), optimizer.get("state")
     good = isinstance(groups, list) and all(
-        isinstance(group, dict) and isinstance(group.get("params"), list) and all(map(_is_index, group["params"]))
+        isinstance(group, dict)
+        and isinstance(group.get("params"), list)
+        and all(map(_is_index, group["params"]))
+        and all(_is_setting(key, value) for key, value in group.items() if key != "params")
         for group in groups
     )
     _check(path, f"{key}.param_groups", groups, good, "groups of parameters")
@@ -158,6 +192,14 @@ def _check_optimizer(path: Path, optimizer: Any) -> None:
 
 def _is_index(value: Any) -> bool:
     return type(value) is int
+
+
+def _is_setting(key: Any, value: Any) -> bool:
+    """One value, such as ``lr``, or a short list, such as ``betas``."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if key in _SETTINGS:
+        return len(values) == _SETTINGS[key] and all(map(_is_number, values))
+    return len(values) <= 8 and all(part is None or isinstance(part, Tensor | int | float | str) for part in values)
 
 
 def _is_of_optimizer(name: Any, value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import pickle
 import time
 import zipfile
 from collections import OrderedDict
@@ -289,6 +290,12 @@ def test_what_no_checkpoint_holds(tmp_path: Path, held: Any, words: str) -> None
     assert words in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL}, extra_state=held))
 
 
+def test_a_device_is_read_past(tmp_path: Path) -> None:
+    """torch's own reader of weights takes it; ours refused the file."""
+    state = load_checkpoint(save(tmp_path / "c.pt", cfg={"model": {**MODEL, "device": torch.device("cuda:1")}}))
+    assert state["cfg"]["model"] == MODEL
+
+
 def test_a_damaged_dictionary(tmp_path: Path) -> None:
     from fairseq.data import Dictionary
 
@@ -305,10 +312,77 @@ def test_one_value_copied_a_thousand_times(tmp_path: Path) -> None:
     assert "it copies its contents over and over" in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL}, x=copies))
 
 
+def crafted(tmp_path: Path, pickled: bytes) -> Path:
+    """An archive with a pickle of one's own."""
+    return rewritten(save(tmp_path / "c.pt", cfg={"model": MODEL}), **{"data.pkl": pickled})
+
+
+NESTED = b")" + b"\x85" * 3_000_000  # ((((...),),),)
+LAUGHS = b")q\x00" + b"".join(b"(" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"tq" + bytes([i + 1]) for i in range(40))
+COLLIDING = b"".join(b"\x8a\x0c" + (k * (2**61 - 1)).to_bytes(12, "little") + b"N" for k in range(1, 100_000))
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}" + NESTED + b"Ns.",
+        b"\x80\x02}(" + COLLIDING + b"u.",
+        b"\x80\x04\x8f(" + LAUGHS + b"\x90.",
+        b"\x80\x02cbuiltins\nset\n]" + NESTED + b"a\x85R.",
+        b"\x80\x02ccollections\nOrderedDict\n]]" + NESTED + b"aNaa\x85R.",
+    ],
+    ids=["nested", "colliding", "laughs", "set", "ordered"],
+)
+def test_keys_that_python_cannot_hash(tmp_path: Path, pickled: bytes) -> None:
+    """X1, X11: a segmentation fault (nested), for ever (laughs), a minute (colliding)."""
+    assert "it holds a key that is neither a text nor a number of usual size" in refusal(crafted(tmp_path, pickled))
+
+
+def test_the_key_of_a_storage_list_is_no_riddle(tmp_path: Path) -> None:
+    """A list that unfolds was made a text, to compare it with the storages."""
+    laughs: Any = ["ha"]
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    parts = (0x1950A86A20F9469CFC6C, 1001, machine, {"model": {}}, laughs)
+    path = tmp_path / "c.pt"
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
+    assert "its list of storages does not belong to its pickle" in refusal(path)
+
+
+def test_keys_and_texts_of_a_configuration_are_bounded(tmp_path: Path) -> None:
+    """X11: 7 MB of key stood before each of 3,000 keys; one text stood in 49,000 places of a sentence."""
+    long = {"k" * 7_000_000: {f"k{i}": "${x" for i in range(3000)}}
+    assert "a key of 7,000,000 characters" in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL, "x": long}))
+    name = ["x" * 20_000] * 49_000
+    assert "characters, 2,0" in refusal(save(tmp_path / "c.pt", cfg={"model": {**MODEL, "_name": name}}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cfg": {"model": {**MODEL, "_name": "a\x1b[2J\nb"}}},
+        {"cfg": {"model": {**MODEL, "extractor_mode": "a\x1b[2J"}}},
+        {"cfg": {"model": {**MODEL, "conv_feature_layers": "a\x1b[2J"}}},
+        {"cfg": {"model": {**MODEL, "_name": "hubert", "extractor_mode": ["${\x1b[2J\n"]}}},
+        {"model": {"a\x1b[2J\n": torch.zeros(1)}},
+    ],
+)
+def test_no_sentence_commands_the_terminal(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """A text of the file cleared the screen, or looked like a line of its own."""
+    assert refusal(save(tmp_path / "c.pt", **changes)).isprintable()
+
+
+def test_no_name_in_a_file_commands_the_terminal(tmp_path: Path) -> None:
+    assert "os\\x1b[2J.system" in refusal(crafted(tmp_path, b"\x80\x02cos\x1b[2J\nsystem\n."))
+    archive = tmp_path / "d.pt"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("a/\x1b[2J\ndata.pkl", b"x" * 100)
+    assert "its member a/\\x1b[2J data.pkl is compressed" in refusal(archive)
+
+
 def test_the_unpickler_knows_no_other_steps() -> None:
     """Instances by name, extension codes, buffers and persistent names as text are none of torch.save's."""
-    import pickle
-
     known = set(unpickling.Unpickler.dispatch)
     for step in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT4, pickle.PERSID, pickle.NEWOBJ_EX, pickle.DUP):
         assert step[0] not in known

@@ -121,7 +121,7 @@ def test_weights_without_names(folder: Path, content: object) -> None:
     assert refusal(folder) == f"checkpoint {folder / 'pytorch_model.bin'} holds no weights by name"
 
 
-@pytest.mark.parametrize("name", ["../other/model.bin", "/etc/passwd", "part/model.bin", 7])
+@pytest.mark.parametrize("name", ["../other/model.bin", "/etc/passwd", "part/model.bin", "a\x1b[2J.bin", "a\nb.bin", 7])
 def test_an_index_stays_in_its_folder(folder: Path, name: object) -> None:
     (folder / "model.safetensors").unlink()
     index = folder / "pytorch_model.bin.index.json"

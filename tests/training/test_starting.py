@@ -267,6 +267,33 @@ def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"exp_avg": torch.zeros(7, 3)}, "is damaged: its last_optimizer_state does not fit the parameters"),
+        ({"exp_avg": None}, "is damaged: its last_optimizer_state does not fit the parameters"),
+        ({"exp_avg_sq": torch.tensor(float("nan"))}, "exp_avg_sq holds NaN or Inf"),
+    ],
+    ids=["shape", "missing", "nan"],
+)
+def test_the_moments_of_an_optimizer(tmp_path, change, words):
+    """X12: a traceback in the first update, or an advice to leave out the audio that was read then."""
+    file = saved(build_trainer(tmp_path), tmp_path)
+    build_trainer(tmp_path).load_checkpoint(file)
+    whole = torch.load(file, weights_only=False)
+    states = whole["last_optimizer_state"]["state"]
+    state = states[max(states)]
+    for name, value in change.items():
+        if value is None:
+            del state[name]
+        else:
+            state[name] = value.expand_as(state[name]).contiguous() if value.dim() == 0 else value
+    torch.save(whole, file)
+    with pytest.raises(UserError, match=words):
+        build_trainer(tmp_path).load_checkpoint(file)
+
+
+@pytest.mark.faults
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
         started(pretrained, pretrained, letter_dictionary())
@@ -316,6 +343,22 @@ def test_a_start_file_that_is_not_there(tmp_path, keys, sentence):
     cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), **keys))
     with pytest.raises(UserError, match=sentence):
         check_start(OmegaConf.create({"checkpoint": cfg}))
+
+
+@pytest.mark.faults
+def test_a_last_checkpoint_that_leads_nowhere(tmp_path):
+    """The training began anew, silently, and wrote over the link."""
+    last = tmp_path / "checkpoint_last.pt"
+    cfg = OmegaConf.create({"checkpoint": OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path)))})
+    last.symlink_to(tmp_path / "moved.pt")
+    with pytest.raises(UserError, match=rf"^{last} leads to no file, so no training can go on from it: remove it, or"):
+        check_start(cfg)
+    (tmp_path / "moved.pt").touch()
+    check_start(cfg)
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(UserError, match=rf"^{last} is a folder, so no"):
+        check_start(cfg)
 
 
 def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
@@ -370,6 +413,12 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ({"last_optimizer_state": [1]}, "its last_optimizer_state has to be a dict"),
         ({"last_optimizer_state": {"param_groups": 3}}, "last_optimizer_state.param_groups=3 has to be"),
         ({"last_optimizer_state": {"param_groups": [], "state": {0: 1}}}, "last_optimizer_state.state has to be"),
+        (
+            {"last_optimizer_state": {"param_groups": [{"params": [0], "betas": [[[0.9]]]}], "state": {}}},
+            "last_optimizer_state.param_groups has to be",
+        ),
+        ({"optimizer_history": [{**HISTORY, "criterion_name": [CRITERION]}]}, "holds weights only"),
+        ({"optimizer_history": [{**HISTORY, "optimizer_name": ["x"]}]}, "optimizer_history.optimizer_name has to be"),
         ({"task_state": torch.ones(2, 2)}, "is damaged: its task_state holds no dictionary"),
         ({"task_state": {"target_dictionary": Dictionary.__new__(Dictionary)}}, "holds no dictionary"),
         ({"task_state": [1]}, "is damaged: its task_state holds no dictionary"),
@@ -389,6 +438,18 @@ def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
     assert str(refused.value).startswith(f"checkpoint {path}")
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.faults
+def test_a_schedule_that_waits_for_its_first_validation(checkpoint, pretrained):
+    """reduce_lr_on_plateau saves best=inf until then; the resume was refused as damaged."""
+    history = [{**HISTORY, "lr_scheduler_state": {"best": float("inf"), "last_epoch": 0}}]
+    path = changed(checkpoint, "plateau.pt", optimizer_history=history)
+    state = read_state(path, model_of(pretrained, letter_dictionary()), letter_dictionary(), CRITERION)
+    assert state["optimizer_history"][-1]["lr_scheduler_state"] == {"best": float("inf"), "last_epoch": 0}
+    history = [{**HISTORY, "lr_scheduler_state": {"best": float("nan"), "last_epoch": 0}}]
+    with pytest.raises(UserError, match="lr_scheduler_state.best=nan has to be finite"):
+        started(changed(checkpoint, "nan.pt", optimizer_history=history), pretrained, letter_dictionary(), CRITERION)
 
 
 def test_what_a_training_leaves_reaches_the_trainer(checkpoint, pretrained):
