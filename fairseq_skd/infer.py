@@ -68,7 +68,8 @@ def _not_decoded(files: Sequence[dict[str, Any]]) -> str:
     """Audio files that were left out; ``summary.json`` has all of them."""
     shown = "".join(f"\n  {one['file']}: {one['reason']}" for one in files[:_SHOWN])
     more = f"\n  and {len(files) - _SHOWN} more, see not_decoded in summary.json" if len(files) > _SHOWN else ""
-    return f"{len(files)} audio files could not be read and were not decoded:{shown}{more}\nreplace them"
+    many = "1 audio file" if len(files) == 1 else f"{len(files)} audio files"
+    return f"{many} could not be read, so not decoded:{shown}{more}\nreplace what is listed"
 
 
 def read_settings(args: argparse.Namespace, overrides: Sequence[str]) -> Settings:

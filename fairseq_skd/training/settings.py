@@ -78,6 +78,7 @@ _REFUSED: dict[str, str] = {
     "checkpoint.write_checkpoints_asynchronously": (
         "fairseq leaves without training where iopath is not installed, and copies no checkpoint_best.pt where it is"
     ),
+    "ema.store_ema": "fairseq cannot copy an encoder with weight norm, and ends before the first update",
     "common.suppress_crashes": "a training that fails would end as if it had succeeded",
 }
 _REMOVED = {"model.condition_on_students": "0.2.0"}

@@ -111,9 +111,9 @@ def test_files_that_were_left_out_are_listed_last(
     said, told = capsys.readouterr()
     assert " errors in 6 words), " in said and " %, 3 of 5 sentences, exit 4 of 4 layers, " in said
     lines = told[told.index("fairseq_skd.infer: ") :].splitlines()
-    assert lines[0] == "fairseq_skd.infer: 2 audio files could not be read and were not decoded:"
+    assert lines[0] == "fairseq_skd.infer: 2 audio files could not be read, so not decoded:"
     assert [line.partition(": ")[0] for line in lines[1:3]] == [f"  {data}/audio/test{i}.flac" for i in (1, 3)]
-    assert lines[3] == "replace them; the error rates are of the other 3 sentences"
+    assert lines[3] == "replace what is listed; the error rates are of the other 3 sentences"
 
 
 def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str]) -> None:

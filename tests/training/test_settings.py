@@ -179,6 +179,7 @@ def test_the_metric_of_the_best_checkpoint(overrides, sentence):
             ["++checkpoint.write_checkpoints_asynchronously=true"],
             "checkpoint.write_checkpoints_asynchronously=true is refused, fairseq leaves without training where iopath",
         ),
+        (["++ema.store_ema=true"], "ema.store_ema=true is refused, fairseq cannot copy"),
         (["++common.suppress_crashes=true"], "common.suppress_crashes=true is refused"),
         (["common.fp16=true", "common.bf16=true"], "common.fp16 and common.bf16 exclude each other"),
         (["++common.memory_efficient_fp16=true"], "common.memory_efficient_fp16=true does nothing without common.fp16"),
