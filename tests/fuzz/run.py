@@ -55,7 +55,7 @@ _REASONS = {
     "its storage|its list of storages": "storages that are not those of the pickle",
     "cannot be read": "truncated, or damaged bytes (checksum)",
     "not a PyTorch file, or": "steps of a pickle that no checkpoint has",
-    "unknown form|integer of|copies its": "a form that no checkpoint has",
+    "unknown form|integer of|copies its|it holds a key": "a form that no checkpoint has",
     "its dictionary": "a damaged dictionary",
     "its configuration has": "a configuration too large or too deep",
     "neither 'cfg' nor|no 'model' dict|no weights|not JSON|not a JSON": "no checkpoint, or a part is missing",
