@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
 from fairseq_skd.files import replacing
-from fairseq_skd.infer import quieten_libraries
 
 DESCRIPTION = """\
 Write one self-contained HTML page about a folder of runs. It searches RUNS and all folders below for

@@ -25,8 +25,8 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     """
     keys = settings.align
     kept = kept_checkpoints(absolute(keys.history)) if keys.history is not None else []
-    path = settings.decoding.common_eval.path
-    shown = kept[-1][1] if kept and path == keys.history else absolute(path)
+    path = settings.common_eval.path
+    shown = absolute(path) if path else kept[-1][1]
     sides = choose_sides(settings, str(shown))
     examples = keys.examples
     if examples is None:

@@ -33,7 +33,7 @@ def metrics(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[s
         "frames": sum(counts["frames"]),
         "teacher_spikes": sum(counts["teacher_spikes"]),
         "student_spikes": sum(counts["student_spikes"]),
-        **totals.disagreements(counts, settings.align.resamples, settings.decoding.common.seed),
+        **totals.disagreements(counts, settings.align.resamples, settings.common.seed),
         "offset": totals.offsets(compared.agreements, frame_ms),
     }
 
@@ -42,14 +42,14 @@ def details(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[s
     """What stands in ``align.json`` beside the metrics: where they come from, symbols, utterances."""
     plan = sides.student.plan
     return {
-        "subset": settings.decoding.dataset.gen_subset,
+        "subset": settings.dataset.gen_subset,
         "manifest": str(plan.subset.manifest),
         "utterances": len(plan.subset.names),
         "interval": {
             "level": LEVEL,
             "over": "utterances",
             "resamples": settings.align.resamples,
-            "seed": settings.decoding.common.seed,
+            "seed": settings.common.seed,
         },
         "by_symbol": totals.by_symbol(compared.agreements, plan.dictionary.symbols),
         "by_utterance": {"name": plan.subset.names, **totals.utterance_counts(compared.agreements)},

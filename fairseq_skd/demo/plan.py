@@ -175,7 +175,7 @@ def _test_steps(at: Layout, configs: Path) -> list[Step]:
     common = {"task.data": at.manifest, "common_eval.path": at.fine_tuned, "common.cpu": "true"}
 
     def decode(who: str, layer: int) -> tuple[str, ...]:
-        chosen = {"dataset.gen_subset": "test", "decoding.layer": layer, "decoding.results_path": at.decoded(who)}
+        chosen = {"dataset.gen_subset": "test", "decoding.layer": layer, "common_eval.results_path": at.decoded(who)}
         overrides = hydra_overrides({**common, **chosen})
         return _module("infer", "--config-dir", configs / "decode", "--config-name", "viterbi", *overrides)
 

@@ -12,7 +12,7 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
     """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
 
     Args:
-        folder: ``decoding.results_path``.
+        folder: ``common_eval.results_path``.
         characters: those of characters instead; one is of the words, or the one space between two of them.
 
     Raises:
