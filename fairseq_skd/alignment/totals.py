@@ -78,7 +78,7 @@ def disagreements(counts: dict[str, list[int]], resamples: int, seed: int) -> di
         ("spike_miss", "missed_spikes", "teacher_spikes"),
     )
     return {
-        name: _as_json(rate_interval(counts[errors], counts[totals], resamples, LEVEL, seed))
+        name: _as_json(rate_interval(counts[errors], counts[totals], resamples=resamples, level=LEVEL, seed=seed))
         for name, errors, totals in names
     }
 
