@@ -33,7 +33,7 @@ class AlignKeys:
     examples: Optional[List[int]] = _key(  # noqa: UP006
         None, "utterances to draw and to keep for the report, by place in the manifest from 0; null: the first three"
     )
-    resamples: int = _key(10_000, "draws of the bootstrap over utterances; their seed is common.seed")
+    resamples: int = _key(10_000, "draws of the bootstrap; their seed is common.seed")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,16 @@ def summary(prepared: Prepared, out: Path) -> str:
         speakers = len({member.record.speaker for member in members} - {""}) or "-"
         words, counted = sum(len(text.split()) for text in texts), sum(map(units.count, texts))
         lines.append(f"{split:{width}}  {len(members):10}  {hours:7.3f}  {speakers:>8}  {words:7}  {counted:7}")
-    notes = [f"note: {note}" for note in (*prepared.notes, *_shared(splits))]
+    notes = [f"note: {note}" for note in (*prepared.notes, *_without_speaker(splits), *_shared(splits))]
     return "\n".join([*lines, *notes, f"written to {out}"])
+
+
+def _without_speaker(splits: dict[str, list[Utterance]]) -> Iterator[str]:
+    """A note for each split of which some speakers are known, which is too few for ``<split>.spk``."""
+    for split, members in splits.items():
+        lacking = sum(not member.record.speaker for member in members)
+        if 0 < lacking < len(members):
+            yield f"{lacking} of {len(members)} utterances of {split} have no speaker, so {split}.spk is not written"
 
 
 def _shared(splits: dict[str, list[Utterance]]) -> Iterator[str]:
