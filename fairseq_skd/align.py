@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"{args.config_name}: {str(error).splitlines()[0]}") from error
     settings = AlignSettings.read(values)
-    require(["matplotlib", "rapidfuzz", "scipy", "tabulate"], "analysis", "the alignment analysis")
+    require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import results
     from fairseq_skd.alignment.analysis import analyse
 

@@ -41,9 +41,9 @@ def test_files_written(three: Path, corpus: Path, tmp_path: Path, capsys, monkey
         "dict.ltr.txt": (MANIFESTS / "dict.ltr.txt").read_text(),
     }
     assert capsys.readouterr().out == (
-        "split  utterances    hours  speakers    words  letters\n"
-        "train           2    0.000         -        3        7\n"
-        "test            1    0.000         -        2        8\n"
+        "split      utterances    hours    speakers    words    letters\n"
+        "train               2    0.000           -        3          7\n"
+        "test                1    0.000           -        2          8\n"
         "written to out\n"
     )
 
