@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_intermixed_args(arguments)
     overrides = quote_texts(args.overrides, AlignSettings.free_texts())
     settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
-    require(["matplotlib", "rapidfuzz", "tabulate"], "analysis", "the alignment analysis")
+    require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import results
     from fairseq_skd.alignment.analysis import analyse
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.decode import decode
@@ -81,8 +83,8 @@ def sweep(args: argparse.Namespace) -> None:
         arguments = ["--config-dir", args.config_dir, "--config-name", args.config_name, *overrides]
         runs.append(multirun.Run(values, arguments, _read(args, overrides), folder))
     rows, left_out = multirun.run_all(runs, base, args.jobs)
-    for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
-        print("  ".join(f"{text!s:<10}" for key, text in row.items() if key != "folder").rstrip())
+    shown = [{key: str(value) for key, value in row.items() if key != "folder"} for row in rows]
+    print(tabulate(shown, "keys", tablefmt="plain", disable_numparse=True))
     print(f"{len(rows)} runs, lowest WER first: {base / multirun.TABLE}")
     if left_out:
         raise PartialResult(f"{_not_decoded(left_out)}; the error rates are of the other sentences")

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.out.is_dir():
         raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
-    require(["jinja2", "matplotlib"], "analysis", "the report")
+    require(["jinja2", "matplotlib", "scipy"], "analysis", "the report")
     from fairseq_skd.reporting.folders import read_runs
     from fairseq_skd.reporting.page import render
 

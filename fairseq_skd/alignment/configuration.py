@@ -28,7 +28,7 @@ class AlignKeys:
         "utterances to draw and to keep for the report, by place in the manifest from 0; null: the first three",
         least=0,
     )
-    resamples: int = key(10_000, "draws of the bootstrap over utterances; their seed is common.seed", least=1)
+    resamples: int = key(10_000, "draws of the bootstrap; their seed is common.seed", least=1)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.logs import Curve, read_log
-from fairseq_skd.scoring.bootstrap import Interval, rate_interval
+from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
 from fairseq_skd.scoring.errors import ErrorCount
-from fairseq_skd.scoring.texts import utterance_errors
+from fairseq_skd.scoring.texts import utterance_errors, utterance_speakers
 
 _SUMMARY = ("wer", "cer", "word_errors", "words", "exit_layer", "layers", "parameters", "manifest", "checkpoint")
 _ALIGN = ("frame_disagreement", "spike_disagreement", "offset", "teacher", "student", "examples", "figures", "frame_ms")
@@ -19,12 +19,18 @@ _ALIGN = ("frame_disagreement", "spike_disagreement", "offset", "teacher", "stud
 
 @dataclass(frozen=True)
 class Decoded:
-    """A summary of ``fairseq_skd.infer``; ``interval`` of its WER in percent if the texts beside it tell it."""
+    """A summary of ``fairseq_skd.infer``.
+
+    Attributes:
+        interval: of its WER in percent; None if the texts beside it do not tell it.
+        resampled: what the interval draws, see :func:`~fairseq_skd.scoring.bootstrap.resampling`.
+    """
 
     name: str
     file: Path
     summary: dict[str, Any]
     interval: Interval | None
+    resampled: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def read_runs(folder: Path) -> Runs:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
-        Decoded(_name(folder, path), path, found, wer_interval(path.parent, found))
+        Decoded(_name(folder, path), path, found, *wer_interval(path.parent, found))
         for path, found in _records(folder, "summary*.json", _SUMMARY)
     ]
     aligned = [Aligned(_name(folder, path), path, found) for path, found in _records(folder, "align.json", _ALIGN)]
@@ -83,21 +89,22 @@ def read_runs(folder: Path) -> Runs:
     return Runs(trained, decoded, aligned)
 
 
-def wer_interval(folder: Path, summary: dict[str, Any]) -> Interval | None:
-    """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``.
+def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
+    """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``, and what it draws.
 
     None, which is told on stderr, if they are missing or are another run's.
     """
     try:
         counts = utterance_errors(folder)
+        speakers = utterance_speakers(folder, Path(str(summary["manifest"])))
     except UserError as error:
         print(f"no interval: {error}", file=sys.stderr)
-        return None
+        return None, {}
     if sum(counts, ErrorCount(0, 0)) != (summary["word_errors"], summary["words"]):
         print(f"no interval: hypo.word and ref.word in {folder} are not those of its summary", file=sys.stderr)
-        return None
-    found = rate_interval([count.errors for count in counts], [count.total for count in counts])
-    return Interval(*(100 * bound for bound in found))
+        return None, {}
+    found = rate_interval([count.errors for count in counts], [count.total for count in counts], speakers)
+    return Interval(*(100 * bound for bound in found)), resampling(speakers)
 
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:

@@ -13,6 +13,8 @@ import yaml
 
 from fairseq_skd import align, infer
 from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.bootstrap import rate_interval
 from tests.alignment.running import BOTH, run
 from tests.builders import write_corpus
 from tests.decoding.checkpoints import CONFIG, FULL, STUDENT, set_constant_symbols, write_fine_tuned
@@ -98,6 +100,34 @@ def test_files(both, corpus):
         np.testing.assert_array_equal(kept, original)
     assert (out / found["figures"]["offsets"]).read_bytes()[:4] == b"\x89PNG"
     assert [example["text"] for example in found["examples"]][:2] == ["A NO", "TEN"]
+
+
+def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, tmp_path, capsys):
+    expected, _ = both
+    assert expected["interval"] == {
+        "level": 0.95,
+        "resampled": "utterances",
+        "speakers": None,
+        "resamples": 200,
+        "seed": 1,
+    }
+    data = shutil.copytree(corpus, tmp_path / "data")
+    speakers = ["ann", "bob", "bob", "cy", "ann"]
+    (data / "test.spk").write_text("".join(f"{speaker}\n" for speaker in speakers))
+    found = run(data, f"common_eval.path={hubert}")
+    assert found["interval"] == expected["interval"] | {"resampled": "speakers", "speakers": 3}
+    counts = found["by_utterance"]
+    assert counts == expected["by_utterance"]
+    interval = rate_interval(counts["differing_frames"], counts["frames"], speakers, resamples=200, seed=1)
+    assert found["frame_disagreement"] == interval._asdict() != expected["frame_disagreement"]
+    assert "\nintervals: bootstrap over 3 speakers\n" in capsys.readouterr().out
+    (data / "test.spk").write_text("ann\n" * 5)
+    alone = run(data, f"common_eval.path={hubert}")
+    assert alone["frame_disagreement"] == expected["frame_disagreement"]
+    assert "over utterances, since there is one speaker only\n" in capsys.readouterr().out
+    (data / "test.spk").write_text("ann\n" * 4)
+    with pytest.raises(UserError, match=r"test\.spk has 4 lines, .*test\.tsv lists 5 utterances"):
+        run(data, f"common_eval.path={hubert}")
 
 
 def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):

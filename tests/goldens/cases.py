@@ -50,7 +50,7 @@ def decode(data: Path, out: Path, kind: str, layer: int, batch: str, search: str
     """Texts and ``summary.json`` of one decoding."""
     from fairseq_skd import infer
 
-    keys = [f"task.data={data}", f"common_eval.path={HERE / kind}.pt", f"decoding.results_path={out}"]
+    keys = [f"task.data={data}", f"common_eval.path={HERE / kind}.pt", f"common_eval.results_path={out}"]
     keys += [f"decoding.layer={layer}", BATCHES[batch], "dataset.num_workers=0", "dataset.max_tokens=null"]
     if search == "kenlm":
         keys += [
