@@ -14,6 +14,8 @@ import torch
 from tests.builders import BUCKETS, write_dictionary, write_pretrained
 from tests.end_to_end.training import corpus, logged, train
 
+torch.set_num_threads(1)  # adds up in one order
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 KINDS = ("hubert", "wavlm")
