@@ -130,21 +130,22 @@ def run_steps(steps: Sequence[Step], out: Path, places: Mapping[str, Path], envi
     Raises:
         UserError: a command failed.
     """
-    done = (out / DONE).read_text(encoding="utf-8").splitlines()
+    done = (out / DONE).read_text(encoding="utf-8").splitlines(keepends=True)
     for number, step in enumerate(steps):
         words = words_of(step.command, places)
         shown = shlex.join(words)
         print(f"\n[{number + 1}/{len(steps)}] {step.title}\n{shown}", flush=True)
-        if done[number : number + 1] == [shown]:
+        if done[number : number + 1] == [f"{shown}\n"]:
             print("done before, skipped", flush=True)
             continue
         del done[number:]  # they were made from other files
+        (out / DONE).write_text("".join(done), encoding="utf-8")
         shutil.rmtree(out / step.output, ignore_errors=True)
         started = time.monotonic()
         if status := subprocess.run(words, env=environment).returncode:
             raise UserError(f"step {number + 1}, {step.output}, failed with status {status}: what it said stands above")
-        done.append(shown)
-        (out / DONE).write_text("".join(f"{line}\n" for line in done), encoding="utf-8")
+        done.append(f"{shown}\n")
+        (out / DONE).write_text("".join(done), encoding="utf-8")
         print(f"done in {time.monotonic() - started:.0f} s", flush=True)
 
 

@@ -125,6 +125,7 @@ def test_failure_names_the_step_which_is_begun_anew(out, writing, capfd):
     assert "no luck" in capfd.readouterr().err
     assert not (out / "later").exists()
     assert written(out, "broken") == ["fail"]
+    assert len((out / "done.txt").read_text().splitlines()) == 1
     run(out, writing("first"), writing("broken"), writing("later"))
     assert written(out, "first", "broken", "later") == ["x", "x", "x"]
 
