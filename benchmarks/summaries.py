@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tabulate import tabulate
+
 
 class Spread(NamedTuple):
     """Where a sample of measurements lies.
@@ -59,12 +61,8 @@ def verdict(ratio: float, target: float) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that reads well as text, too: first column to the left, the others to the right."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    shown = ["| " + " | ".join(_pad(cell, width, i) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-             + " |" for line in lines]  # fmt: skip
-    rule = "|" + "|".join("-" * (width + 2 - (i > 0)) + ":" * (i > 0) for i, width in enumerate(widths)) + "|"
-    return "\n".join([shown[0], rule, *shown[1:]])
+    columns = ("left", *["right"] * (len(header) - 1))
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=columns)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -72,7 +70,3 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--tries", action="store_true", help="the short tries of the weights, on the grid's first subset"
     )
     args = parser.parse_args(arguments)
-    require(["tabulate"], "analysis", "experiments/compare.py")
+    require(["scipy"], "analysis", "experiments/compare.py")
     grid = read_grid(args.grid)
     if args.tries:
         tries = tries_of(grid)

@@ -152,7 +152,7 @@ def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: 
             **evaluated,
             "dataset.gen_subset": subset,
             "decoding.layer": layer,
-            "decoding.results_path": decoded(folder, subset, layer),
+            "common_eval.results_path": decoded(folder, subset, layer),
             **shared,
         }
         command = (sys.executable, "-m", "fairseq_skd.infer", *_config("decode", "viterbi"))

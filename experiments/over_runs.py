@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rate", choices=tuple(RATES), default="wer", help="of that table (%(default)s)")
     args = parser.parse_args(arguments)
-    require(["scipy", "tabulate"], "analysis", "experiments/over_runs.py")
+    require(["scipy"], "analysis", "experiments/over_runs.py")
     grid = read_grid(args.grid)
     if args.subset not in grid["subsets"]:
         raise UserError(f"--subset {args.subset}: the grid has {', '.join(grid['subsets'])}")

@@ -17,8 +17,8 @@ from experiments.grid import Run, runs_of, shown
 from experiments.grid_file import read_grid, tries_of
 from experiments.preflight import check_runs
 from experiments.results import state
+from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.infer import quieten_libraries
 
 # What tells the runs of a grid apart: one value for all would mix them up.
 _OWN = {"common.seed": "--seeds", "checkpoint.save_dir": "--out", "hydra.run.dir": "--out"}

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from fairseq_skd.scoring.bootstrap import Interval
 
 
 def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """A table of text, its columns aligned; needs the extra ``analysis``."""
-    from tabulate import tabulate  # here, so that a program can say first that it is missing
-
+    """A table of text, its columns aligned."""
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 

@@ -4,15 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from omegaconf.errors import OmegaConfBaseException
-
-from fairseq_skd.alignment.configuration import AlignSettings, describe_align_keys
-from fairseq_skd.compat import compose, to_container
-from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries
+from fairseq_skd.errors import run_command
 from fairseq_skd.extras import require
-from fairseq_skd.infer import quieten_libraries, quote_texts
+from fairseq_skd.overrides import quote_texts
 
-_TEXTS = ("align.teacher_path", "align.history")
+_INSTEAD = {"common_eval.model_overrides": "use align.layer or align.teacher_layer"}
 _EXAMPLE = """examples
 the full model against its student:
   python -m fairseq_skd.align --config-dir config/align --config-name align \\
@@ -23,20 +21,16 @@ agreement over a run whose checkpoints were kept (checkpoint.no_epoch_checkpoint
   ... align.history=runs/skd
 
 It writes align.json, offsets.png, history.png, and for each example spikes-<index>.png and example-<index>.flac.
-task, common, common_eval and dataset have the keys of fairseq_skd.infer. The others, with what they are if not given:
+The keys, with what they are if not given:
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments in, one call, a table out."""
     args = _parser().parse_intermixed_args(arguments)
-    config = compose(args.config_dir, args.config_name, quote_texts(args.overrides, _TEXTS))
-    try:
-        values = to_container(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{args.config_name}: {str(error).splitlines()[0]}") from error
-    settings = AlignSettings.read(values)
-    require(["matplotlib", "rapidfuzz", "tabulate"], "analysis", "the alignment analysis")
+    overrides = quote_texts(args.overrides, AlignSettings.free_texts())
+    settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
+    require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import results
     from fairseq_skd.alignment.analysis import analyse
 
@@ -52,12 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd.align",
         description="Compare where two exits spike, over a subset: teacher and student of one checkpoint, or of two.",
-        epilog=_EXAMPLE + describe_align_keys(),
+        epilog=_EXAMPLE + AlignSettings.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-dir", "-cd", required=True, help="folder of the YAML, e.g. config/align")
-    parser.add_argument("--config-name", "-cn", default="align", help="its name (align)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set, see below")
+    add_config_arguments(parser, "config/align", "align")
     return parser
 
 

@@ -1,7 +1,7 @@
 """Settings as ``key=value`` arguments in Hydra's grammar."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,26 @@ def _hydra_value(value: object) -> str:
     if not isinstance(value, Path) or _PLAIN.fullmatch(text):
         return text
     return "'" + text.replace("'", "\\'") + "'"
+
+
+def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool = False) -> list[str]:
+    """Quote paths and the like that a user typed for Hydra's grammar, which refuses ``~`` and accents.
+
+    Values that are quoted already, null, and interpolations stay as they are.
+
+    Args:
+        overrides: ``key=value``.
+        texts: keys that hold texts.
+        several: a comma stands between values, each of which is quoted.
+    """
+    quoted = []
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        plain = sign and key in texts and value not in ("", "null") and value[0] not in "'\"$"
+        values = value.split(",") if several else [value]
+        escaped = [part.replace("\\'", "'").replace("'", "\\'") for part in values]
+        quoted.append(f"{key}=" + ",".join(f"'{part}'" for part in escaped) if plain else override)
+    return quoted
 
 
 # What hydra says of a key that a configuration lacks; what follows tells how to add it, which would not help.

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
 from fairseq_skd.files import replacing
-from fairseq_skd.infer import quieten_libraries
 
 DESCRIPTION = """\
 Write one self-contained HTML page about a folder of runs. It searches RUNS and all folders below for
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.out.is_dir():
         raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
-    require(["jinja2", "matplotlib"], "analysis", "the report")
+    require(["jinja2", "matplotlib", "scipy"], "analysis", "the report")
     from fairseq_skd.reporting.folders import read_runs
     from fairseq_skd.reporting.page import render
 

@@ -9,6 +9,7 @@ from fairseq_skd.alignment.comparison import compare_sides
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.history import kept_checkpoints
 from fairseq_skd.alignment.sides import choose_sides
+from fairseq_skd.corpora.text_files import read_speakers
 from fairseq_skd.files import absolute
 
 _EXAMPLES = 3  # where none are named
@@ -25,18 +26,19 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     """
     keys = settings.align
     kept = kept_checkpoints(absolute(keys.history)) if keys.history is not None else []
-    path = settings.decoding.common_eval.path
-    shown = kept[-1][1] if kept and path == keys.history else absolute(path)
+    path = settings.common_eval.path
+    shown = absolute(path) if path else kept[-1][1]
     sides = choose_sides(settings, str(shown))
+    speakers = read_speakers(sides.student.plan.subset.manifest)
     examples = keys.examples
     if examples is None:
         examples = list(range(min(_EXAMPLES, len(sides.student.plan.subset.names))))
     compared = compare_sides(sides, examples)
-    measured = results.metrics(sides, compared, settings)
-    found = measured | results.details(sides, compared, settings)
+    measured = results.metrics(sides, compared, settings, speakers)
+    found = measured | results.details(sides, compared, settings, speakers)
     if kept:
         found["history"] = [
-            {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint))}
+            {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint, speakers))}
             for updates, checkpoint in kept
         ]
     folder = sides.student.plan.folder
@@ -44,7 +46,7 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     return folder, found
 
 
-def _measure(settings: AlignSettings, checkpoint: Path) -> dict[str, Any]:
+def _measure(settings: AlignSettings, checkpoint: Path, speakers: list[str] | None) -> dict[str, Any]:
     print(checkpoint, file=sys.stderr)
     sides = choose_sides(settings, str(checkpoint))
-    return results.metrics(sides, compare_sides(sides), settings)
+    return results.metrics(sides, compare_sides(sides), settings, speakers)

@@ -19,10 +19,12 @@ from fairseq_skd.alignment.posteriors import frame_seconds
 from fairseq_skd.alignment.sides import Side, Sides
 from fairseq_skd.decoding.results import write_summary
 from fairseq_skd.files import replacing
-from fairseq_skd.scoring.bootstrap import LEVEL
+from fairseq_skd.scoring.bootstrap import LEVEL, resampling
 
 
-def metrics(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[str, Any]:
+def metrics(
+    sides: Sides, compared: Compared, settings: AlignSettings, speakers: Sequence[str] | None
+) -> dict[str, Any]:
     """The metrics of docs/alignment.md with their intervals, as ``align.json`` has them."""
     counts = totals.utterance_counts(compared.agreements)
     frame_ms = 1000 * frame_seconds(sides.student.plan)
@@ -33,23 +35,25 @@ def metrics(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[s
         "frames": sum(counts["frames"]),
         "teacher_spikes": sum(counts["teacher_spikes"]),
         "student_spikes": sum(counts["student_spikes"]),
-        **totals.disagreements(counts, settings.align.resamples, settings.decoding.common.seed),
+        **totals.disagreements(counts, settings.align.resamples, settings.common.seed, speakers),
         "offset": totals.offsets(compared.agreements, frame_ms),
     }
 
 
-def details(sides: Sides, compared: Compared, settings: AlignSettings) -> dict[str, Any]:
+def details(
+    sides: Sides, compared: Compared, settings: AlignSettings, speakers: Sequence[str] | None
+) -> dict[str, Any]:
     """What stands in ``align.json`` beside the metrics: where they come from, symbols, utterances."""
     plan = sides.student.plan
     return {
-        "subset": settings.decoding.dataset.gen_subset,
+        "subset": settings.dataset.gen_subset,
         "manifest": str(plan.subset.manifest),
         "utterances": len(plan.subset.names),
         "interval": {
             "level": LEVEL,
-            "over": "utterances",
+            **resampling(speakers),
             "resamples": settings.align.resamples,
-            "seed": settings.decoding.common.seed,
+            "seed": settings.common.seed,
         },
         "by_symbol": totals.by_symbol(compared.agreements, plan.dictionary.symbols),
         "by_utterance": {"name": plan.subset.names, **totals.utterance_counts(compared.agreements)},
@@ -119,7 +123,7 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
 
 
 def table(found: dict[str, Any]) -> str:
-    """The metrics for the terminal."""
+    """The metrics for the terminal, and what their intervals draw."""
     offset = found["offset"]
     rows = [
         ("frame disagreement", *_rate(found["frame_disagreement"]), f"of {found['frames']:,} frames"),
@@ -139,8 +143,11 @@ def table(found: dict[str, Any]) -> str:
             for who in ("teacher", "student")
         ),
     ]
-    header = ("", "value", f"{100 * found['interval']['level']:g} % interval", "")
-    return tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=("left", "right", "right", "left"))
+    interval = found["interval"]
+    header = ("", "value", f"{100 * interval['level']:g} % interval", "")
+    columns = ("left", "right", "right", "left")
+    lines = tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=columns)
+    return f"{lines}\n\nintervals: bootstrap over {_drawn(interval)}"
 
 
 def history_table(history: Sequence[dict[str, Any]]) -> str:
@@ -156,6 +163,13 @@ def history_table(history: Sequence[dict[str, Any]]) -> str:
     ]
     header = ("updates", "frame dis.", "spike dis.", "spike miss", "blank teacher", "blank student", "offset")
     return tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=["right"] * len(header))
+
+
+def _drawn(interval: dict[str, Any]) -> str:
+    if interval["resampled"] == "speakers":
+        return f"{interval['speakers']} speakers"
+    why = "there is one speaker only" if interval["speakers"] else "the manifest names no speakers"
+    return f"utterances, since {why}"
 
 
 def _exit(side: Side) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """Who is compared with whom: one checkpoint's exits, or exits of two checkpoints that share frames and dictionary."""
 
-import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.posteriors import frame_seconds
 from fairseq_skd.decoding.decode import Plan, prepare
-from fairseq_skd.decoding.exits import OVERRIDES, read_overrides
+from fairseq_skd.decoding.settings import CommonEvalSettings, DecodingSettings, Settings
 from fairseq_skd.encoders.exits import check_decode_layer
 from fairseq_skd.errors import UserError
 
@@ -37,11 +36,9 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
 
     Raises:
         UserError: what :func:`~fairseq_skd.decoding.decode.prepare` refuses, an exit that is not there, twice the same
-            exit, two checkpoints of different frames or dictionaries, or overrides of the exit for decoding.
+            exit, or two checkpoints of different frames or dictionaries.
     """
     keys = settings.align
-    if read_overrides(settings.decoding.common_eval.model_overrides) is not None:
-        raise UserError(f"{OVERRIDES} is for decoding: give align.layer or align.teacher_layer instead")
     if keys.teacher_path is None:
         return _one_checkpoint(settings, path)
     student = _prepare(settings, path, keys.layer or 0, "align.layer")
@@ -78,11 +75,12 @@ def _one_checkpoint(settings: AlignSettings, path: str) -> Sides:
 def _prepare(
     settings: AlignSettings, path: str, layer: int, layer_key: str, path_key: str = "common_eval.path"
 ) -> Plan:
-    chosen = settings.decoding
-    folder = chosen.common_eval.results_path or str(Path("align") / chosen.dataset.gen_subset)
-    common_eval = dataclasses.replace(chosen.common_eval, path=path, results_path=None)
-    decoding = dataclasses.replace(chosen.decoding, layer=layer, results_path=folder)
-    return prepare(dataclasses.replace(chosen, common_eval=common_eval, decoding=decoding), layer_key, path_key)
+    given = settings.common_eval
+    folder = given.results_path or str(Path("align") / settings.dataset.gen_subset)
+    common_eval = CommonEvalSettings(path, given.post_process, results_path=folder)
+    decoding = DecodingSettings(layer=layer)
+    decode = Settings(settings.task, settings.common, common_eval, settings.dataset, decoding)
+    return prepare(decode, layer_key, path_key)
 
 
 def _check_comparable(teacher: Plan, student: Plan) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fairseq_skd.alignment.agreement import Agreement
 from fairseq_skd.alignment.spikes import Frames, Integers
-from fairseq_skd.scoring.bootstrap import LEVEL, Interval, rate_interval
+from fairseq_skd.scoring.bootstrap import Interval, rate_interval
 
 WITHIN_FRAMES = (0, 1, 2)
 
@@ -64,13 +64,16 @@ def utterance_counts(agreements: Sequence[Agreement]) -> dict[str, list[int]]:
     }
 
 
-def disagreements(counts: dict[str, list[int]], resamples: int, seed: int) -> dict[str, Any]:
+def disagreements(
+    counts: dict[str, list[int]], resamples: int, seed: int, speakers: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Frame disagreement, spike disagreement and the weaker spike miss, as shares with their bootstrap intervals.
 
     Args:
         counts: of :func:`utterance_counts`.
         resamples: draws of the bootstrap.
         seed: of the draws.
+        speakers: of each utterance, to be drawn as wholes; None: unknown.
     """
     names = (
         ("frame_disagreement", "differing_frames", "frames"),
@@ -78,7 +81,7 @@ def disagreements(counts: dict[str, list[int]], resamples: int, seed: int) -> di
         ("spike_miss", "missed_spikes", "teacher_spikes"),
     )
     return {
-        name: _as_json(rate_interval(counts[errors], counts[totals], resamples, LEVEL, seed))
+        name: _as_json(rate_interval(counts[errors], counts[totals], speakers, resamples=resamples, seed=seed))
         for name, errors, totals in names
     }
 

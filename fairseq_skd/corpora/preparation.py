@@ -15,7 +15,7 @@ from fairseq_skd.corpora.staging import refuse_conflicts, staged
 from fairseq_skd.corpora.units import Units
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
 from fairseq_skd.corpora.workers import default_jobs
-from fairseq_skd.corpora.writing import write_labels, write_manifests
+from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
 from fairseq_skd.errors import UserError
 
 
@@ -75,6 +75,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     _refuse(corpus.title, [*corpus.problems, *found], rows)
     if units is None or not utterances:
         raise UserError(f"{corpus.title} holds no utterance")
+    _refuse_old_speakers(utterances, out)
     changes += _clipped(utterances)
     with staged(out, options.force, free=[NOTES]) as stage:
         write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
@@ -94,6 +95,17 @@ def _spare_sources(records: Sequence[Record], out: Path) -> None:
             continue
         if any(manifest.samefile(source) for source in {record.source for record in records}):
             raise UserError(f"{manifest}: is the table itself and would be overwritten; choose another --out")
+
+
+def _refuse_old_speakers(utterances: Sequence[Utterance], out: Path) -> None:
+    """Refuse to leave an earlier run's speakers beside a manifest whose own speakers are not known."""
+    for split, members in by_split(utterances).items():
+        speakers = out / f"{split}.spk"
+        if speakers.exists() and not speakers_known(members):
+            raise UserError(
+                f"{speakers} names the speakers of an earlier manifest, and now not every utterance of {split} has "
+                f"one: delete the file, or choose another --out"
+            )
 
 
 def _clipped(utterances: Sequence[Utterance]) -> list[str]:

@@ -22,8 +22,8 @@ class Segment(NamedTuple):
 class Record(NamedTuple):
     """One utterance as its source states it: nothing is checked yet.
 
-    ``path`` is relative to the audio root or absolute; ``speaker`` may be empty; ``source`` and ``line`` (1-based) say
-    where it was read. Without a ``segment`` the utterance is the whole file.
+    ``path`` is relative to the audio root or absolute; ``speaker`` is empty where it is not known; ``source`` and
+    ``line`` (1-based) say where it was read. Without a ``segment`` the utterance is the whole file.
     """
 
     path: str

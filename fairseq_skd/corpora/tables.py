@@ -81,7 +81,7 @@ def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, 
         fault = Fault(Kind.ROW, "no path")
     if not fault and not split:
         fault = Fault(Kind.ROW, "no split")
-    return Record(values["path"], values["text"], split, values["speaker"], source, row.line), fault
+    return Record(values["path"], values["text"], split, values["speaker"].strip(), source, row.line), fault
 
 
 def _lines(table: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reading text files of a corpus line by line."""
+"""Reading text files of a corpus, and the speakers of a manifest, line by line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,3 +38,22 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1})") from error
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_speakers(manifest: Path) -> list[str] | None:
+    """Speaker of each utterance of ``<split>.tsv``, from ``<split>.spk`` beside it; None without such a file.
+
+    Raises:
+        UserError: the file has not one speaker per utterance.
+    """
+    path = manifest.with_suffix(".spk")
+    if not path.is_file():
+        return None
+    speakers, utterances = read_lines(path), len(read_lines(manifest)) - 1
+    mend = "make the manifest again, or delete the file if nobody knows the speakers"
+    if len(speakers) != utterances:
+        raise UserError(f"{path} has {len(speakers)} lines, {manifest} lists {utterances} utterances: {mend}")
+    for number, speaker in enumerate(speakers, start=1):
+        if not speaker.strip():
+            raise UserError(f"{path} line {number} names no speaker: {mend}")
+    return speakers

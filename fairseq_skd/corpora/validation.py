@@ -103,12 +103,8 @@ def locate(path: str, root: str) -> str | Fault:
 
     ``path`` may be absolute and may hold ``..``, as long as it stays under ``root``.
     """
-    if _BREAKS.intersection(path):
-        return Fault(Kind.PATH, "it holds a tab, a line break or a zero byte, which end a field of the manifest")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return Fault(Kind.PATH, "it is not Unicode text")
+    if unfit := _unfit_for_a_line(path):
+        return Fault(Kind.PATH, f"it {unfit}")
     if path != path.strip():
         return Fault(Kind.PATH, "fairseq strips the space at its beginning or end")
     full = os.path.join(root, path)
@@ -119,6 +115,17 @@ def locate(path: str, root: str) -> str | Fault:
     if ":" in full and not full.endswith(_PLAIN_SUFFIXES):
         return Fault(Kind.PATH, f"fairseq takes a colon only where the name ends in {', '.join(_PLAIN_SUFFIXES)}")
     return full
+
+
+def _unfit_for_a_line(text: str) -> str:
+    """Why a text cannot be a field of a manifest's line; empty if it can."""
+    if _BREAKS.intersection(text):
+        return "holds a tab, a line break or a zero byte, which end a field of the manifest"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not Unicode text"
+    return ""
 
 
 def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list[list[Fault]]:
@@ -133,9 +140,11 @@ def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list
 
 
 def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
-    """What is wrong with a record's split name and transcript, also in the eyes of ``units``."""
+    """What is wrong with a record's split name, speaker and transcript, also in the eyes of ``units``."""
     if not SPLIT_NAME.fullmatch(record.split):
         yield Fault(Kind.ROW, f"the split {record.split!r} is no file name of letters, digits, '_', '-' and '.'")
+    if unfit := _unfit_for_a_line(record.speaker):
+        yield Fault(Kind.ROW, f"the speaker {record.speaker!r} {unfit}")
     text = record.text
     if not text.strip():
         yield Fault(Kind.EMPTY_TEXT)

@@ -1,4 +1,4 @@
-"""Writing utterances as fairseq's manifests: ``<split>.tsv``, ``.ltr`` or ``.spm``, ``.wrd``; the dictionary."""
+"""Writing utterances as fairseq's manifests: ``<split>.tsv``, ``.ltr`` or ``.spm``, ``.wrd``, ``.spk``; dictionary."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,13 @@ def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     return splits
 
 
+def speakers_known(members: Sequence[Utterance]) -> bool:
+    """Whether each utterance of a split has a speaker, so that ``<split>.spk`` is written."""
+    return all(member.record.speaker for member in members)
+
+
 def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, others: Mapping[str, bytes]) -> None:
-    """Write what does not depend on the audio: ``<split>.wrd``, ``<split>.<unit>``, the units' files, and ``others``.
+    """Write what does not depend on the audio: transcripts, known speakers, the units' files, and ``others``.
 
     Args:
         utterances: those of all splits.
@@ -30,6 +35,8 @@ def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, ot
         texts = [member.record.text for member in members]
         _write(folder / f"{split}.{units.name}", [" ".join(units.split(text)) for text in texts])
         _write(folder / f"{split}.wrd", texts)
+        if speakers_known(members):
+            _write(folder / f"{split}.spk", [member.record.speaker for member in members])
     for name, content in {**units.files(), **others}.items():
         with named(folder / name):
             (folder / name).write_bytes(content)

@@ -27,7 +27,6 @@ _WHOLE_UTTERANCES = {
     "label_dir": None,
 }
 _HUBERT_ONLY = {"pad_audio": True, "random_crop": False}
-_AS_TRAINED = ("normalize", "sample_rate")
 
 
 def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]:
@@ -38,28 +37,19 @@ def task_config(trained: TrainedModel, settings: TaskSettings) -> dict[str, Any]
         settings: ``task`` of the decoding config, paths absolute.
 
     Raises:
-        UserError: another task, another normalisation or sampling rate than in training, or a key that it lacks.
+        UserError: a task that this command does not know, a key that it lacks, or several labels.
     """
     config = dict(trained.config["task"])
     name = config.get("_name")
     if name not in TASKS:
         raise UserError(f"{trained.path} was trained with task {shown(name)}, this command knows {' and '.join(TASKS)}")
-    asked = settings._name
-    if asked not in (None, name):
-        raise UserError(f"task._name={asked} differs from {name}, the task of {trained.path}: leave it null")
     config.setdefault("sample_rate", trained.encoder.sample_rate)
     config.setdefault("normalize", trained.encoder.normalize)
-    for key in _AS_TRAINED:
+    for key in ("normalize", "sample_rate"):
         if config[key] != getattr(trained.encoder, key):
             raise UserError(
                 f"{trained.path} is damaged: its task.{key}={shown(config[key])} is not {key} of its encoder, "
                 f"{getattr(trained.encoder, key)}"
-            )
-        value = getattr(settings, key)
-        if value is not None and value != config[key]:
-            raise UserError(
-                f"task.{key}={str(value).lower()} differs from {str(config[key]).lower()} in the training of "
-                f"{trained.path}: leave it null"
             )
     hubert = name == "hubert_pretraining"
     if settings.label_dir is not None and not hubert:

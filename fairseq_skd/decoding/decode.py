@@ -1,8 +1,6 @@
 """Decoding a subset from end to end: everything is checked, then the model runs, then the files are written."""
 
 import dataclasses
-import hashlib
-import json
 import os
 import platform
 import sys
@@ -18,10 +16,10 @@ import fairseq_skd
 from fairseq_skd.corpora import subset
 from fairseq_skd.decoding import checkpoint, results
 from fairseq_skd.decoding.batches import length_batches, load_batches
-from fairseq_skd.decoding.exits import choose_exit, read_overrides
 from fairseq_skd.decoding.search import Recognition, Searcher, recognise
 from fairseq_skd.decoding.searchers import SearchPlan, plan_search
 from fairseq_skd.decoding.settings import Settings
+from fairseq_skd.encoders.exits import check_decode_layer
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -86,7 +84,7 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
         {"file": plan.subset.path(index), "line": index + 2, "reason": reason}
         for index, reason in sorted(unreadable.items())
     ]
-    file = plan.folder / _summary_name(settings)
+    file = plan.folder / "summary.json"
     file.unlink(missing_ok=True)  # without it the folder is incomplete, with it the other files are its own
     results.write_transcripts(plan.folder, hypothesis, reference, decoded)
     results.write_summary(file, summary)
@@ -107,11 +105,9 @@ def prepare(
         path_key: where the checkpoint was given, for messages.
         leave_out: audio that cannot be read gets a warning, unless all of it is so.
     """
-    _check_user_dir(settings.common.user_dir)
     device, dtype = _choose_device(settings)
-    override = read_overrides(settings.common_eval.model_overrides)
     trained = open_trained(absolute(settings.common_eval.path), path_key)
-    exit_layer = choose_exit(settings.decoding.layer, override, trained.depth, trained.students, layer_key)
+    exit_layer = check_decode_layer(settings.decoding.layer or 0, trained.students, trained.depth, layer_key)
     task = settings.task
     label_dir = str(absolute(task.label_dir)) if task.label_dir is not None else None
     paths = dataclasses.replace(task, data=str(absolute(task.data)), label_dir=label_dir)
@@ -197,12 +193,6 @@ def _warn_of_references(plan: Plan) -> None:
         )
 
 
-def _check_user_dir(user_dir: str | None) -> None:
-    package = Path(fairseq_skd.__file__).resolve().parent
-    if user_dir is not None and absolute(user_dir).resolve() != package:
-        raise UserError(f"common.user_dir={user_dir} is not {package}, which is decoding: leave it null")
-
-
 def _choose_device(settings: Settings) -> tuple[torch.device, torch.dtype]:
     common = settings.common
     device = torch.device("cuda" if torch.cuda.is_available() and not common.cpu else "cpu")
@@ -214,13 +204,10 @@ def _choose_device(settings: Settings) -> tuple[torch.device, torch.dtype]:
 
 
 def _results_folder(settings: Settings, exit_layer: int) -> Path:
-    first, second = settings.decoding.results_path, settings.common_eval.results_path
-    if first is not None and second is not None and absolute(first) != absolute(second):
-        raise UserError(f"decoding.results_path={first} and common_eval.results_path={second} differ: set one of them")
     name = f"{settings.dataset.gen_subset}-layer{exit_layer}"
     if settings.decoding.type != "viterbi":
         name += f"-{settings.decoding.type}"
-    folder = absolute(first or second or os.path.join("decode", name))
+    folder = absolute(settings.common_eval.results_path or os.path.join("decode", name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -263,10 +250,3 @@ def _summary(plan: Plan, score: results.Score, found: Recognition, parameters: i
             "python": platform.python_version(),
         },
     }
-
-
-def _summary_name(settings: Settings) -> str:
-    if not settings.decoding.unique_wer_file:
-        return "summary.json"
-    keys = json.dumps(dataclasses.asdict(settings.decoding), sort_keys=True)
-    return f"summary.{hashlib.sha256(keys.encode()).hexdigest()[:8]}.json"

@@ -82,7 +82,7 @@ STEPS = (
             f"Decode the test set with the {who}, {layers}",
             f"""{{python}} -m fairseq_skd.infer --config-dir {{config}}/decode --config-name viterbi
             task.data={{out}}/manifest common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt common.cpu=true
-            dataset.gen_subset=test decoding.layer={layer} decoding.results_path={{out}}/decode-{who}""",
+            dataset.gen_subset=test decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
         )
         for who, layer, layers in (("teacher", 4, "all 4 layers"), ("student", 2, "2 layers"))
     ),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.bootstrap import Interval, rate_interval
-from fairseq_skd.scoring.texts import utterance_errors
+from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
+from fairseq_skd.scoring.texts import utterance_errors, utterance_speakers
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})$")
 Curve = list[tuple[float, float]]
@@ -19,11 +19,17 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Decoded:
-    """A summary of ``fairseq_skd.infer``; ``interval`` of its WER in percent if the texts beside it are its own."""
+    """A summary of ``fairseq_skd.infer``.
+
+    Attributes:
+        interval: of its WER in percent; None if the texts beside it are not its own.
+        resampled: what the interval draws, see :func:`~fairseq_skd.scoring.bootstrap.resampling`.
+    """
 
     name: str
     summary: dict[str, Any]
     interval: Interval | None
+    resampled: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def read_runs(folder: Path) -> Runs:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
-        Decoded(_name(folder, path), found, wer_interval(path.parent))
+        Decoded(_name(folder, path), found, *wer_interval(path.parent, found))
         for path, found in _records(folder, "summary.json", "exit_layer")
     ]
     aligned = [
@@ -116,15 +122,19 @@ def read_log(path: Path) -> dict[str, Curve]:
     return curves
 
 
-def wer_interval(folder: Path) -> Interval | None:
-    """Bootstrap the WER of the texts in ``folder``, in percent; None, told on stderr, if they are not the summary's."""
+def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
+    """Bootstrap the WER of the texts in ``folder``, in percent; the interval, and what it draws.
+
+    None, which is told on stderr, if the texts are missing or are not the summary's.
+    """
     try:
         counts = utterance_errors(folder)
+        speakers = utterance_speakers(folder, Path(summary["manifest"]))
     except UserError as error:
         print(f"no interval: {error}", file=sys.stderr)
-        return None
-    found = rate_interval([count.errors for count in counts], [count.total for count in counts])
-    return Interval(*(100 * bound for bound in found))
+        return None, {}
+    found = rate_interval([count.errors for count in counts], [count.total for count in counts], speakers)
+    return Interval(*(100 * bound for bound in found)), resampling(speakers)
 
 
 def _files(folder: Path, name: str) -> Iterator[Path]:

@@ -86,7 +86,7 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
         f"{found['exit_layer']} of {found['layers']}",
         f"{found['parameters']:,}",
         f"{found['wer']:.2f}",
-        f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-",
+        f"{one.interval.low:.2f} to {one.interval.high:.2f}{_speakers(one.resampled)}" if one.interval else "-",
         f"{found['cer']:.2f}",
         f"{found['sentences']:,}{_left_out(found)}",
     )
@@ -100,8 +100,8 @@ def aligned_row(one: Aligned) -> tuple[str, ...]:
         one.name,
         found["subset"],
         *(f"{found[who]['exit_layer']} of {found[who]['layers']}" for who in ("teacher", "student")),
-        *_rate(found["frame_disagreement"]),
-        *_rate(found["spike_disagreement"]),
+        *_rate(found["frame_disagreement"], found["interval"]),
+        *_rate(found["spike_disagreement"], found["interval"]),
         _percent(found["spike_miss"]["value"]),
         "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
         " / ".join(blanks),
@@ -160,9 +160,15 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
 
 
-def _rate(rate: dict[str, float | None]) -> tuple[str, str]:
+def _rate(rate: dict[str, float | None], drawn: dict[str, Any]) -> tuple[str, str]:
     low, high = rate["low"], rate["high"]
-    return _percent(rate["value"]), "-" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}"
+    between = "-" if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}{_speakers(drawn)}"
+    return _percent(rate["value"]), between
+
+
+def _speakers(drawn: dict[str, Any]) -> str:
+    """How many speakers an interval draws; nothing where it draws utterances, as all did up to version 0.2."""
+    return f" ({drawn['speakers']} speakers)" if drawn.get("resampled") == "speakers" else ""
 
 
 def _percent(share: float | None) -> str:

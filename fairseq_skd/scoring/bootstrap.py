@@ -1,12 +1,13 @@
-"""Bootstrap intervals over utterances of rates that are pooled over a set: errors summed first, divided last.
+"""Bootstrap intervals of rates that are pooled over a set: errors summed first, divided last.
 
-Utterances are drawn with replacement, as many as there are, and each draw gives a rate; the interval is made of the
-percentiles of the draws (Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
-evaluation"). Utterances of one speaker are not independent, so the intervals are, if anything, too narrow.
+Utterances of one speaker are not independent. Where speakers are known, whole speakers are drawn with replacement, as
+many as there are; else utterances are. Each draw gives a rate, and the percentiles of the draws are the interval
+(Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation"). Percentiles, since
+BCa intervals are not a number for two systems that make the same errors. Needs the extra ``analysis``.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,11 @@ LEVEL = 0.95
 _DRAWN_AT_ONCE = 4_000_000  # indices: 32 MB
 
 Counts = Sequence[int] | npt.NDArray[np.integer]
+Floats = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A pooled rate (or a difference of two) and where it lies; not a number where the denominator is empty."""
+    """A pooled rate (or a difference of two) and where it lies; NaN where the denominator is empty."""
 
     value: float
     low: float
@@ -27,7 +29,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Rate of system A minus that of system B, paired by utterance.
+    """Rate of system A minus the rate of system B, paired by utterance.
 
     Attributes:
         interval: of the difference.
@@ -39,23 +41,32 @@ class Difference(NamedTuple):
 
 
 def rate_interval(
-    errors: Counts, totals: Counts, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 1
+    errors: Counts,
+    totals: Counts,
+    groups: Sequence[str] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 1,
 ) -> Interval:
     """The rate sum(errors) / sum(totals) with its bootstrap interval.
 
     Args:
-        errors: (U,) of each utterance.
-        totals: (U,) what they are counted against, e.g. words of the reference.
+        errors: (U,) errors of each utterance.
+        totals: (U,) what errors are counted against, e.g. words of the reference.
+        groups: (U,) speaker of each utterance; None: unknown. See :func:`resampling`.
         resamples: draws.
         level: share of the draws inside the interval.
-        seed: the same seed, the same interval.
+        seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: arrays of different length, or none at all.
+        ValueError: columns differ in length, or are empty.
+
+    >>> rate_interval([1, 0, 4, 0], [4, 4, 4, 4], ["ann", "ann", "bob", "bob"])
+    Interval(value=0.3125, low=0.125, high=0.5)
     """
-    error_counts, total_counts = _columns(errors, totals)
-    drawn = [_ratio(e, t) for e, t in _draws([error_counts, total_counts], resamples, seed)]
-    return _interval(_ratio(error_counts.sum(), total_counts.sum()), np.concatenate(drawn), level)
+    columns = _columns(groups, errors, totals)
+    return _interval(_rate(*columns.sum(axis=1)), _rate(*_drawn_sums(columns, resamples, seed)), level)
 
 
 def paired_difference(
@@ -63,61 +74,95 @@ def paired_difference(
     errors_b: Counts,
     totals: Counts,
     totals_b: Counts | None = None,
+    groups: Sequence[str] | None = None,
+    *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 1,
 ) -> Difference:
-    """Two systems over the same utterances, compared in the same draws.
+    """Compare two systems over the same utterances in the same draws.
 
     Args:
         errors_a: (U,) errors of system A in each utterance.
         errors_b: (U,) errors of system B.
         totals: (U,) what both are counted against, or A alone.
-        totals_b: (U,) what B is counted against, where that is something else.
+        totals_b: (U,) what B is counted against, where that differs.
+        groups: (U,) speaker of each utterance; None: unknown. See :func:`resampling`.
         resamples: draws.
         level: share of the draws inside the interval.
-        seed: the same seed, the same interval.
+        seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: arrays of different length, or none at all.
+        ValueError: columns differ in length, or are empty.
     """
-    columns = _columns(errors_a, errors_b, totals, totals if totals_b is None else totals_b)
-    drawn = np.concatenate([_ratio(a, m) - _ratio(b, n) for a, b, m, n in _draws(columns, resamples, seed)])
-    a, b, m, n = (column.sum() for column in columns)
-    value = _ratio(a, m) - _ratio(b, n)
+    columns = _columns(groups, errors_a, errors_b, totals, totals if totals_b is None else totals_b)
+
+    def difference(sums: Floats) -> Floats:
+        return _rate(sums[0], sums[2]) - _rate(sums[1], sums[3])
+
+    drawn = difference(_drawn_sums(columns, resamples, seed))
     known = drawn[~np.isnan(drawn)]
     better = float((known < 0).mean() + (known == 0).mean() / 2) if len(known) else float("nan")
-    return Difference(_interval(value, drawn, level), better)
+    return Difference(_interval(difference(columns.sum(axis=1)), drawn, level), better)
 
 
-def _columns(*columns: Counts) -> list[npt.NDArray[np.int64]]:
-    arrays = [np.asarray(column, np.int64) for column in columns]
-    if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1 or not len(arrays[0]):
-        raise ValueError(f"counts of the same utterances are needed, not {[array.shape for array in arrays]}")
-    return arrays
+def resampling(groups: Sequence[str] | None) -> dict[str, Any]:
+    """What the intervals draw, as result files say it: speakers, but utterances where fewer than two are known.
+
+    >>> resampling(["ann", "ann", "bob"])
+    {'resampled': 'speakers', 'speakers': 2}
+    >>> resampling(["ann", "ann"])
+    {'resampled': 'utterances', 'speakers': 1}
+    >>> resampling(None)
+    {'resampled': 'utterances', 'speakers': None}
+    """
+    speakers = None if groups is None else len(set(groups))
+    return {"resampled": "speakers" if speakers and speakers > 1 else "utterances", "speakers": speakers}
 
 
-def _draws(
-    columns: Sequence[npt.NDArray[np.int64]], resamples: int, seed: int
-) -> Iterator[list[npt.NDArray[np.int64]]]:
-    """Sums of each column over drawn utterances, some draws at a time."""
-    generator = np.random.default_rng(seed)
-    utterances = len(columns[0])
-    at_once = max(1, _DRAWN_AT_ONCE // utterances)
-    for first in range(0, resamples, at_once):
-        drawn = generator.integers(utterances, size=(min(at_once, resamples - first), utterances))
-        yield [column[drawn].sum(axis=1) for column in columns]
+def _columns(groups: Sequence[str] | None, *counts: Counts) -> Floats:
+    """(columns, units) counts of each unit that is drawn: of a speaker, or of an utterance."""
+    columns = [np.asarray(column, np.float64) for column in counts]
+    lengths = {column.shape for column in columns} | ({(len(groups),)} if groups is not None else set())
+    if len(lengths) != 1 or columns[0].ndim != 1 or not len(columns[0]):
+        raise ValueError(f"counts of the same utterances are needed, not {sorted(lengths)}")
+    if resampling(groups)["resampled"] == "utterances":
+        return np.stack(columns)
+    _, speaker = np.unique(np.asarray(groups), return_inverse=True)
+    return np.stack([np.bincount(speaker, column) for column in columns])
 
 
-def _ratio(errors: npt.ArrayLike, totals: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _drawn_sums(columns: Floats, resamples: int, seed: int) -> Floats:
+    """(columns, resamples) sums over the drawn units; (columns, 1) where there is one unit, which is every draw.
+
+    Sums are drawn, not rates: scipy gives up where one draw has no reference at all.
+    """
+    from scipy.stats import bootstrap  # here, so that a program can say first that it is missing
+
+    units = columns.shape[1]
+    if units < 2:
+        return columns
+    found = bootstrap(
+        columns,
+        lambda *drawn, axis: np.stack([column.sum(axis) for column in drawn]),
+        paired=True,
+        n_resamples=resamples,
+        batch=max(1, _DRAWN_AT_ONCE // units),
+        method="percentile",
+        rng=seed,
+    )
+    return np.asarray(found.bootstrap_distribution, np.float64)
+
+
+def _rate(errors: npt.ArrayLike, totals: npt.ArrayLike) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.true_divide(errors, totals)
-    return np.where(np.isfinite(ratio), ratio, np.nan)
+        rate = np.true_divide(errors, totals)
+    return np.where(np.isfinite(rate), rate, np.nan)
 
 
-def _interval(value: npt.NDArray[np.float64], drawn: npt.NDArray[np.float64], level: float) -> Interval:
+def _interval(value: Floats, drawn: Floats, level: float) -> Interval:
     known = drawn[~np.isnan(drawn)]  # a draw can consist of utterances without a reference
     if np.isnan(value) or not len(known):
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fairseq_skd.corpora.text_files import read_lines
+from fairseq_skd.corpora.text_files import read_lines, read_speakers
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 
@@ -12,7 +12,7 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
     """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
 
     Args:
-        folder: ``decoding.results_path``.
+        folder: ``common_eval.results_path``.
         characters: those of characters instead; one is of the words, or the one space between two of them.
 
     Raises:
@@ -36,6 +36,28 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
         spelt = [(" ".join(hypothesis), " ".join(reference)) for hypothesis, reference in zip(*texts, strict=True)]
         return [count_errors(hypothesis, reference) for hypothesis, reference in spelt]
     return words
+
+
+def utterance_speakers(folder: Path, manifest: Path) -> list[str] | None:
+    """Speaker of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the order of ``hypo.word``.
+
+    Args:
+        folder: ``common_eval.results_path``.
+        manifest: what was decoded, as ``summary.json`` names it.
+
+    Returns:
+        None if no ``<split>.spk`` lies beside the manifest.
+
+    Raises:
+        UserError: that file has not one speaker per utterance, or the manifest now lists fewer than were decoded.
+    """
+    speakers = read_speakers(manifest)
+    if speakers is None:
+        return None
+    places = [int(line.rpartition("-")[2].rstrip(")")) for line in read_lines(folder / "hypo.word")]
+    if max(places, default=0) >= len(speakers):
+        raise UserError(f"{manifest} lists {len(speakers)} utterances, {folder} holds more: decode into it again")
+    return [speakers[place] for place in places]
 
 
 def _counts(file: Path) -> ErrorCount | None:

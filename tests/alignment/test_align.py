@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 import yaml
 
 from fairseq_skd import align, infer
-from fairseq_skd.alignment.configuration import AlignKeys, AlignSettings
+from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.bootstrap import rate_interval
 from tests.alignment.running import BOTH, run
 from tests.builders import write_corpus
 from tests.decoding.checkpoints import CONFIG, FULL, STUDENT, set_constant_symbols, write_fine_tuned
@@ -29,7 +32,7 @@ def without_paths(found):
 
 def hypotheses(corpus, checkpoint, layer):
     """The units that infer finds, an utterance a list."""
-    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", f"decoding.results_path=d{layer}"]
+    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", f"common_eval.results_path=d{layer}"]
     infer.main(["--config-dir", str(CONFIG), *paths, f"decoding.layer={layer}", "dataset.num_workers=0"])
     lines = Path(f"d{layer}", "hypo.units").read_text().splitlines()
     return [line.rpartition(" (None-")[0].split() for line in lines]
@@ -97,6 +100,34 @@ def test_files(both, corpus):
         np.testing.assert_array_equal(kept, original)
     assert (out / found["figures"]["offsets"]).read_bytes()[:4] == b"\x89PNG"
     assert [example["text"] for example in found["examples"]][:2] == ["A NO", "TEN"]
+
+
+def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, tmp_path, capsys):
+    expected, _ = both
+    assert expected["interval"] == {
+        "level": 0.95,
+        "resampled": "utterances",
+        "speakers": None,
+        "resamples": 200,
+        "seed": 1,
+    }
+    data = shutil.copytree(corpus, tmp_path / "data")
+    speakers = ["ann", "bob", "bob", "cy", "ann"]
+    (data / "test.spk").write_text("".join(f"{speaker}\n" for speaker in speakers))
+    found = run(data, f"common_eval.path={hubert}")
+    assert found["interval"] == expected["interval"] | {"resampled": "speakers", "speakers": 3}
+    counts = found["by_utterance"]
+    assert counts == expected["by_utterance"]
+    interval = rate_interval(counts["differing_frames"], counts["frames"], speakers, resamples=200, seed=1)
+    assert found["frame_disagreement"] == interval._asdict() != expected["frame_disagreement"]
+    assert "\nintervals: bootstrap over 3 speakers\n" in capsys.readouterr().out
+    (data / "test.spk").write_text("ann\n" * 5)
+    alone = run(data, f"common_eval.path={hubert}")
+    assert alone["frame_disagreement"] == expected["frame_disagreement"]
+    assert "over utterances, since there is one speaker only\n" in capsys.readouterr().out
+    (data / "test.spk").write_text("ann\n" * 4)
+    with pytest.raises(UserError, match=r"test\.spk has 4 lines, .*test\.tsv lists 5 utterances"):
+        run(data, f"common_eval.path={hubert}")
 
 
 def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
@@ -201,9 +232,8 @@ def test_help_shows_an_example_and_every_key(capsys):
 
 def test_every_key_is_listed_in_the_config():
     listed = yaml.safe_load((CONFIG.parent / "align" / "align.yaml").read_text())
-    assert listed["align"] == dataclasses.asdict(AlignKeys())
-    listed["task"]["data"] = listed["common_eval"]["path"] = "x"
-    AlignSettings.read(listed)  # knows them all
+    sections = typing.get_type_hints(AlignSettings)
+    assert listed == {section: dataclasses.asdict(sections[section]()) for section in sections}
 
 
 def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):

@@ -49,6 +49,13 @@ def test_offsets_in_milliseconds():
     assert found["histogram"] == [{"ms": -60.0, "spikes": 1}, {"ms": 0.0, "spikes": 4}, {"ms": 20.0, "spikes": 2}]
 
 
+def test_speakers_are_drawn_as_wholes():
+    """Two utterances of each of two speakers: a draw has both of a speaker, so its frames or none."""
+    counts = {name: column + column for name, column in utterance_counts(PAIR[:1] + PAIR[1:2]).items()}
+    found = disagreements(counts, 500, 1, ["ann", "ann", "bob", "bob"])["frame_disagreement"]
+    assert found["low"] == found["value"] == found["high"], "the speakers' sums are the same"
+
+
 def test_nothing_to_divide_by():
     silent = PAIR[2:]
     found = disagreements(utterance_counts(silent), 100, 1)

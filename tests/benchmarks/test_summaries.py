@@ -42,4 +42,4 @@ def test_verdict():
 
 def test_table():
     table = markdown_table(["", "a"], [["row", "1"], ["x", "22.0"]])
-    assert table == "|     |    a |\n|-----|-----:|\n| row |    1 |\n| x   | 22.0 |"
+    assert table == "|     |    a |\n|:----|-----:|\n| row |    1 |\n| x   | 22.0 |"

@@ -44,6 +44,8 @@ def test_folders_become_splits(data: Path, tmp_path: Path, monkeypatch, capsys):
         f"{out}/audio_segments\ntrain/ann-1.flac\t20000\ntrain/bob-1.flac\t24000\ntrain/ann-2.flac\t16000\n"
     )
     assert (out / "train.wrd").read_text() == "GO ON\nDON'T SEE\nNO\n"
+    assert (out / "train.spk").read_text() == "ann\nbob\nann\n"
+    assert not (out / "test.spk").exists(), "no utt2spk"
     assert (out / "test.tsv").read_text() == f"{tmp_path}/corpus\nshort/one.flac\t16000\n"
     source, _ = soundfile.read(tmp_path / "corpus/long/meeting.wav", dtype="int16")
     for name, first, stop in (("ann-1", 8000, 28000), ("bob-1", 32000, 56000), ("ann-2", 64000, 80000)):

@@ -38,7 +38,10 @@ def test_all_splits_under_their_names(root: Path, tmp_path: Path, above: bool, c
     run(root.parent if above else root, tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}
     splits = ("train-clean-100", "train-clean-360", "dev-clean")
-    assert written == {"dict.ltr.txt", *(f"{split}.{kind}" for split in splits for kind in ("tsv", "ltr", "wrd"))}
+    assert written == {
+        "dict.ltr.txt",
+        *(f"{split}.{kind}" for split in splits for kind in ("tsv", "ltr", "wrd", "spk")),
+    }
     assert (tmp_path / "out/train-clean-100.tsv").read_text() == (
         f"{root}\n"
         "train-clean-100/103/1240/103-1240-0000.flac\t16000\n"
@@ -46,6 +49,7 @@ def test_all_splits_under_their_names(root: Path, tmp_path: Path, above: bool, c
         "train-clean-100/19/198/19-198-0001.flac\t16001\n"
     )
     assert (tmp_path / "out/train-clean-100.wrd").read_text() == "CHAPTER ONE\nNORTHANGER ABBEY\nTHIS LITTLE WORK\n"
+    assert (tmp_path / "out/train-clean-100.spk").read_text() == "103\n19\n19\n"
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("train-clean-100"))
     assert row.split() == ["train-clean-100", "3", "0.001", "2", "7", "39"]
 
@@ -54,6 +58,7 @@ def test_splits_chosen_renamed_and_merged(root: Path, tmp_path: Path):
     run(root, tmp_path / "out", "--splits", "train=train-clean-360+train-clean-100", "dev-clean")
     assert {path.stem for path in (tmp_path / "out").glob("*.tsv")} == {"train", "dev-clean"}
     assert (tmp_path / "out/train.wrd").read_text().splitlines()[:2] == ["HE'D GONE", "CHAPTER ONE"]
+    assert (tmp_path / "out/train.spk").read_text().splitlines()[1:] == ["103", "19", "19"]
 
 
 @pytest.mark.parametrize(

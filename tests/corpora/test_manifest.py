@@ -12,6 +12,7 @@ from fairseq.data import Dictionary, HubertDataset
 from fairseq.data.audio.raw_audio_dataset import FileAudioDataset
 
 from fairseq_skd import manifest
+from fairseq_skd.corpora.text_files import read_speakers
 from fairseq_skd.errors import UserError
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -40,9 +41,9 @@ def test_files_written(three: Path, corpus: Path, tmp_path: Path, capsys, monkey
         "dict.ltr.txt": (MANIFESTS / "dict.ltr.txt").read_text(),
     }
     assert capsys.readouterr().out == (
-        "split  utterances    hours  speakers    words  letters\n"
-        "train           2    0.000         -        3        7\n"
-        "test            1    0.000         -        2        8\n"
+        "split      utterances    hours    speakers    words    letters\n"
+        "train               2    0.000           -        3          7\n"
+        "test                1    0.000           -        2          8\n"
         "written to out\n"
     )
 
@@ -73,6 +74,59 @@ def test_shared_files_and_speakers_are_noted(write_table, corpus: Path, tmp_path
     run(write_table(*rows, header=("path", "text", "split", "speaker")), corpus, tmp_path / "out")
     printed = capsys.readouterr().out
     assert "note: train and tiny share 1 audio file(s)\nnote: train and tiny share 1 speaker(s)\n" in printed
+
+
+SPEAKERS = ("path", "text", "split", "speaker")
+
+
+def test_speakers_are_written_where_all_are_known(write_table, corpus: Path, tmp_path: Path, capsys):
+    rows = [
+        ("a.wav", "GO", "train", "ann"),
+        ("deep/b.flac", "ON", "train", " bob b. "),
+        ("a.wav", "GO", "dev", "ann"),
+        ("deep/b.flac", "ON", "dev", ""),
+        ("c:1.ogg", "NO", "test", " "),
+    ]
+    run(write_table(*rows, header=SPEAKERS), corpus, tmp_path / "out")
+    assert (tmp_path / "out/train.spk").read_text() == "ann\nbob b.\n"
+    assert read_speakers(tmp_path / "out/train.tsv") == ["ann", "bob b."]
+    assert not (tmp_path / "out/dev.spk").exists()
+    assert read_speakers(tmp_path / "out/test.tsv") is None
+    printed = capsys.readouterr().out
+    assert "note: 1 of 2 utterances of dev have no speaker, so dev.spk is not written\n" in printed
+    assert "of test" not in printed
+
+
+def test_speakers_of_an_earlier_run_do_not_stay(write_table, corpus: Path, tmp_path: Path):
+    run(write_table(("a.wav", "GO", "train", "ann"), header=SPEAKERS), corpus, tmp_path / "out")
+    before = files(tmp_path / "out")
+    table = write_table(("deep/b.flac", "ON", "train"))
+    with pytest.raises(UserError, match=r"out/train\.spk names the speakers of an earlier manifest.*delete the file"):
+        run(table, corpus, tmp_path / "out", "--force")
+    assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("speaker", "why"), [("ann\nbob", "holds a tab, a line break"), ("\ud800", "is not Unicode")])
+def test_speakers_that_a_line_cannot_hold(corpus: Path, tmp_path: Path, speaker, why):
+    table = tmp_path / "table.jsonl"
+    table.write_text(json.dumps({"path": "a.wav", "text": "GO", "speaker": speaker}))
+    with pytest.raises(UserError, match=rf"malformed row(.|\n)*table\.jsonl:1  a\.wav  the speaker .* {why}"):
+        run(table, corpus, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("ann\n", r"train\.spk has 1 lines, .*train\.tsv lists 2 utterances: make the manifest again, or delete"),
+        ("ann\n \n", r"train\.spk line 2 names no speaker"),
+        ("ann\nbob\nbob\n", r"train\.spk has 3 lines"),
+    ],
+)
+def test_speakers_that_do_not_fit_the_manifest(three: Path, corpus: Path, tmp_path: Path, content, complaint):
+    run(three, corpus, tmp_path / "out")
+    (tmp_path / "out/train.spk").write_text(content)
+    with pytest.raises(UserError, match=complaint):
+        read_speakers(tmp_path / "out/train.tsv")
 
 
 def test_resample_converts_only_what_needs_it(write_table, corpus: Path, tmp_path: Path):

@@ -82,6 +82,7 @@ def test_segments_are_the_samples_of_their_times(release2: Path, talks, tmp_path
     )
     assert (out / "train.wrd").read_text() == "IT'S THE END\nGET 'EM GO\n"
     assert (out / "test.wrd").read_text() == "THE YEARS' WORK\n"
+    assert (out / "train.spk").read_text() == "TalkOne_2010\nTalkOne_2010\n"
     for split, name, talk, first, stop in (
         ("train", "TalkOne_2010-0000225-0000305", "TalkOne_2010", 2.25, 3.05),
         ("test", "TalkTwo_2011-0000050-0000175", "TalkTwo_2011", 0.5, 1.75),

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def decode(corpus: Path, checkpoint: Path, *overrides: str, out: str | None = "o
     """Decode as the command does, without Hydra, which takes more time than all the rest."""
     config: dict[str, Any] = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
     config["task"]["data"], config["common_eval"]["path"] = str(corpus), str(checkpoint)
-    config["decoding"]["results_path"], config["dataset"]["num_workers"] = out, 0
+    config["common_eval"]["results_path"], config["dataset"]["num_workers"] = out, 0
     for override in overrides:
         key, value = override.split("=", 1)
         section, name = key.split(".")
@@ -138,21 +137,10 @@ def test_two_runs_and_worker_processes_give_the_same_bytes(corpus: Path, hubert:
     assert decode(corpus, hubert, "decoding.layer=2", "dataset.num_workers=1") == first
 
 
-def test_results_paths(corpus: Path, hubert: Path, tmp_path: Path) -> None:
-    assert decode(corpus, hubert, f"common_eval.results_path={Path.cwd()}/out")
-    with pytest.raises(UserError, match=r"decoding\.results_path=out and common_eval\.results_path=other differ"):
-        decode(corpus, hubert, "common_eval.results_path=other")
+def test_a_results_folder_that_cannot_be_made(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"the results folder .*file/out cannot be made: Not a directory"):
         decode(corpus, hubert, out=f"{tmp_path}/file/out")
-
-
-def test_unique_summary(corpus: Path, hubert: Path) -> None:
-    for layer in (0, 2):
-        decode(corpus, hubert, "decoding.unique_wer_file=true", f"decoding.layer={layer}")
-    files = sorted(Path("out").glob("summary.*.json"))
-    assert {json.loads(file.read_text())["exit_layer"] for file in files} == {2, 4}
-    assert not Path("out", "summary.json").exists()
 
 
 def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Path) -> None:
@@ -192,10 +180,6 @@ def test_cuda(corpus: Path, hubert: Path, precision: str, monkeypatch: pytest.Mo
     assert read_summary()["device"] != "cpu"
     assert found == decode(corpus, hubert, precision)
     assert precision.endswith("true") or found == expected
-
-
-def test_own_user_dir_is_welcome(corpus: Path, hubert: Path) -> None:
-    assert decode(corpus, hubert, f"common.user_dir={Path(fairseq_skd.__file__).parent}")
 
 
 def test_data_that_cannot_be_used(corpus: Path, hubert: Path, tmp_path: Path) -> None:
@@ -335,10 +319,8 @@ def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: 
     [
         ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit there; .* \(2\)"),
         ("dataset.gen_subset=dev", r"dev\.tsv does not exist \(there: test\)"),
-        ("task.normalize=true", r"task\.normalize=true differs from false in the training"),
         ("task.labels=phn", r"dict\.phn\.txt does not exist"),
         ("common.fp16=true", r"common\.fp16=true needs CUDA"),
-        ("common.user_dir=/tmp", r"common\.user_dir=/tmp is not .*fairseq_skd, which is decoding: leave it null"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(corpus: Path, hubert: Path, override: str, sentence: str) -> None:

@@ -1,12 +1,14 @@
 """The command: overrides, paths and terminal."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import fairseq_skd
 from fairseq_skd import infer
@@ -18,17 +20,35 @@ YAML = ("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_wo
 
 
 def decode(corpus: Path, checkpoint: Path, *overrides: str) -> dict[str, bytes]:
-    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", "decoding.results_path=out"]
+    paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", "common_eval.results_path=out"]
     infer.main([*YAML, *paths, *overrides])
     return read_files()
 
 
-def test_overrides_name_the_exit_too(corpus: Path, hubert: Path) -> None:
-    expected = decode(corpus, hubert, "decoding.layer=2")
-    for text in ("{'decode_layer': 2}", "\"{'decode_layer': 2}\""):
-        assert decode(corpus, hubert, f"common_eval.model_overrides={text}") == expected
-    with pytest.raises(UserError, match=r"decoding\.layer=4 disagrees with common_eval\.model_overrides"):
-        decode(corpus, hubert, "decoding.layer=4", "common_eval.model_overrides={'decode_layer': 2}")
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("common_eval.model_overrides", "\"{'decode_layer': 2}\"", "decoding.layer"),
+        ("decoding.results_path", "out", "common_eval.results_path"),
+    ],
+)
+def test_keys_of_fairseqs_decoder_that_have_another_name_here(
+    corpus: Path, hubert: Path, tmp_path: Path, key: str, value: str, instead: str
+) -> None:
+    """On the command line, added to it, and in a YAML that somebody brings along."""
+    section, _, name = key.partition(".")
+    brought = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
+    brought[section][name] = value
+    (tmp_path / "brought.yaml").write_text(yaml.safe_dump(brought))
+    paths = (f"task.data={corpus}", f"common_eval.path={hubert}")
+    for arguments in (
+        [*YAML, f"{key}={value}", *paths],
+        [*YAML, f"+{key}={value}", *paths],
+        ["--config-dir", str(tmp_path), "--config-name", "brought", *paths],
+    ):
+        with pytest.raises(UserError, match=rf"^{re.escape(key)} is no key of this command: use {instead}$"):
+            infer.main(arguments)
+    assert not list(Path.cwd().iterdir())
 
 
 def test_home_accents_and_signs_in_paths(
@@ -39,7 +59,7 @@ def test_home_accents_and_signs_in_paths(
     shutil.copy(hubert, home / "c.pt")
     monkeypatch.setenv("HOME", str(home))
     expected = decode(corpus, hubert)
-    infer.main([*YAML, "task.data=~/data", "common_eval.path=~/c.pt", "decoding.results_path=~/été"])
+    infer.main([*YAML, "task.data=~/data", "common_eval.path=~/c.pt", "common_eval.results_path=~/été"])
     assert read_files(home / "été") == expected
     relative = os.path.relpath(home)
     assert decode(Path(relative, "data"), Path(relative, "c.pt")) == expected
@@ -63,10 +83,12 @@ def test_hypotheses_are_printed_on_request(
     ("override", "sentence"),
     [
         ("decoding.lyer=3", r"lyer"),
-        ("common_eval.model_overrides={decode_layer: 2}", r"\{decode_layer: 2\} is not a dict in Python's notation"),
-        ("+decoding.lyer=3", r"decoding\.lyer is no key of a decoding config"),
+        ("+decoding.lyer=3", r"there is no key decoding\.lyer, decoding has: type, layer, lexicon, "),
+        ("task.pad_audio=true", r"there is no key task\.pad_audio, task has: data, label_dir, labels$"),
+        ("distributed_training.distributed_world_size=1", r"there is no key distributed_training\..*, it has: task, "),
+        ("common.user_dir=/u", r"there is no key common\.user_dir, common has: seed, cpu, fp16, bf16$"),
         ("decoding.layer=two", r"decoding\.layer=two cannot be used, it takes a whole number or null"),
-        ("decoding.results_path=${nowhere}", r"nowhere"),
+        ("common_eval.results_path=${nowhere}", r"nowhere"),
     ],
 )
 def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, sentence: str) -> None:
@@ -84,7 +106,7 @@ def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     repository = Path(fairseq_skd.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "fairseq_skd.infer", f"task.data={corpus}", f"common_eval.path={alone}/model.pt"]
-    command += ["--config-dir", os.path.relpath(CONFIG), "common_eval.model_overrides=\"{'decode_layer': 2}\""]
+    command += ["--config-dir", os.path.relpath(CONFIG), "decoding.layer=2"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("WER ")
@@ -106,7 +128,7 @@ def test_files_that_were_left_out_are_listed_last(
 ) -> None:
     """F29, with exit status 3."""
     data = damaged(corpus, tmp_path / "data", 1, 3)
-    arguments = [*YAML, f"task.data={data}", f"common_eval.path={hubert}", "decoding.results_path=out"]
+    arguments = [*YAML, f"task.data={data}", f"common_eval.path={hubert}", "common_eval.results_path=out"]
     assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 3
     said, told = capsys.readouterr()
     assert " errors in 6 words), " in said and " %, 3 of 5 sentences, exit 4 of 4 layers, " in said

@@ -16,6 +16,7 @@ from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.multirun import Run, combinations, folder_name, run_all
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.overrides import quote_texts
 from tests.decoding.checkpoints import CONFIG
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -34,7 +35,9 @@ def test_combinations() -> None:
 
 
 def test_names_of_files_are_swept_too() -> None:
-    overrides = infer.quote_texts(["dataset.gen_subset=valid,test", "common_eval.path=/a b/é.pt,~/c.pt"], several=True)
+    overrides = quote_texts(
+        ["dataset.gen_subset=valid,test", "common_eval.path=/a b/é.pt,~/c.pt"], Settings.free_texts(), several=True
+    )
     found = combinations(overrides)
     assert [values["dataset.gen_subset"] for values, _ in found] == ["valid", "valid", "test", "test"]
     assert found[1][1] == ["dataset.gen_subset='valid'", "common_eval.path='~/c.pt'"]
@@ -148,7 +151,7 @@ def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[s
 
     monkeypatch.setattr(multirun.Processes, "run", run)
     arguments = ["--config-dir", str(CONFIG), "-m", f"task.data={corpus}", f"common_eval.path={hubert}"]
-    infer.main([*arguments, "decoding.layer=0,2", "decoding.results_path=out"])
+    infer.main([*arguments, "decoding.layer=0,2", "common_eval.results_path=out"])
     first = capsys.readouterr().out.splitlines()
     assert first[0].split() == ["wer", "cer", "decoding.layer"]
     assert {line.split()[-1] for line in first[1:3]} == {"0", "2"}
@@ -156,7 +159,7 @@ def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[s
     exits = [json.loads(Path(f"out/layer={layer}/summary.json").read_text())["exit_layer"] for layer in (0, 2)]
     assert exits == [4, 2]
     monkeypatch.setattr(multirun.Processes, "run", None)  # nothing is run again
-    infer.main([*arguments, "decoding.layer=0,2", "decoding.results_path=out"])
+    infer.main([*arguments, "decoding.layer=0,2", "common_eval.results_path=out"])
     assert capsys.readouterr().out.splitlines() == first
     with pytest.raises(UserError, match=r"decoding\.beam=0 is out of range"):
         infer.main([*arguments, "decoding.beam=5,0"])

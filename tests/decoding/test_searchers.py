@@ -31,7 +31,8 @@ def decode(corpus: Path, checkpoint: Path, name: str, out: str | None = "out", *
     config: dict[str, Any] = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
     config["task"]["data"], config["common_eval"]["path"] = str(corpus), str(checkpoint)
     config["dataset"]["num_workers"] = 0
-    config["decoding"].update({"results_path": out, **decoding})
+    config["common_eval"]["results_path"] = out
+    config["decoding"].update(decoding)
     folder, _ = fairseq_skd.decoding.decode.decode(Settings.read(config))
     return read_files(folder)
 

@@ -79,7 +79,7 @@ def test_the_checkpoint_decodes_at_both_depths_by_itself(
             [
                 *("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_workers=0"),
                 *(f"task.data={run.data}", f"common_eval.path={checkpoint}", "dataset.gen_subset=valid"),
-                *(f"decoding.layer={layer}", f"decoding.results_path=out{layer}"),
+                *(f"decoding.layer={layer}", f"common_eval.results_path=out{layer}"),
             ]
         )
         assert all((tmp_path / f"out{layer}" / name).is_file() for name in NAMES)

@@ -9,9 +9,9 @@ from pathlib import Path
 import fairseq
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fairseq_skd.compat import compose
 from fairseq_skd.models import SkdCtc
 from fairseq_skd.scoring.greedy import greedy_units
 from tests.builders import CtcTask, letter_dictionary, model_config, write_corpus, write_pretrained
@@ -32,8 +32,9 @@ def test_the_readmes_line_reaches_hydra():
     printed = subprocess.run(
         ["sh", "-c", f"printf '%s' {readme_line()}"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    config = compose(REPOSITORY / "config" / "decode", "viterbi", [printed])
-    assert config.common_eval.model_overrides == "{'decode_layer': 6}"
+    (parsed,) = OverridesParser.create().parse_overrides([printed])
+    assert parsed.key_or_group == "common_eval.model_overrides"
+    assert str(parsed.value()) == "{'decode_layer': 6}"
 
 
 @pytest.mark.skipif(

@@ -55,7 +55,7 @@ def test_decoding_counts_the_words_that_validation_counts(data: Path, trained, t
     arguments = ["--config-dir", str(REPOSITORY / "config" / "decode"), f"decoding.layer={layer}", "common.cpu=true"]
     arguments += [f"task.data={data}", f"common_eval.path={folder / 'checkpoint_last.pt'}", "dataset.gen_subset=valid"]
     arguments += [
-        f"decoding.results_path={tmp_path}",
+        f"common_eval.results_path={tmp_path}",
         "dataset.num_workers=0",
     ]
     arguments += ["dataset.max_tokens=32000"]

@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, corpus: Path, hubert: Path) -
     shared = [f"task.data={corpus}", f"common_eval.path={hubert}", "common.cpu=true", "dataset.num_workers=0"]
     for layer in (FULL, STUDENT):
         out = folder / "skd" / f"decode-{layer}"
-        infer.main(["--config-dir", str(CONFIG), *shared, f"decoding.layer={layer}", f"decoding.results_path={out}"])
+        infer.main(["--config-dir", str(CONFIG), *shared, f"decoding.layer={layer}", f"common_eval.results_path={out}"])
     out = folder / "skd" / "align"
     align.main(
         [

@@ -14,6 +14,7 @@ from fairseq_skd.reporting.folders import read_runs
 from fairseq_skd.reporting.page import inline_svg
 from fairseq_skd.scoring.bootstrap import rate_interval
 from fairseq_skd.scoring.errors import count_errors
+from fairseq_skd.scoring.texts import utterance_errors
 
 
 class Cells(HTMLParser):
@@ -76,6 +77,25 @@ def test_interval_is_that_of_the_texts(runs):
         expected = rate_interval([c.errors for c in counts], [c.total for c in counts])
         assert one.interval == pytest.approx([100 * bound for bound in expected])
         assert one.interval.value == pytest.approx(one.summary["wer"], abs=1e-4)
+
+
+def test_interval_draws_the_speakers_of_the_manifest(runs, tmp_path, capsys):
+    folder = Path(shutil.copytree(runs / "skd" / "decode-2", tmp_path / "runs" / "decode"))
+    summary = json.loads((folder / "summary.json").read_text())
+    shutil.copy(summary["manifest"], tmp_path / "test.tsv")
+    summary["manifest"] = str(tmp_path / "test.tsv")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "test.spk").write_text("ann\nann\nbob\nbob\ncy\n")
+    (one,) = read_runs(tmp_path / "runs").decoded
+    counts = [(c.errors, c.total) for c in utterance_errors(folder)]
+    expected = rate_interval(*zip(*counts, strict=True), ["ann", "ann", "bob", "bob", "cy"])
+    assert one.interval == pytest.approx([100 * bound for bound in expected])
+    assert one.resampled == {"resampled": "speakers", "speakers": 3}
+    _, cells = page_of(tmp_path / "runs", tmp_path / "page.html")
+    assert cells.rows[1][6] == f"{one.interval.low:.2f} to {one.interval.high:.2f} (3 speakers)"
+    (tmp_path / "test.spk").write_text("ann\n")
+    assert read_runs(tmp_path / "runs").decoded[0].interval is None
+    assert "no interval: " in (told := capsys.readouterr().err) and "test.spk has 1 lines" in told
 
 
 def test_texts_of_another_run_give_no_interval(runs, tmp_path, capsys):

@@ -1,3 +1,4 @@
+import doctest
 import itertools
 import warnings
 
@@ -5,12 +6,29 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
+from fairseq_skd.scoring import bootstrap as ours
+from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval, resampling
 
 RNG = np.random.default_rng(5)
 WORDS = RNG.integers(1, 12, size=80)
 ERRORS = RNG.binomial(WORDS, 0.3)
 OTHERS = np.clip(ERRORS + RNG.integers(-1, 3, size=80), 0, None)
+
+# Two decodings of AN4's test set (a weak student, 1,000 updates; and one of few updates): word errors and words of 130
+# utterances, a digit of base 36 each. Ten speakers say 13 each.
+AN4_A, AN4_B, AN4_WORDS = (
+    np.array([int(digit, 36) for digit in digits])
+    for digits in (
+        "756164436a46514459642474754637867458575656835434657551768651a7495"
+        "3268464476463836826438855736731432a7554516547715857581196752g8595",
+        "766164436a475144598534b5754647867459575956836435857751769752a85a5"
+        "3269474397575867826438856626731543a9574516645716857581196872f85a5",
+        "766164536d575154599525b5754737967479575956936436a57551869752a95a5"
+        "327a47449a575867927438a57526741543aa574516747717957591196872ga5a5",
+    )
+)
+AN4_SPEAKERS = np.repeat(["fcaw", "fjlp", "fvap", "marh", "mdms2", "menk", "miry", "mjgm", "mjwl", "mmxg"], 13).tolist()
+MONTE_CARLO = 0.0015  # four standard deviations of these bounds over seeds, at 10,000 draws
 
 
 def ratio(errors, totals, axis=-1):
@@ -45,7 +63,7 @@ def test_a_seed_is_an_interval(monkeypatch):
     found = rate_interval(ERRORS, WORDS, seed=3)
     assert rate_interval(ERRORS, WORDS, seed=3) == found
     assert rate_interval(ERRORS, WORDS, seed=4) != found
-    monkeypatch.setattr("fairseq_skd.scoring.bootstrap._DRAWN_AT_ONCE", 1000)  # in many parts
+    monkeypatch.setattr(ours, "_DRAWN_AT_ONCE", 1000)  # in many parts
     in_parts = rate_interval(ERRORS, WORDS, seed=3)
     assert (in_parts.low, in_parts.high) == (pytest.approx(found.low, abs=1e-9), pytest.approx(found.high, abs=1e-9))
 
@@ -98,7 +116,68 @@ def test_empty_references():
     assert 0.25 <= half.low <= half.high <= 0.5
 
 
+def test_as_our_own_resampler_had_it():
+    """Bounds that the resampler of version 0.2 gave, which drew utterances itself."""
+    rate = rate_interval(AN4_A, AN4_WORDS, seed=7)
+    assert rate == pytest.approx((689 / 773, 0.86572, 0.91679), abs=MONTE_CARLO)
+    found = paired_difference(AN4_A, AN4_B, AN4_WORDS, seed=7)
+    assert found.interval == pytest.approx((-49 / 773, -0.08640, -0.04131), abs=MONTE_CARLO)
+    assert found.better == 1
+
+
+def test_speakers_as_our_own_resampler_had_them():
+    """The same resampler over the sums of each speaker, which it could not make."""
+    rate = rate_interval(AN4_A, AN4_WORDS, AN4_SPEAKERS, seed=7)
+    assert rate == pytest.approx((689 / 773, 0.86762, 0.91231), abs=MONTE_CARLO)
+    found = paired_difference(AN4_A, AN4_B, AN4_WORDS, groups=AN4_SPEAKERS, seed=7)
+    assert found.interval == pytest.approx((-49 / 773, -0.08831, -0.03927), abs=MONTE_CARLO)
+
+
+def test_all_draws_of_two_speakers():
+    """Ann makes 1 error in 8 words, Bob 4 in 8: rates 1/8, 5/16 and 1/2 come up with probability 1/4, 1/2 and 1/4."""
+    errors, totals, speakers = [1, 0, 4, 0], [4, 4, 4, 4], ["ann", "ann", "bob", "bob"]
+    assert rate_interval(errors, totals, speakers) == Interval(5 / 16, 1 / 8, 1 / 2)
+    assert rate_interval(errors, totals, speakers, level=0.4) == Interval(5 / 16, 5 / 16, 5 / 16)
+    found = paired_difference(errors, [0, 0, 1, 1], totals, groups=speakers)
+    assert found.interval == Interval(3 / 16, 1 / 8, 1 / 4)
+    assert found.better == 0
+
+
+def test_speakers_that_differ_make_a_wider_interval():
+    """Nine of ten utterances of a speaker are like the first: ten speakers are ten observations, not a hundred."""
+    errors, totals, speakers = np.repeat(np.arange(10), 10), np.full(100, 10), np.repeat(np.arange(10), 10).astype(str)
+    alone, together = rate_interval(errors, totals), rate_interval(errors, totals, speakers.tolist())
+    assert together.value == alone.value
+    width = (together.high - together.low) / (alone.high - alone.low)
+    assert width == pytest.approx(10**0.5, rel=0.1)
+
+
+def test_order_of_utterances_does_not_matter_among_speakers():
+    order = np.random.default_rng(2).permutation(130)
+    shuffled = rate_interval(AN4_A[order], AN4_WORDS[order], [AN4_SPEAKERS[i] for i in order])
+    assert shuffled == rate_interval(AN4_A, AN4_WORDS, AN4_SPEAKERS)
+
+
+def test_one_speaker_is_as_good_as_none():
+    assert rate_interval(ERRORS, WORDS, ["ann"] * 80) == rate_interval(ERRORS, WORDS)
+    assert resampling(["ann"] * 80)["resampled"] == "utterances"
+
+
+def test_one_utterance_is_every_draw():
+    assert rate_interval([1], [4]) == Interval(0.25, 0.25, 0.25)
+    assert paired_difference([1], [2], [4]).better == 1
+
+
+def test_usage():
+    assert doctest.testmod(ours).failed == 0
+
+
 @pytest.mark.parametrize(("errors", "totals"), [([], []), ([1], [1, 2]), ([[1]], [[1]])])
 def test_counts_that_do_not_fit(errors, totals):
     with pytest.raises(ValueError, match="counts of the same utterances"):
         rate_interval(errors, totals)
+
+
+def test_speakers_that_do_not_fit():
+    with pytest.raises(ValueError, match="counts of the same utterances"):
+        rate_interval([1, 2], [4, 4], ["ann"])

@@ -1,0 +1,128 @@
+"""Settings of a command as dataclasses: read strictly from a composed YAML, and described for ``--help``.
+
+omegaconf's structured configs are no substitute, they convert silently: ``b=2`` becomes true and ``'7'`` becomes 7.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from fairseq_skd.errors import UserError
+
+MISSING = "???"  # the YAML's word for a value that the user has to give
+
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    types.NoneType: "null",
+    list[str]: "a list of texts",
+    list[int]: "a list of whole numbers",
+}
+_Read = TypeVar("_Read", bound="Sections")
+
+
+def key(default: Any, meaning: str, least: int | None = None, among: Sequence[str] = ()) -> Any:
+    """A field of a section.
+
+    Args:
+        default: :data:`MISSING` where the user has to give a value.
+        meaning: for ``--help``.
+        least: lowest number, also of each number of a list.
+        among: the texts that are known; empty: any.
+    """
+    return dataclasses.field(default=default, metadata={"help": meaning, "least": least, "among": among})
+
+
+class Sections:
+    """Base of a command's settings: a dataclass whose fields are sections, dataclasses of :func:`key` fields."""
+
+    @classmethod
+    def read(cls: type[_Read], config: Mapping[str, Any]) -> _Read:
+        """Check a composed configuration.
+
+        Raises:
+            UserError: an unknown section or key, a value of the wrong type or out of range, a required one missing.
+        """
+        classes = typing.get_type_hints(cls)
+        for section in config:
+            if section not in classes:
+                raise UserError(f"there is no section {section}, there are: {', '.join(classes)}")
+        return cls(**{name: _read_section(name, kind, config.get(name)) for name, kind in classes.items()})
+
+    @classmethod
+    def each_key(cls) -> Iterator[tuple[str, Any, Mapping[str, Any], Any]]:
+        """``section.key`` with its default, metadata and type."""
+        for section, section_class in typing.get_type_hints(cls).items():
+            kinds = typing.get_type_hints(section_class)
+            for field in dataclasses.fields(section_class):
+                yield f"{section}.{field.name}", field.default, field.metadata, kinds[field.name]
+
+    @classmethod
+    def describe(cls) -> str:
+        """All keys with their default and meaning, for ``--help``."""
+        return "\n".join(
+            f"  {name} ({'required' if default == MISSING else as_yaml(default)})\n      {metadata['help']}"
+            for name, default, metadata, _ in cls.each_key()
+        )
+
+    @classmethod
+    def free_texts(cls) -> list[str]:
+        """Keys that hold a path or another text of the user's choice, as ``section.key``."""
+        return [
+            name for name, _, metadata, kind in cls.each_key() if kind in (str, str | None) and not metadata["among"]
+        ]
+
+
+def as_yaml(value: Any) -> str:
+    """A value as a YAML spells it."""
+    if value is None:
+        return "null"
+    if value == -math.inf:
+        return "-inf"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_section(section: str, section_class: Any, values: Any) -> Any:
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise UserError(f"{section}={values} replaces a whole section by one value: set its keys, {section}.<key>=...")
+    kinds = typing.get_type_hints(section_class)
+    for name in values:
+        if name not in kinds:
+            raise UserError(f"there is no key {section}.{name}, {section} has: {', '.join(kinds)}")
+    found = {}
+    for field in dataclasses.fields(section_class):
+        name, value = f"{section}.{field.name}", values.get(field.name, field.default)
+        if value == MISSING or (value == "" and field.default == MISSING):
+            raise UserError(f"{name} is not set ({field.metadata['help']}): give {name}=...")
+        found[field.name] = _read_value(name, kinds[field.name], value)
+        _check_range(name, found[field.name], **field.metadata)
+    return section_class(**found)
+
+
+def _read_value(name: str, kind: Any, value: Any) -> Any:
+    allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for one in allowed:
+        items = typing.get_args(one)
+        if type(value) is (typing.get_origin(one) or one) and (not items or all(type(v) in items for v in value)):
+            return value
+    if float in allowed and type(value) is int:
+        return float(value)
+    if str in allowed and type(value) is int:  # YAML and Hydra read the name 2019 as a number
+        return str(value)
+    wanted = " or ".join(_KINDS[one] for one in allowed)
+    raise UserError(f"{name}={as_yaml(value)} cannot be used, it takes {wanted}")
+
+
+def _check_range(name: str, value: Any, least: int | None, among: Sequence[str], **_: Any) -> None:
+    if value is None:
+        return
+    if least is not None and any(number < least for number in (value if isinstance(value, list) else [value])):
+        raise UserError(f"{name}={value} is out of range, it is at least {least}")
+    if among and value not in among:
+        raise UserError(f"{name}={value} is not known, there are: {', '.join(among)}")
