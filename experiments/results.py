@@ -9,7 +9,7 @@ from experiments import attempts
 from experiments.folder import began_with, begun, data_hash, foreign, locked
 from experiments.grid import Run, aligned, decoded, shown
 from fairseq_skd.files import replacing
-from fairseq_skd.reporting.logs import read_log
+from fairseq_skd.reporting.folders import read_log
 
 RESULT = "result.json"
 TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it

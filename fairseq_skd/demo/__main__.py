@@ -1,39 +1,199 @@
 """``python -m fairseq_skd.demo``: the whole main job on a small synthetic corpus, in minutes, on a CPU."""
 
 import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from fairseq_skd.demo.plan import Layout, demo_steps, find_configs, find_trainer
-from fairseq_skd.demo.running import prepare_folder, run_steps
-from fairseq_skd.demo.table import exits_table, read_summary
-from fairseq_skd.errors import run_command
+from tabulate import tabulate
+
+import fairseq_skd
+from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.overrides import hydra_overrides
 
 DESCRIPTION = """\
 The whole main job on a small synthetic corpus: speak it, pretrain a tiny HuBERT on it, fine-tune that with
 self-knowledge distillation, decode the test set with teacher and student, compare where they spike. Every command is
-printed before it runs.
+printed before it runs. What an earlier call has done in the same folder is skipped.
 """
+DONE = "done.txt"  # commands that ended well, in order
+MOST_THREADS = 2  # more make a model this small slower
 
 
-def main() -> None:
+class Step(NamedTuple):
+    """One command.
+
+    Attributes:
+        output: what it writes in the demo's folder.
+        title: what it does, for the reader.
+        command: words with spaces between; ``{out}``, ``{config}``, ``{user_dir}`` and ``{python}`` are filled in.
+    """
+
+    output: str
+    title: str
+    command: str
+
+
+STEPS = (
+    Step(
+        "corpus",
+        "Speak a small corpus with espeak-ng",
+        "{python} -m fairseq_skd.demo.corpus --out {out}/corpus",
+    ),
+    Step(
+        "manifest",
+        "Check its table and write fairseq's manifests",
+        """{python} -m fairseq_skd.manifest table {out}/corpus/demo.tsv --audio-root {out}/corpus/audio
+        --out {out}/manifest""",
+    ),
+    Step(
+        "labels",
+        "Label its frames: 50 clusters of MFCCs",
+        "{python} -m fairseq_skd.demo.pretraining_labels {out}/manifest --out {out}/labels --clusters 50",
+    ),
+    Step(
+        "pretrain",
+        "Pretrain a HuBERT of 4 layers to predict the labels",
+        """fairseq-hydra-train --config-dir {config}/pretrain --config-name hubert_tiny common.user_dir={user_dir}
+        common.cpu=true task.data={out}/manifest task.label_dir={out}/labels optimization.max_update=1000
+        common.log_interval=10 hydra.run.dir={out}/pretrain""",
+    ),
+    # A smaller encoder and corpus than hubert_mini is for. Small batches without dropout give more updates in the same
+    # time: the WER ends level, whatever the machine.
+    Step(
+        "finetune",
+        "Fine-tune it with self-knowledge distillation: its first 2 layers are the student",
+        """fairseq-hydra-train --config-dir {config}/finetune --config-name hubert_mini common.user_dir={user_dir}
+        common.cpu=true task.data={out}/manifest model.w2v_path={out}/pretrain/checkpoints/checkpoint_last.pt
+        model.student_layers=[2] model.dropout_input=0 model.final_dropout=0 model.dropout=0 model.attention_dropout=0
+        model.activation_dropout=0 dataset.max_tokens=160000 dataset.validate_interval=2 checkpoint.save_interval=2
+        optimization.lr=[3e-3] optimization.max_update=1600 common.log_interval=10 hydra.run.dir={out}/finetune""",
+    ),
+    *(
+        Step(
+            f"decode-{who}",
+            f"Decode the test set with the {who}, {layers}",
+            f"""{{python}} -m fairseq_skd.infer --config-dir {{config}}/decode --config-name viterbi
+            task.data={{out}}/manifest common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt common.cpu=true
+            dataset.gen_subset=test decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
+        )
+        for who, layer, layers in (("teacher", 4, "all 4 layers"), ("student", 2, "2 layers"))
+    ),
+    Step(
+        "align",
+        "Compare where teacher and student spike",
+        """{python} -m fairseq_skd.align --config-dir {config}/align --config-name align task.data={out}/manifest
+        common_eval.path={out}/finetune/checkpoints/checkpoint_best.pt common.cpu=true dataset.gen_subset=test
+        common_eval.results_path={out}/align""",
+    ),
+    Step(
+        "report.html",
+        "Put curves, tables, spikes and some utterances to listen to on one page",
+        "{python} -m fairseq_skd.report {out} --out {out}/report.html",
+    ),
+)
+
+
+def words_of(command: str, places: Mapping[str, Path]) -> list[str]:
+    """Split a command and fill in its paths; in ``key=value`` they are quoted for Hydra where its grammar wants it."""
+    words: list[str] = []
+    for word in command.split():
+        key, sign, value = word.rpartition("=")
+        filled = value.format_map(places)
+        words += hydra_overrides({key: filled if filled == value else Path(filled)}) if sign else [filled]
+    return words
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the demo's folder.
+
+    Raises:
+        UserError: it is a file, or holds files that the demo did not write.
+    """
+    if not (out / DONE).is_file():
+        if out.is_file() or (out.is_dir() and any(out.iterdir())):
+            raise UserError(f"--out {out} exists and is no folder of this demo: give a new folder")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / DONE).touch()
+
+
+def run_steps(steps: Sequence[Step], out: Path, places: Mapping[str, Path], environment: Mapping[str, str]) -> None:
+    """Print and run the commands that are not done, in order; after one that ran, all later ones run.
+
+    Raises:
+        UserError: a command failed.
+    """
+    done = (out / DONE).read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, step in enumerate(steps):
+        words = words_of(step.command, places)
+        shown = shlex.join(words)
+        print(f"\n[{number + 1}/{len(steps)}] {step.title}\n{shown}", flush=True)
+        if done[number : number + 1] == [f"{shown}\n"]:
+            print("done before, skipped", flush=True)
+            continue
+        del done[number:]  # they were made from other files
+        (out / DONE).write_text("".join(done), encoding="utf-8")
+        shutil.rmtree(out / step.output, ignore_errors=True)
+        started = time.monotonic()
+        if status := subprocess.run(words, env=environment).returncode:
+            raise UserError(f"step {number + 1}, {step.output}, failed with status {status}: what it said stands above")
+        done.append(f"{shown}\n")
+        (out / DONE).write_text("".join(done), encoding="utf-8")
+        print(f"done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def exits_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table with a line per exit: what it costs and how well it does.
+
+    Args:
+        summaries: name of the exit -> its ``summary.json``.
+    """
+    header = ("exit", "layers", "parameters", "WER %", "CER %", "real-time factor")
+    rows = [
+        (
+            who,
+            f"{found['exit_layer']} of {found['layers']}",
+            f"{found['parameters']:,}",
+            f"{found['wer']:.2f}",
+            f"{found['cer']:.2f}",
+            f"{found['real_time_factor']:.4f}",
+        )
+        for who, found in summaries.items()
+    ]
+    return tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=("left", *["right"] * 5))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run the steps, print the table."""
     parser = argparse.ArgumentParser(prog="python -m fairseq_skd.demo", description=DESCRIPTION)
     parser.add_argument("--out", type=Path, default=Path("demo_out"), metavar="DIR", help="default: demo_out")
-    parser.add_argument("--fresh", action="store_true", help="do everything anew (default: go on where it ended)")
-    arguments = parser.parse_args()
-    at = Layout(arguments.out.absolute())
-    steps = demo_steps(at, find_configs(), find_trainer())
-    prepare_folder(at.out, steps, arguments.fresh)
+    out = parser.parse_args(arguments).out.absolute()
+    user_dir = Path(fairseq_skd.__file__).resolve().parent
+    config = user_dir.parent / "config"
+    if not config.is_dir():
+        raise UserError(f"{config} does not exist: run the demo from a checkout (pip install --editable)")
+    prepare_folder(out)
     started = time.monotonic()
-    activate = Path(sys.executable).parent / "activate"
-    if activate.is_file():
-        print(f"The commands below are for a shell with this environment active: . {activate}")
-    run_steps(steps, at.out)
-    print(f"\n{exits_table([read_summary(at.decoded(who) / 'summary.json') for who in ('teacher', 'student')])}")
-    print(f"\ncurves, spikes, and utterances to listen to: {at.report}")
-    print(f"all of it: {at.out} ({time.monotonic() - started:.0f} s)")
+    python = Path(sys.executable)  # not resolved: a venv's interpreter is a link out of it
+    threads = os.environ.get("OMP_NUM_THREADS") or str(min(MOST_THREADS, os.cpu_count() or 1))
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": threads}
+    print(f"export PATH={shlex.quote(str(python.parent))}:$PATH OMP_NUM_THREADS={threads}")
+    places = {"out": out, "config": config, "user_dir": user_dir, "python": Path(python.name)}
+    run_steps(STEPS, out, places, environment)
+    summaries = {
+        who: json.loads((out / f"decode-{who}" / "summary.json").read_text(encoding="utf-8"))
+        for who in ("teacher", "student")
+    }
+    print(f"\n{exits_table(summaries)}")
+    print(f"\ncurves, spikes, and utterances to listen to: {out / 'report.html'}")
+    print(f"all of it: {out} ({time.monotonic() - started:.0f} s)")
 
 
 if __name__ == "__main__":

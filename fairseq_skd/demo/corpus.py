@@ -17,7 +17,6 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from fairseq_skd.demo.folders import make_folder
 from fairseq_skd.demo.synthesis import Voice, open_synthesiser
 from fairseq_skd.errors import run_command
 from fairseq_skd.files import replacing
@@ -131,7 +130,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for demo.tsv and audio/")
     parser.add_argument("--seed", type=int, default=1, help="draws the sentences (default: 1)")
     arguments = parser.parse_args()
-    write_corpus(make_folder(arguments.out), arguments.seed)
+    write_corpus(arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":

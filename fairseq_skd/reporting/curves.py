@@ -6,14 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fairseq_skd.reporting.logs import Curve
+from fairseq_skd.reporting.folders import Curve
 
 
 def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """One row of three panels; a run keeps its colour, an exit its line style.
 
     Args:
-        runs: name -> curves of :func:`~fairseq_skd.reporting.logs.read_log`; names stand in the legends unless there
+        runs: name -> curves of :func:`~fairseq_skd.reporting.folders.read_log`; names stand in the legends unless there
             is one run only.
     """
     figure = Figure(figsize=(15, 4.2), layout="constrained")

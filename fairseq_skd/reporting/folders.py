@@ -1,6 +1,8 @@
 """What lies in a folder of runs: logs of training, summaries of ``infer``, analyses of ``align``."""
 
 import json
+import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.reporting.logs import Curve, read_log
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
-from fairseq_skd.scoring.errors import ErrorCount
 from fairseq_skd.scoring.texts import utterance_errors, utterance_speakers
 
-_SUMMARY = ("wer", "cer", "word_errors", "words", "exit_layer", "layers", "parameters", "manifest", "checkpoint")
-_ALIGN = ("frame_disagreement", "spike_disagreement", "offset", "teacher", "student", "examples", "figures", "frame_ms")
+_LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})$")
+Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,11 @@ class Decoded:
     """A summary of ``fairseq_skd.infer``.
 
     Attributes:
-        interval: of its WER in percent; None if the texts beside it do not tell it.
+        interval: of its WER in percent; None if the texts beside it are not its own.
         resampled: what the interval draws, see :func:`~fairseq_skd.scoring.bootstrap.resampling`.
     """
 
     name: str
-    file: Path
     summary: dict[str, Any]
     interval: Interval | None
     resampled: dict[str, Any]
@@ -35,10 +34,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Aligned:
-    """An analysis of ``fairseq_skd.align``, beside whose ``file`` its figures and examples lie."""
+    """An analysis of ``fairseq_skd.align``; its figures and examples lie in ``folder``."""
 
     name: str
-    file: Path
+    folder: Path
     found: dict[str, Any]
 
 
@@ -62,10 +61,10 @@ class Runs:
 def read_runs(folder: Path) -> Runs:
     """Search a folder and those below it.
 
-    Files of these names that something else wrote are left out, and named on stderr.
+    Files of these names that another program wrote, and results that were cut off, are left out and named on stderr.
 
     Raises:
-        UserError: no such folder, or nothing of ours in it.
+        UserError: there is no such folder, or nothing of ours is in it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the one that holds the runs")
@@ -76,10 +75,13 @@ def read_runs(folder: Path) -> Runs:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
-        Decoded(_name(folder, path), path, found, *wer_interval(path.parent, found))
-        for path, found in _records(folder, "summary*.json", _SUMMARY)
+        Decoded(_name(folder, path), found, *wer_interval(path.parent, found))
+        for path, found in _records(folder, "summary.json", "exit_layer")
     ]
-    aligned = [Aligned(_name(folder, path), path, found) for path, found in _records(folder, "align.json", _ALIGN)]
+    aligned = [
+        Aligned(_name(folder, path), path.parent, found)
+        for path, found in _records(folder, "align.json", "spike_disagreement")
+    ]
     _tell_of_incomplete(folder)
     if not (trained or decoded or aligned):
         raise UserError(
@@ -89,35 +91,61 @@ def read_runs(folder: Path) -> Runs:
     return Runs(trained, decoded, aligned)
 
 
-def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
-    """Bootstrap interval of the WER in percent, from ``hypo.word`` and ``ref.word``, and what it draws.
+def read_log(path: Path) -> dict[str, Curve]:
+    """Read a run's curves: name -> (update, value) pairs, by updates; names in validation begin with ``valid_``.
 
-    None, which is told on stderr, if they are missing or are another run's.
+    Of a run that was cut off and went on from an earlier checkpoint, what it did twice counts once, the last time.
+
+    Args:
+        path: what fairseq-hydra-train printed or wrote as hydra_train.log with ``common.log_format=json``.
+
+    Raises:
+        UserError: there is no such file, or it has no JSON log lines.
+    """
+    if not path.is_file():
+        raise UserError(f"log {path} does not exist")
+    curves: dict[str, Curve] = {}
+    reached = -math.inf
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        entry = _entry(line)
+        updates = _number(entry.get("num_updates", entry.get("valid_num_updates")))
+        if updates < reached:  # begun again: what the run before had beyond this is not part of it
+            earlier = {name: [point for point in curve if point[0] < updates] for name, curve in curves.items()}
+            curves = {name: curve for name, curve in earlier.items() if curve}
+        reached = updates if not math.isnan(updates) else reached
+        for name, value in entry.items():
+            number = _number(value)
+            if not math.isnan(updates) and math.isfinite(number):
+                curves.setdefault(name, []).append((updates, number))
+    if not curves:
+        raise UserError(f"log {path} has no JSON lines: train with common.log_format=json")
+    return curves
+
+
+def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
+    """Bootstrap the WER of the texts in ``folder``, in percent; the interval, and what it draws.
+
+    None, which is told on stderr, if the texts are missing or are not the summary's.
     """
     try:
         counts = utterance_errors(folder)
-        speakers = utterance_speakers(folder, Path(str(summary["manifest"])))
+        speakers = utterance_speakers(folder, Path(summary["manifest"]))
     except UserError as error:
         print(f"no interval: {error}", file=sys.stderr)
-        return None, {}
-    if sum(counts, ErrorCount(0, 0)) != (summary["word_errors"], summary["words"]):
-        print(f"no interval: hypo.word and ref.word in {folder} are not those of its summary", file=sys.stderr)
         return None, {}
     found = rate_interval([count.errors for count in counts], [count.total for count in counts], speakers)
     return Interval(*(100 * bound for bound in found)), resampling(speakers)
 
 
-def _files(folder: Path, pattern: str) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob(pattern) if path.is_file())
+def _files(folder: Path, name: str) -> Iterator[Path]:
+    yield from sorted(path for path in folder.rglob(name) if path.is_file())
 
 
-def _records(folder: Path, pattern: str, keys: tuple[str, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in _files(folder, pattern):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict) and all(key in found for key in keys):
+def _records(folder: Path, name: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The JSON files of a name that have the key by which ours are known."""
+    for path in _files(folder, name):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if key in found:
             yield path, found
         else:
             print(f"left out: {path} is not what fairseq_skd writes under this name", file=sys.stderr)
@@ -125,12 +153,27 @@ def _records(folder: Path, pattern: str, keys: tuple[str, ...]) -> Iterator[tupl
 
 def _tell_of_incomplete(folder: Path) -> None:
     """Name the folders whose last file is missing: the command that writes it last was killed."""
-    for first, last in (("hypo.word", "summary*.json"), ("example-*.flac", "align.json")):
+    for first, last in (("hypo.word", "summary.json"), ("example-*.flac", "align.json")):
         for place in sorted({path.parent for path in _files(folder, first)}):
-            if not any(place.glob(last)):
-                print(f"left out: {place} is incomplete, it has no {last.replace('*', '')}", file=sys.stderr)
+            if not (place / last).is_file():
+                print(f"left out: {place} is incomplete, it has no {last}", file=sys.stderr)
 
 
 def _name(folder: Path, path: Path) -> str:
     inside = path.parent.relative_to(folder).as_posix()
     return folder.resolve().name if inside == "." else inside
+
+
+def _entry(line: str) -> dict[str, Any]:
+    match = _LINE.search(line)
+    try:
+        return json.loads(match[2]) if match else {}
+    except ValueError:  # cut off while it was written, and a resumed run went on behind it
+        return {}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

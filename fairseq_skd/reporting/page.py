@@ -2,21 +2,23 @@
 
 import base64
 import hashlib
-import sys
-from collections.abc import Callable, Sequence
+import io
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import matplotlib
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 import fairseq_skd
 from fairseq_skd.alignment.figures import draw_history, draw_offsets, shown
-from fairseq_skd.errors import UserError
 from fairseq_skd.reporting import player
 from fairseq_skd.reporting.curves import draw_curves
 from fairseq_skd.reporting.folders import Aligned, Decoded, Runs
-from fairseq_skd.reporting.vector import inline_svg
 
 _HERE = Path(__file__).parent
 _MOST_SYMBOLS = 40
@@ -26,8 +28,7 @@ ALIGNED = (
     *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
     *("offset ms", "blank %, teacher / student"),
 )
-Record = TypeVar("Record", Decoded, Aligned)
-Made = TypeVar("Made")
+_numbers = itertools.count()
 
 
 class Table(NamedTuple):
@@ -49,30 +50,15 @@ class Analysis(NamedTuple):
     players: list[player.Player]
 
 
-class Section(NamedTuple):
-    """What an ``align.json`` adds to the page: a row of a table, and a section of its own."""
-
-    row: tuple[str, ...]
-    analysis: Analysis
-
-
 def render(runs: Runs, title: str) -> str:
-    """The whole page. What is damaged is left out, and named on the page and on stderr.
-
-    Raises:
-        UserError: all of it is damaged.
-    """
+    """Render the whole page."""
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
-    damaged: list[Path] = []
-    rows = _sound(runs.decoded, decoded_row, "infer", damaged)
-    sections = _sound(runs.aligned, lambda aligned: Section(aligned_row(aligned), analysis(aligned)), "align", damaged)
-    if not (rows or sections or runs.trained):
-        raise UserError(f"nothing can be shown, all files are damaged: {', '.join(map(str, damaged))}")
     tables = [
-        Table("Error rates", DECODED, rows, 3),
-        Table("Alignment of teacher and student", ALIGNED, [section.row for section in sections], 4),
+        Table("Error rates", DECODED, [decoded_row(one) for one in runs.decoded], 3),
+        Table("Alignment of teacher and student", ALIGNED, [aligned_row(one) for one in runs.aligned], 4),
     ]
+    analyses = [analysis(one) for one in runs.aligned]
     return environment.get_template("report.html.j2").render(
         title=title,
         version=fairseq_skd.__version__,
@@ -85,8 +71,7 @@ def render(runs: Runs, title: str) -> str:
             (run.name, inline_svg(draw_curves({run.name: run.curves}), f"learning curves of {run.name}"))
             for run in runs.trained
         ],
-        analyses=[section.analysis for section in sections],
-        damaged=[str(file) for file in damaged],
+        analyses=analyses,
         geometry=player,
     )
 
@@ -103,7 +88,7 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
         f"{found['wer']:.2f}",
         f"{one.interval.low:.2f} to {one.interval.high:.2f}{_speakers(one.resampled)}" if one.interval else "-",
         f"{found['cer']:.2f}",
-        f"{found.get('sentences', 0):,}{_left_out(found)}",
+        f"{found['sentences']:,}{_left_out(found)}",
     )
 
 
@@ -113,7 +98,7 @@ def aligned_row(one: Aligned) -> tuple[str, ...]:
     blanks = (_percent(found[who]["blank_share"]) for who in ("teacher", "student"))
     return (
         one.name,
-        str(found.get("subset", "-")),
+        found["subset"],
         *(f"{found[who]['exit_layer']} of {found[who]['layers']}" for who in ("teacher", "student")),
         *_rate(found["frame_disagreement"], found["interval"]),
         *_rate(found["spike_disagreement"], found["interval"]),
@@ -135,7 +120,7 @@ def analysis(aligned: Aligned) -> Analysis:
     if found.get("history"):
         figures.append(inline_svg(draw_history(found["history"]), "agreement against training updates"))
     rows = [
-        (shown(str(row["symbol"])), *(f"{row[key]:,}" for key in ("teacher_spikes", "lost", "missed")))
+        (shown(row["symbol"]), *(f"{row[key]:,}" for key in ("teacher_spikes", "lost", "missed")))
         for row in found["by_symbol"][:_MOST_SYMBOLS]
     ]
     return Analysis(
@@ -144,22 +129,35 @@ def analysis(aligned: Aligned) -> Analysis:
         figures=figures,
         symbols=Table("Teacher's spikes by symbol", ("symbol", "spikes", "lost", "missed"), rows, 1),
         players=[
-            player.make_player(aligned.file.parent, example, found["frame_ms"], names) for example in found["examples"]
+            player.make_player(aligned.folder, example, found["frame_ms"], names) for example in found["examples"]
         ],
     )
 
 
-def _sound(records: Sequence[Record], make: Callable[[Record], Made], tool: str, damaged: list[Path]) -> list[Made]:
-    """What is made of each record; a damaged one, whatever its values are, is left out and put on the list."""
-    made = []
-    for record in records:
-        try:
-            made.append(make(record))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-            told = str(error) if isinstance(error, UserError) else "a value in it is missing or of the wrong kind"
-            print(f"left out: {record.file}: {told}; run fairseq_skd.{tool} again", file=sys.stderr)
-            damaged.append(record.file)
-    return made
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """Draw a figure as an ``<svg>`` element without background; it names nothing outside the page.
+
+    Black becomes the page's text colour, text stays text, and identifiers are unique in the page.
+
+    Args:
+        figure: whose backgrounds are taken away.
+        label: what a screen reader says.
+    """
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
+    for legend in filter(None, (axes.get_legend() for axes in figure.axes)):
+        legend.get_frame().set_visible(False)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fairseq_skd"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    unique = f"figure{next(_numbers)}-"
+    for reference in ('id="', "url(#", 'href="#'):
+        text = text.replace(reference, reference + unique)
+    text = text.replace("#000000", "currentColor")
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
 
 
 def _rate(rate: dict[str, float | None], drawn: dict[str, Any]) -> tuple[str, str]:
@@ -179,5 +177,5 @@ def _percent(share: float | None) -> str:
 
 def _left_out(found: dict[str, Any]) -> str:
     """Of how many sentences, where some could not be decoded."""
-    left_out = len(found.get("not_decoded", []))
+    left_out = len(found["not_decoded"])
     return f" of {found['sentences'] + left_out:,}" if left_out else ""

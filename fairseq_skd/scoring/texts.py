@@ -16,8 +16,8 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
         characters: those of characters instead; one is of the words, or the one space between two of them.
 
     Raises:
-        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other; or no summary in
-            the folder is theirs, because the decoding was cut off or they were changed.
+        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other; or summary.json
+            is not theirs, because the decoding was cut off or they were changed.
     """
     files = [folder / name for name in ("hypo.word", "ref.word")]
     try:
@@ -27,7 +27,7 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
     if len(texts[0]) != len(texts[1]) or not texts[0]:
         raise UserError(f"{files[0]} has {len(texts[0])} lines, {files[1]} {len(texts[1])}: decode into {folder} again")
     words = [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
-    if not any(_counts(file) == sum(words, ErrorCount(0, 0)) for file in folder.glob("summary*.json")):
+    if sum(words, ErrorCount(0, 0)) != _counts(folder / "summary.json"):
         raise UserError(
             f"{folder} is incomplete: its hypo.word and ref.word have no summary.json, or that of another decoding; "
             f"decode into it again"
@@ -60,13 +60,13 @@ def utterance_speakers(folder: Path, manifest: Path) -> list[str] | None:
     return [speakers[place] for place in places]
 
 
-def _counts(file: Path) -> ErrorCount | None:
-    """Word errors and words in a summary; None if it is none."""
+def _counts(summary: Path) -> ErrorCount | None:
+    """Word errors and words of a summary; None if it is missing or was cut off."""
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        return ErrorCount(summary["word_errors"], summary["words"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return ErrorCount(found["word_errors"], found["words"])
 
 
 def read_texts(file: Path) -> list[str]:

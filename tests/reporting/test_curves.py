@@ -2,7 +2,7 @@ import pytest
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.reporting.curves import draw_curves
-from fairseq_skd.reporting.logs import read_log
+from fairseq_skd.reporting.folders import read_log
 from tests.reporting.conftest import LINES
 
 
@@ -22,11 +22,11 @@ def test_curves_of_a_log(log):
     assert "loss" not in curves and "cut" not in curves
 
 
-def test_numbers_that_no_axis_can_hold_are_left_out(tmp_path):
+def test_a_loss_that_overflowed_is_left_out(tmp_path):
     told = '[x][valid][INFO] - {{"valid_num_updates": "{}", "valid_loss": "{}"}}\n'
     path = tmp_path / "hydra_train.log"
-    path.write_text(told.format("1" * 400, 1) + told.format(20, "1e308") + told.format(30, 1.5))
-    assert read_log(path)["valid_loss"] == [(30, 1.5)]
+    path.write_text(told.format(10, "inf") + told.format(20, "3e38") + told.format(30, 1.5))
+    assert read_log(path)["valid_loss"] == [(20, 3e38), (30, 1.5)]
     draw_curves({"a run": read_log(path)})
 
 

@@ -3,8 +3,7 @@ import pytest
 import soundfile
 from fairseq.data import Dictionary, HubertDataset
 
-from fairseq_skd.demo.labels import audio_files, fit_clusters, label_splits, main
-from fairseq_skd.demo.mfcc import deltas, mfcc, mfcc_with_deltas
+from fairseq_skd.demo.pretraining_labels import deltas, fit_clusters, label_splits, main, mfcc, mfcc_with_deltas
 from fairseq_skd.errors import UserError
 
 
@@ -134,8 +133,8 @@ def test_command(manifests, monkeypatch, capsys):
 
 
 def test_missing_manifest(tmp_path):
-    with pytest.raises(UserError, match=r"train\.tsv does not exist: write it with python -m fairseq_skd\.manifest"):
-        audio_files(tmp_path / "train.tsv")
+    with pytest.raises(UserError, match=r"^--splits train: .*train\.tsv does not exist \(there: no manifest at all\)$"):
+        label_splits(tmp_path, tmp_path, ["train"], clusters=4)
 
 
 def test_audio_that_is_missing(manifests):
