@@ -38,7 +38,8 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML would silently keep the last: an arm would be lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))  # << takes in another mapping
+        keys = [self.construct_object(key, deep=True) for key in own]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)

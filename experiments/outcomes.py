@@ -192,7 +192,7 @@ def _settings(command: str) -> set[str]:
         parts = shlex.split(command)
     except ValueError:  # a quote that does not end
         parts = command.split()
-    return {part for part in parts if part.partition("=")[0] not in _OF_A_RUN}
+    return {part for part in parts if part.partition("=")[0].lstrip("+") not in _OF_A_RUN}
 
 
 def _percent(interval: Interval) -> Interval:

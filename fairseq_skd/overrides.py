@@ -13,8 +13,12 @@ _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 def hydra_overrides(settings: Mapping[str, object]) -> tuple[str, ...]:
-    """``key=value`` arguments; a path that holds a space or another character of Hydra's grammar is put in quotes."""
-    return tuple(f"{key}={_hydra_value(value)}" for key, value in settings.items())
+    """Write ``key=value`` arguments.
+
+    A path that holds a space or another character of Hydra's grammar is put in quotes. Of ``~key``, which takes a key
+    out, the value is left out: Hydra would compare it.
+    """
+    return tuple(key if key.startswith("~") else f"{key}={_hydra_value(value)}" for key, value in settings.items())
 
 
 def _hydra_value(value: object) -> str:

@@ -19,6 +19,10 @@ def test_settings_that_are_no_paths_stay():
     assert hydra_overrides({"model.student_layers": "[2]", "a.b": 3}) == ("model.student_layers=[2]", "a.b=3")
 
 
+def test_a_key_that_is_taken_out_has_no_value():
+    assert hydra_overrides({"~a.b": None, "+a.c": 3}) == ("~a.b", "+a.c=3")
+
+
 def test_which_override_hydra_refused_and_what_there_is_instead():
     config = OmegaConf.create({"task": {"data": "x"}, "model": {"layers": [6], "head": {"bias": True, "norm": False}}})
     reason = "Could not override '{}'. No match in config."

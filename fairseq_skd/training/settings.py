@@ -148,7 +148,8 @@ def _unknown(section: str, key: str, known: list[str]) -> str:
     if version := _REMOVED.get(f"{section}.{key}"):
         return f"{section}.{key} was removed in version {version}: delete the line"
     nearest = difflib.get_close_matches(key, known, n=1)
-    return f"{section}.{key} is unknown: " + (f"did you mean {section}.{nearest[0]}?" if nearest else "delete it")
+    advice = f"did you mean {section}.{nearest[0]}?" if nearest else f"delete it, on a command line ~{section}.{key}"
+    return f"{section}.{key} is unknown: {advice}"
 
 
 def _check_names(cfg: DictConfig) -> None:

@@ -12,7 +12,7 @@ from fairseq.checkpoint_utils import load_model_ensemble_and_task
 from fairseq_skd import infer
 from tests.builders import batch, write_dictionary, write_pretrained
 from tests.decoding.checkpoints import CONFIG, NAMES
-from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
+from tests.end_to_end.training import REPOSITORY, SMALL, assert_equal, corpus, logged, parameters, train
 
 STUDENT = 2
 SHORT = (*SMALL, "optimization.max_update=6", "model.freeze_finetune_updates=1", "checkpoint.save_interval_updates=3")
@@ -43,10 +43,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     work = tmp_path_factory.mktemp(request.param)
     encoder, data = write_encoder(request.param, work), corpus(work / "data")
     overrides = [*SHORT, f"task.data={data}", f"model.w2v_path={encoder}"]
-    result = train(work / "straight", overrides)
+    config = REPOSITORY / "config" / "finetune" / f"{'wavlm' if request.param == 'wavlm' else 'hubert'}_mini.yaml"
+    result = train(work / "straight", overrides, config)
     assert result.returncode == 0, result.stdout[-3000:]
     (middle,) = (work / "straight").glob("checkpoint_*_3.pt")
-    resumed = train(work / "resumed", [*overrides, f"checkpoint.restore_file={middle}"])
+    resumed = train(work / "resumed", [*overrides, f"checkpoint.restore_file={middle}"], config)
     assert resumed.returncode == 0, resumed.stdout[-3000:]
     assert "@ 3 updates" in resumed.stdout
     shutil.rmtree(encoder) if encoder.is_dir() else encoder.unlink()

@@ -5,18 +5,13 @@ import hashlib
 import pytest
 import torch
 
+from tests.baselines import BASELINES
 from tests.builders import write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
-from tests.end_to_end.training import REPOSITORY, SMALL, corpus, logged, parameters, train
+from tests.end_to_end.training import SMALL, corpus, logged, parameters, train
 
-KD = REPOSITORY / "config" / "finetune" / "hubert_mini_softmax_kl.yaml"
-PRUNED = [
-    *SMALL,
-    "model.student_layers=[]",
-    "model.keep_layers=2",
-    "optimization.max_update=6",
-    "common.log_interval=2",
-]
+SHORT = ("model.keep_layers=2", "optimization.max_update=6", "common.log_interval=2")
+PRUNED, KD = ([*SMALL, *BASELINES[name], *SHORT] for name in ("pruning", "softmax_kl"))
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +25,18 @@ def work(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(work):
-    overrides = [*PRUNED, f"task.data={work / 'data'}", f"model.w2v_path={work / 'hubert.pt'}"]
-    result = train(work / "kd", [*overrides, f"criterion.teacher_path={work / 'teacher.pt'}"], KD)
+    places = [f"task.data={work / 'data'}", f"model.w2v_path={work / 'hubert.pt'}"]
+    result = train(work / "kd", [*KD, *places, f"criterion.teacher_path={work / 'teacher.pt'}"])
     assert result.returncode == 0, result.stdout[-3000:]
-    return overrides, result.stdout
+    return places, result.stdout
 
 
 def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
-    overrides, output = trained
+    places, output = trained
     inner = logged(output, "train_inner")[-1]
     assert inner["loss"] == pytest.approx(inner["ctc"] + inner["kd"], rel=0.02) and inner["kd"] > 0
     assert {"valid_wer", "valid_uer"} <= set(logged(output, "valid")[-1])
-    plain = train(work / "pruned", [*overrides, "checkpoint.best_checkpoint_metric=wer"])
+    plain = train(work / "pruned", [*PRUNED, *places])
     assert plain.returncode == 0, plain.stdout[-3000:]
     files = [work / run / "checkpoint_last.pt" for run in ("kd", "pruned")]
     with_teacher, without = (torch.load(file, weights_only=True) for file in files)
@@ -58,15 +53,15 @@ def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
 
 
 def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
-    overrides, _ = trained
+    places, _ = trained
     before = parameters(work / "kd" / "checkpoint_last.pt")
-    longer = [*overrides, "optimization.max_update=8"]
+    longer = [*KD, *places, "optimization.max_update=8"]
     other = write_fine_tuned(work / "other.pt", seed=5)
-    refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"], KD)
+    refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"])
     assert refused.returncode != 0
     assert f"criterion.teacher_path={other} is not the file that" in refused.stdout
     (work / "teacher.pt").rename(work / "moved.pt")
-    resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'moved.pt'}", "criterion.kd_weight=2"], KD)
+    resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'moved.pt'}", "criterion.kd_weight=2"])
     assert resumed.returncode == 0, resumed.stdout[-3000:]
     told = "with other settings: optimization.max_update=8 (it had 6), criterion.kd_weight=2.0 (it had 1.0)\n"
     assert told in resumed.stdout

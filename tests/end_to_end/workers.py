@@ -16,7 +16,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_two(folder: Path, overrides: Sequence[str], config: str = "hubert_mini") -> list[subprocess.Popen[str]]:
+def start_two(folder: Path, overrides: Sequence[str]) -> list[subprocess.Popen[str]]:
     """Both processes; ``folder`` receives the checkpoints."""
     folder.mkdir(exist_ok=True)
     parallel = [
@@ -26,7 +26,7 @@ def start_two(folder: Path, overrides: Sequence[str], config: str = "hubert_mini
     ]
     command = [
         *(sys.executable, "-m", "fairseq_cli.hydra_train", "--config-dir", str(REPOSITORY / "config" / "finetune")),
-        *("--config-name", config, f"common.user_dir={REPOSITORY / 'fairseq_skd'}", *overrides, *parallel),
+        *("--config-name", "hubert_mini", f"common.user_dir={REPOSITORY / 'fairseq_skd'}", *overrides, *parallel),
         f"checkpoint.save_dir={folder}",
     ]
     return [
@@ -42,9 +42,9 @@ def start_two(folder: Path, overrides: Sequence[str], config: str = "hubert_mini
     ]
 
 
-def train_on_two(folder: Path, overrides: Sequence[str], config: str = "hubert_mini") -> list[str]:
+def train_on_two(folder: Path, overrides: Sequence[str]) -> list[str]:
     """Train to the end; what each process printed."""
-    workers = start_two(folder, overrides, config)
+    workers = start_two(folder, overrides)
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs[0][-3000:] + outputs[1][-3000:]
     return outputs

@@ -18,10 +18,17 @@ arms:
   ctc: {exits: [4], set: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}}
   skd: {exits: [4, 2], set: {"model.student_layers": "[2]"}, tries: {criterion.kd_weight: [0.1, 1.0]}}
   kd:
-    config: hubert_mini_softmax_kl
     exits: [2]
     needs: ctc
-    set: {model.keep_layers: 2, "criterion.teacher_path": "{teacher}"}
+    set:
+      <<: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}
+      model.keep_layers: 2
+      criterion._name: kd_ctc
+      ~criterion.schedule:
+      ~criterion.tau:
+      ~criterion.alpha:
+      ~criterion.stop_gradient:
+      +criterion.teacher_path: "{teacher}"
 claims:
   - {claim: the student wins, better: skd 2, worse: kd 2}
 """

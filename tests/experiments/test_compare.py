@@ -102,7 +102,7 @@ def test_a_teacher_without_spikes(out, capsys):
 
 
 def test_seeds_of_different_settings_are_named(out, capsys):
-    told = "train common.seed={0} checkpoint.save_dir=/{0} 'optimization.lr=[{1}]'"
+    told = "train common.seed={0} checkpoint.save_dir=/{0} +criterion.teacher_path=/{0} 'optimization.lr=[{1}]'"
     for seed, rate in ((1, 1), (2, 1), (3, 2)):
         run(out, "later", seed, {2: [0] * 8}, command=told.format(seed, rate))
     compare.main([str(out / "grid.yaml"), "--runs", str(out)])

@@ -48,7 +48,12 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("criterion.teacher_path", "criterion.teachr", "arm kd: .*hubert_mini_softmax_kl.yaml with .*: .*teachr"),
+        ("~criterion.tau", "~criterion.tua", "arm kd: .*hubert_mini.yaml with .*: .*tua"),
+        (
+            "criterion.teacher_path",
+            "criterion.teachr",
+            "arm kd: criterion.teachr is unknown: did you mean .*teacher_path",
+        ),
         ("dataset.max_tokens: 100000", "dataset.max_token: 1", "arm ctc: .*viterbi.yaml with .*: .*max_token"),
         (
             "[valid, test]",
@@ -77,7 +82,7 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
             "max_updates: 30",
             "arm ctc: .*: there is no key optimization.max_updates, optimization has: ",
         ),
-        ('"{teacher}"', '"{techer}"', "arm kd: .*: criterion.teacher_path={techer} cannot be read: "),
+        ('"{teacher}"', '"{techer}"', r"arm kd: .*: \+criterion.teacher_path={techer} cannot be read: "),
         ('"[2]"}', "2}", "arm skd: model.student_layers=2 cannot be used: "),
         ('"[2]"}', '"[2]", task.normalize: true}', "arm skd: task.normalize=True, but the encoder has normalize=False"),
     ],
