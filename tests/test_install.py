@@ -22,6 +22,8 @@ PLATFORMS = {
     "python 3.12, linux": {"python_version": "3.12", "sys_platform": "linux", "platform_machine": "x86_64"},
     "python 3.11, linux on arm": {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "aarch64"},
     "python 3.12, mac": {"python_version": "3.12", "sys_platform": "darwin", "platform_machine": "arm64"},
+    "python 3.13, linux": {"python_version": "3.13", "sys_platform": "linux", "platform_machine": "x86_64"},
+    "python 3.13, mac": {"python_version": "3.13", "sys_platform": "darwin", "platform_machine": "arm64"},
 }
 
 
@@ -60,6 +62,8 @@ def version(pin: Requirement) -> str:
         ("python 3.12, linux", "ve-fairseq==0.12.3"),
         ("python 3.11, linux on arm", "fairseq-fixed==0.12.3.1"),
         ("python 3.12, mac", "fairseq-fixed==0.12.3.1"),
+        ("python 3.13, linux", "fairseq-fixed==0.12.3.1"),
+        ("python 3.13, mac", "fairseq-fixed==0.12.3.1"),
     ],
 )
 def test_each_platform_gets_one_fairseq(platform: str, fairseq: str) -> None:
@@ -137,12 +141,12 @@ def test_make_alone_lists_the_targets() -> None:
         assert re.search(rf"^  {target} +\w", shown.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("found", ["3.9.18", "3.13.0", "2.7.18"])
+@pytest.mark.parametrize("found", ["3.9.18", "3.14.0", "2.7.18"])
 def test_make_refuses_another_python(interpreter, found: str) -> None:
     refused = make("install", f"PYTHON={interpreter(found)}")
     assert refused.returncode == 2
     (sentence,) = refused.stderr.splitlines()
-    assert f"is Python {found}-x86_64, but fairseq_skd needs Python 3.10 to 3.12" in sentence
+    assert f"is Python {found}-x86_64, but fairseq_skd needs Python 3.10 to 3.13" in sentence
 
 
 def test_make_refuses_what_does_not_run() -> None:
