@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,23 @@ def test_every_version_of_the_environment_is_pinned() -> None:
     if sys.version_info < (3, 11):
         unlike.pop(canonicalize_name("setuptools"), None)
     assert not unlike
+
+
+def test_wheel_and_source_carry_types_and_the_page(tmp_path: Path) -> None:
+    """Built without the network, from a copy: setuptools writes beside what it builds."""
+    pytest.importorskip("setuptools", minversion="77", reason="setuptools is older than pyproject.toml asks for")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "fairseq_skd", tmp_path / "fairseq_skd", ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    build = "from setuptools import build_meta as build; build.build_wheel('.'); build.build_sdist('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as in_wheel, tarfile.open(source) as in_source:
+        built = [set(in_wheel.namelist()), {name.partition("/")[2] for name in in_source.getnames()}]
+    for names in built:
+        assert "fairseq_skd/py.typed" in names
+        assert [name for name in names if name.endswith(".html.j2")]
 
 
 def test_ci_runs_make_test() -> None:
