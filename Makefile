@@ -1,4 +1,4 @@
-# make help    tells what there is. Needed: Python 3.10 to 3.12, make, the package index. Nothing leaves this folder but
+# make help    tells what there is. Needed: Python 3.10 to 3.13, make, the package index. Nothing leaves this folder but
 #              pip's own cache, and nothing needs root.
 #
 # Each interpreter (PYTHON=...) gets a virtual environment of its own, .venv/<its version>-<machine>, made when it is
@@ -12,11 +12,11 @@
 # PYTHON: the one asked for, else the first here that we support, else python3 (which is then refused with a reason). Each
 # is run, not only looked up: the shims of version managers exist for interpreters that do not.
 ifndef PYTHON
-PYTHON := $(shell for python in python3.11 python3.12 python3.10; do \
+PYTHON := $(shell for python in python3.11 python3.12 python3.10 python3.13; do \
   if $$python -c "" 2>/dev/null; then echo $$python; exit; fi; done; echo python3)
 endif
 
-SUPPORTED := 3.10 to 3.12
+SUPPORTED := 3.10 to 3.13
 VERSION   := $(shell "$(PYTHON)" -c 'import platform; print("%s-%s" % (platform.python_version(), platform.machine()))' 2>/dev/null)
 VENV      := .venv/$(VERSION)
 RUN       := $(VENV)/bin/python
@@ -67,7 +67,7 @@ clean:  ## remove the virtual environments, all of them
 
 $(CREATED):
 	$(if $(VERSION),,$(error PYTHON=$(PYTHON) does not run as a Python interpreter; give one of Python $(SUPPORTED), e.g. make PYTHON=/usr/bin/python3.11))
-	$(if $(filter 3.10.% 3.11.% 3.12.%,$(VERSION)),,$(error $(PYTHON) is Python $(VERSION), but fairseq_skd needs Python $(SUPPORTED); name another interpreter, e.g. make PYTHON=python3.11))
+	$(if $(filter 3.10.% 3.11.% 3.12.% 3.13.%,$(VERSION)),,$(error $(PYTHON) is Python $(VERSION), but fairseq_skd needs Python $(SUPPORTED); name another interpreter, e.g. make PYTHON=python3.11))
 	$(if $(shell "$(PYTHON)" -c 'import venv, ensurepip; print("both")' 2>/dev/null),,$(error $(PYTHON) cannot make virtual environments, as its modules venv and ensurepip are not there; install them (Debian and Ubuntu: the package python3-venv) or name another interpreter with PYTHON=))
 	"$(PYTHON)" -m venv --clear $(VENV)
 	@touch $@

@@ -1,7 +1,7 @@
 """Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
 
 Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
-checkpoints that torch < 2.6 executes, a user dir imported twice, hydra's function that moved.
+checkpoints that torch < 2.6 executes, hydra's function that moved.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fairseq.utils
 import hydra
 import numpy as np
 import omegaconf
@@ -137,37 +136,6 @@ def weights_only() -> Iterator[None]:
     finally:
         del os.environ[_FORCE]
         os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
-def name_both_copies(package: Path) -> None:
-    """Make fairseq's ``import_user_module`` say which two copies of the user dir meet, and take one folder twice.
-
-    fairseq compares path strings: a link to the very folder that is imported fails like a second copy, and its message
-    names one of the two only.
-
-    Args:
-        package: the folder of the copy that is imported.
-    """
-    original = fairseq.utils.import_user_module
-    if getattr(original, "knows_fairseq_skd", False):
-        return
-
-    @functools.wraps(original)
-    def import_user_module(args: Any) -> None:
-        user_dir = getattr(args, "user_dir", None)
-        if user_dir is not None:
-            folder = Path(user_dir).expanduser().resolve()
-            if folder == package:
-                return
-            if folder.name == package.name:
-                raise UserError(
-                    f"common.user_dir={folder} is a second copy of fairseq_skd, {package} is already imported: "
-                    f"use one of the two (python -m fairseq_skd prints the path to give)"
-                )
-        original(args)
-
-    import_user_module.knows_fairseq_skd = True  # type: ignore[attr-defined]
-    fairseq.utils.import_user_module = import_user_module
 
 
 def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

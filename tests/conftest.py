@@ -1,4 +1,4 @@
-"""What every test gets: one thread, quiet fairseq, and the user dir imported."""
+"""What every test gets: one thread, quiet fairseq, and the user dir registered."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ import torch
 
 torch.set_num_threads(1)
 
-import fairseq_skd  # noqa: E402, F401
+import fairseq_skd.models  # noqa: E402, F401
 
 for name in ("fairseq.models.hubert.hubert", "fairseq.tasks.hubert_pretraining"):
     logging.getLogger(name).setLevel(logging.WARNING)

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ PLATFORMS = {
     "python 3.12, linux": {"python_version": "3.12", "sys_platform": "linux", "platform_machine": "x86_64"},
     "python 3.11, linux on arm": {"python_version": "3.11", "sys_platform": "linux", "platform_machine": "aarch64"},
     "python 3.12, mac": {"python_version": "3.12", "sys_platform": "darwin", "platform_machine": "arm64"},
+    "python 3.13, linux": {"python_version": "3.13", "sys_platform": "linux", "platform_machine": "x86_64"},
+    "python 3.13, mac": {"python_version": "3.13", "sys_platform": "darwin", "platform_machine": "arm64"},
 }
 
 
@@ -60,6 +64,8 @@ def version(pin: Requirement) -> str:
         ("python 3.12, linux", "ve-fairseq==0.12.3"),
         ("python 3.11, linux on arm", "fairseq-fixed==0.12.3.1"),
         ("python 3.12, mac", "fairseq-fixed==0.12.3.1"),
+        ("python 3.13, linux", "fairseq-fixed==0.12.3.1"),
+        ("python 3.13, mac", "fairseq-fixed==0.12.3.1"),
     ],
 )
 def test_each_platform_gets_one_fairseq(platform: str, fairseq: str) -> None:
@@ -103,6 +109,23 @@ def test_every_version_of_the_environment_is_pinned() -> None:
     assert not unlike
 
 
+def test_wheel_and_source_carry_types_and_the_page(tmp_path: Path) -> None:
+    """Built without the network, from a copy: setuptools writes beside what it builds."""
+    pytest.importorskip("setuptools", minversion="77", reason="setuptools is older than pyproject.toml asks for")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "fairseq_skd", tmp_path / "fairseq_skd", ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    build = "from setuptools import build_meta as build; build.build_wheel('.'); build.build_sdist('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as in_wheel, tarfile.open(source) as in_source:
+        built = [set(in_wheel.namelist()), {name.partition("/")[2] for name in in_source.getnames()}]
+    for names in built:
+        assert "fairseq_skd/py.typed" in names
+        assert [name for name in names if name.endswith(".html.j2")]
+
+
 def test_ci_runs_make_test() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
@@ -137,12 +160,12 @@ def test_make_alone_lists_the_targets() -> None:
         assert re.search(rf"^  {target} +\w", shown.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("found", ["3.9.18", "3.13.0", "2.7.18"])
+@pytest.mark.parametrize("found", ["3.9.18", "3.14.0", "2.7.18"])
 def test_make_refuses_another_python(interpreter, found: str) -> None:
     refused = make("install", f"PYTHON={interpreter(found)}")
     assert refused.returncode == 2
     (sentence,) = refused.stderr.splitlines()
-    assert f"is Python {found}-x86_64, but fairseq_skd needs Python 3.10 to 3.12" in sentence
+    assert f"is Python {found}-x86_64, but fairseq_skd needs Python 3.10 to 3.13" in sentence
 
 
 def test_make_refuses_what_does_not_run() -> None:

@@ -161,32 +161,67 @@ def test_fairseq_itself_loads_weights_only(reports: dict[str, Any], places: Path
     assert not (places / "made").exists()
 
 
-@pytest.mark.parametrize(
-    ("argv", "original", "light"),
-    [
-        (["-m", "table", "t.tsv"], ["python", "-m", "fairseq_skd.manifest", "table", "t.tsv"], True),
-        (["-m"], ["python", "-X", "dev", "-m", "fairseq_skd"], True),
-        (["-m", "--config-dir", "c"], ["python", "-m", "fairseq_skd.infer", "--config-dir", "c"], False),
-        (["-m", "fairseq_skd.manifest"], ["python", "-m", "pytest", "fairseq_skd.manifest"], False),
-        (["/x/pytest", "-m", "fairseq_skd"], ["python", "/x/pytest", "-m", "fairseq_skd"], False),
-        (["-c", "-m"], ["python", "-c", "import fairseq_skd", "-m"], False),
-        ([""], ["python"], False),
-        (["-m", "x"], [], False),
-    ],
-)
-def test_only_the_light_commands_are_spared_the_registration(monkeypatch, argv, original, light) -> None:
-    monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(sys, "orig_argv", original)
-    assert fairseq_skd._is_light() is light
+# What is imported before fairseq, then what fairseq is told.
+FIRST = {
+    "fairseq_skd": "utils.import_user_module(argparse.Namespace(user_dir=sys.argv[1]))",
+    "fairseq_skd.models": "",
+    "fairseq_skd.criterions.ctc": "",
+    "fairseq_skd.training.starting": "",
+}
+AFTER = """
+import argparse, json, sys
+before = sorted({"fairseq", "hydra", "numpy", "torch"} & set(sys.modules))
+import fairseq_cli.train
+from fairseq import criterions, data, models, trainer, utils
+report = {"before": before, "copy": None}
+try:
+    utils.import_user_module(argparse.Namespace(user_dir=sys.argv[2]))
+except ValueError as error:
+    report["copy"] = str(error)
+%s
+report["registered"] = [
+    "skd_ctc" in models.MODEL_REGISTRY, {"skd_ctc", "kd_ctc"} <= set(criterions.CRITERION_REGISTRY),
+    hasattr(trainer.Trainer.train_step, "__wrapped__"), hasattr(data.HubertDataset.get_label, "__wrapped__"),
+]
+utils.import_user_module(argparse.Namespace(user_dir=sys.argv[3]))
+report["checks trainings"] = hasattr(fairseq_cli.train.add_defaults, "__wrapped__")
+print(json.dumps(report))
+"""
 
 
-def test_imported_before_fairseq_it_is_registered_all_the_same(places: Path) -> None:
-    code = (
-        "import argparse, fairseq_skd; from fairseq import criterions, models, utils;"
-        f"utils.import_user_module(argparse.Namespace(user_dir={str(PACKAGE)!r}));"
-        "print('skd_ctc' in models.MODEL_REGISTRY, 'skd_ctc' in criterions.CRITERION_REGISTRY)"
-    )
-    assert finish(start(["-c", code], places, True)) == "True True\n"
+@pytest.fixture(scope="module")
+def firsts(places: Path) -> dict[str, Any]:
+    """A process for each module that is imported before fairseq."""
+    dirs = [str(PACKAGE), str(places / "elsewhere" / "fairseq_skd"), str(places / "links" / "fairseq_skd")]
+    started = {
+        module: start(["-c", f"import {module}\n{AFTER % told}", *dirs], places, True) for module, told in FIRST.items()
+    }
+    return {module: json.loads(finish(process)) for module, process in started.items()}
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_imported_before_fairseq_it_is_registered_all_the_same(firsts: dict[str, Any], first: str) -> None:
+    assert firsts[first]["registered"] == [True] * 4
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_imported_before_fairseq_it_checks_trainings(firsts: dict[str, Any], first: str) -> None:
+    assert firsts[first]["checks trainings"]
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_imported_before_fairseq_it_names_both_copies(firsts: dict[str, Any], places: Path, first: str) -> None:
+    second = (places / "elsewhere" / "fairseq_skd").resolve()
+    assert firsts[first]["copy"].startswith(f"common.user_dir={second} is a second copy of fairseq_skd, {PACKAGE} is")
+
+
+def test_alone_it_imports_neither_fairseq_nor_torch(firsts: dict[str, Any]) -> None:
+    assert firsts["fairseq_skd"]["before"] == []
+
+
+def test_manifests_are_made_without_fairseq_and_torch(places: Path) -> None:
+    code = "import sys, fairseq_skd.manifest; print(sorted({'fairseq', 'hydra', 'torch'} & set(sys.modules)))"
+    assert finish(start(["-c", code], places, True)) == "[]\n"
 
 
 def test_the_harm_is_real(places: Path, tmp_path: Path) -> None:

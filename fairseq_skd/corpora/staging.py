@@ -44,7 +44,7 @@ def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterat
         if not (left / _MOVING).exists():
             _remove_if_nobodys(left)
     try:
-        room = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out))
+        room = out / Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out)).name  # absolute from Python 3.12 on
     except OSError as error:
         _remove(created)
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error

@@ -1,6 +1,7 @@
 """n-gram language models of KenLM, read through flashlight-text; what cannot be read is told in one sentence."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,11 @@ from typing import Any
 
 from fairseq_skd.errors import UserError
 
-INSTALL = "pip install 'fairseq_skd[lm]'"
+INSTALL = (
+    "pip install 'fairseq_skd[lm]'"
+    if sys.version_info < (3, 13)
+    else "it has no wheel for Python 3.13, use an environment of Python 3.10 to 3.12"
+)
 UNKNOWN = "<unk>"
 _GZIP = b"\x1f\x8b"
 _BINARY = b"mmap lm http://kheafield.com/code format version"
