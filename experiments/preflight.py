@@ -6,10 +6,10 @@ from typing import Any
 from experiments.grid import Run
 from fairseq_skd.compat import compose
 from fairseq_skd.corpora.subset import read_manifest
-from fairseq_skd.encoders.exits import check_student_layers
 from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.exits import check_student_layers
 from fairseq_skd.training.settings import check_composed
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from fairseq_skd.errors import UserError
+from fairseq_skd.corpora.units import POST_PROCESSES, WORD_MARK
+from fairseq_skd.errors import UserError, shown
 
 _FORM = "each line has to be 'symbol count', such as 'A 1'"
 
@@ -73,3 +74,30 @@ def first_difference(first: Sequence[str], second: Sequence[str]) -> Difference 
     """
     pairs = enumerate(zip_longest(first, second))
     return next((Difference(index, one, two) for index, (one, two) in pairs if one != two), None)
+
+
+def fitting_post_process(process: str | None, symbols: Sequence[str], where: str) -> str:
+    """How units of a dictionary become words.
+
+    >>> fitting_post_process(None, ["<s>", "A", "|"], "common_eval.post_process")
+    'letter'
+
+    Args:
+        process: one of fairseq's ``post_process`` names; None is ``letter``.
+        symbols: of the dictionary.
+        where: ``process`` was given, for messages.
+
+    Raises:
+        UserError: unknown, or letters for word pieces, or the other way round.
+    """
+    process = process or "letter"
+    if process not in POST_PROCESSES:
+        raise UserError(f"{where}={shown(process)} is unknown: choose one of {', '.join(POST_PROCESSES[:-1])}")
+    pieces = any(symbol.startswith(WORD_MARK) for symbol in symbols)
+    fitting = "sentencepiece" if pieces else "letter"
+    if process in ("letter", "sentencepiece") and process != fitting:
+        raise UserError(
+            f"{where}={process} makes no words of a dictionary {'with' if pieces else 'without'} word pieces: set it "
+            f"to {fitting}"
+        )
+    return process

@@ -80,8 +80,7 @@ def sweep(args: argparse.Namespace) -> None:
     for values, overrides in combinations:
         folder = base / multirun.folder_name(values)
         overrides += quote_texts([f"common_eval.results_path={folder}"], texts)
-        arguments = ["--config-dir", args.config_dir, "--config-name", args.config_name, *overrides]
-        runs.append(multirun.Run(values, arguments, _read(args, overrides), folder))
+        runs.append(multirun.Run(values, _read(args, overrides), folder))
     rows, left_out = multirun.run_all(runs, base, args.jobs)
     shown = [{key: str(value) for key, value in row.items() if key != "folder"} for row in rows]
     print(tabulate(shown, "keys", tablefmt="plain", disable_numparse=True))

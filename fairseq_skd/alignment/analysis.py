@@ -29,11 +29,11 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     path = settings.common_eval.path
     shown = absolute(path) if path else kept[-1][1]
     sides = choose_sides(settings, str(shown))
-    speakers = read_speakers(sides.student.plan.subset.manifest)
+    speakers = read_speakers(sides.data.subset.manifest)
     examples = keys.examples
     if examples is None:
-        examples = list(range(min(_EXAMPLES, len(sides.student.plan.subset.names))))
-    compared = compare_sides(sides, examples)
+        examples = list(range(min(_EXAMPLES, len(sides.data.subset.names))))
+    compared = compare_sides(sides, settings.dataset, examples)
     measured = results.metrics(sides, compared, settings, speakers)
     found = measured | results.details(sides, compared, settings, speakers)
     if kept:
@@ -41,12 +41,11 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
             {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint, speakers))}
             for updates, checkpoint in kept
         ]
-    folder = sides.student.plan.folder
-    results.write(folder, found, results.examples(sides, compared))
-    return folder, found
+    results.write(sides.folder, found, results.examples(sides, compared))
+    return sides.folder, found
 
 
 def _measure(settings: AlignSettings, checkpoint: Path, speakers: list[str] | None) -> dict[str, Any]:
     print(checkpoint, file=sys.stderr)
     sides = choose_sides(settings, str(checkpoint))
-    return results.metrics(sides, compare_sides(sides), settings, speakers)
+    return results.metrics(sides, compare_sides(sides, settings.dataset), settings, speakers)

@@ -1,19 +1,13 @@
 """Chosen utterances in full: audio, text, posteriors and every spike, for figures and the report."""
 
-import io
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soundfile
-from fairseq.data.audio.audio_utils import parse_path, read_from_stored_zip
 
 from fairseq_skd.alignment.agreement import Agreement, compare
 from fairseq_skd.alignment.comparison import Posteriors
 from fairseq_skd.alignment.spikes import Floats, Frames, Spikes
-from fairseq_skd.corpora.subset import Subset
-from fairseq_skd.errors import UserError
 
 SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"
 
@@ -48,21 +42,6 @@ class Example:
     def seconds(self) -> float:
         """Length of the audio."""
         return len(self.waveform) / self.sample_rate
-
-
-def read_audio(subset: Subset, index: int) -> tuple[Floats, int]:
-    """An utterance's samples and sampling rate, as stored, also from fairseq's uncompressed zip files.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        path, slice_ = parse_path(os.path.join(subset.root, subset.names[index]))
-        source = io.BytesIO(read_from_stored_zip(path, *slice_)) if len(slice_) == 2 else path
-        waveform, sample_rate = soundfile.read(source, dtype="float32")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{subset.where(index)} cannot be read: {' '.join(str(error).split())}") from error
-    return waveform, sample_rate
 
 
 def frames_of(posteriors: Floats) -> Frames:

@@ -14,12 +14,12 @@ import fairseq_skd
 from fairseq_skd.alignment import figures, totals
 from fairseq_skd.alignment.comparison import Compared
 from fairseq_skd.alignment.configuration import AlignSettings
-from fairseq_skd.alignment.examples import Example, read_audio, spike_records
-from fairseq_skd.alignment.posteriors import frame_seconds
+from fairseq_skd.alignment.examples import Example, spike_records
 from fairseq_skd.alignment.sides import Side, Sides
 from fairseq_skd.decoding.results import write_summary
 from fairseq_skd.files import replacing
 from fairseq_skd.scoring.bootstrap import LEVEL, resampling
+from fairseq_skd.waveforms import read_audio
 
 
 def metrics(
@@ -27,7 +27,7 @@ def metrics(
 ) -> dict[str, Any]:
     """The metrics of docs/alignment.md with their intervals, as ``align.json`` has them."""
     counts = totals.utterance_counts(compared.agreements)
-    frame_ms = 1000 * frame_seconds(sides.student.plan)
+    frame_ms = 1000 * sides.student.recognizer.frame_seconds
     who = (("teacher", sides.teacher, compared.teacher), ("student", sides.student, compared.student))
     return {
         **{name: _exit(side) | certainty.shares() for name, side, certainty in who},
@@ -44,35 +44,34 @@ def details(
     sides: Sides, compared: Compared, settings: AlignSettings, speakers: Sequence[str] | None
 ) -> dict[str, Any]:
     """What stands in ``align.json`` beside the metrics: where they come from, symbols, utterances."""
-    plan = sides.student.plan
+    data = sides.data
     return {
         "subset": settings.dataset.gen_subset,
-        "manifest": str(plan.subset.manifest),
-        "utterances": len(plan.subset.names),
+        "manifest": str(data.subset.manifest),
+        "utterances": len(data.subset.names),
         "interval": {
             "level": LEVEL,
             **resampling(speakers),
             "resamples": settings.align.resamples,
             "seed": settings.common.seed,
         },
-        "by_symbol": totals.by_symbol(compared.agreements, plan.dictionary.symbols),
-        "by_utterance": {"name": plan.subset.names, **totals.utterance_counts(compared.agreements)},
-        "precision": str(plan.dtype).removeprefix("torch."),
-        "max_tokens": plan.settings.dataset.max_tokens,
-        "batch_size": plan.settings.dataset.batch_size,
+        "by_symbol": totals.by_symbol(compared.agreements, data.dictionary.symbols),
+        "by_utterance": {"name": data.subset.names, **totals.utterance_counts(compared.agreements)},
+        "precision": str(sides.student.recognizer.dtype).removeprefix("torch."),
+        "max_tokens": settings.dataset.max_tokens,
+        "batch_size": settings.dataset.batch_size,
         "versions": {"fairseq_skd": fairseq_skd.__version__, "torch": torch.__version__},
     }
 
 
 def examples(sides: Sides, compared: Compared) -> list[Example]:
     """The utterances whose posteriors were kept, with audio and text."""
-    plan = sides.student.plan
+    data, seconds = sides.data, sides.student.recognizer.frame_seconds
     found = []
     for index, posteriors in sorted(compared.posteriors.items()):
-        waveform, sample_rate = read_audio(plan.subset, index)
-        teacher, student = spike_records(posteriors, plan.dictionary.symbols)
-        text = plan.reference.words[index]
-        name, seconds = plan.subset.names[index], frame_seconds(plan)
+        waveform, sample_rate = read_audio(data.subset.path(index))
+        teacher, student = spike_records(posteriors, data.dictionary.symbols)
+        name, text = data.subset.names[index], data.reference.words[index]
         found.append(Example(index, name, text, waveform, sample_rate, seconds, posteriors, teacher, student))
     return found
 
@@ -174,9 +173,9 @@ def _drawn(interval: dict[str, Any]) -> str:
 
 def _exit(side: Side) -> dict[str, Any]:
     return {
-        "checkpoint": side.plan.trained.path,
+        "checkpoint": side.recognizer.path,
         "exit_layer": side.layer,
-        "layers": side.plan.trained.depth,
+        "layers": side.recognizer.depth,
     }
 
 

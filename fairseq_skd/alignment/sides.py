@@ -1,14 +1,18 @@
 """Who is compared with whom: one checkpoint's exits, or exits of two checkpoints that share frames and dictionary."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.alignment.configuration import AlignSettings
-from fairseq_skd.alignment.posteriors import frame_seconds
-from fairseq_skd.decoding.decode import Plan, prepare
-from fairseq_skd.decoding.settings import CommonEvalSettings, DecodingSettings, Settings
-from fairseq_skd.encoders.exits import check_decode_layer
+from fairseq_skd.corpora.subset import check_audio
+from fairseq_skd.decoding.decode import results_folder
+from fairseq_skd.decoding.evaluation_set import EvaluationSet, choose_device, open_set
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import absolute
+from fairseq_skd.models.exits import NoExitError, check_exit
+from fairseq_skd.models.trained import TrainedModel, open_trained
+from fairseq_skd.recognizer import FramesError, Recognizer, check_frames
 
 _TEACHER = "align.teacher_path"
 
@@ -16,15 +20,24 @@ _TEACHER = "align.teacher_path"
 class Side(NamedTuple):
     """One exit of a checkpoint."""
 
-    plan: Plan
+    recognizer: Recognizer
     layer: int
 
 
 class Sides(NamedTuple):
-    """The teacher, and the student that is compared with it; one plan for both where one checkpoint is both."""
+    """What is compared, over what.
+
+    Attributes:
+        teacher: one exit.
+        student: another; it has the teacher's recognizer where one checkpoint is both.
+        data: the subset.
+        folder: of the results.
+    """
 
     teacher: Side
     student: Side
+    data: EvaluationSet
+    folder: Path
 
 
 def choose_sides(settings: AlignSettings, path: str) -> Sides:
@@ -35,62 +48,64 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
         path: the checkpoint of the student, or of both.
 
     Raises:
-        UserError: what :func:`~fairseq_skd.decoding.decode.prepare` refuses, an exit that is not there, twice the same
+        UserError: a checkpoint, subset or results folder that cannot be used, an exit that is not there, twice the same
             exit, or two checkpoints of different frames or dictionaries.
     """
-    keys = settings.align
+    keys, (device, dtype) = settings.align, choose_device(settings.common)
+    trained = open_trained(path)
     if keys.teacher_path is None:
-        return _one_checkpoint(settings, path)
-    student = _prepare(settings, path, keys.layer or 0, "align.layer")
+        taught, teaching = _exits_of_one(trained, keys.layer, keys.teacher_layer)
+    else:
+        taught = _exit(trained, keys.layer or 0, "align.layer")
+    data = open_set(settings.task, settings.dataset, settings.common_eval.post_process, trained)
+    check_audio(data.subset, trained.waveforms.sample_rate, trained.waveforms.shortest)
+    folder = results_folder(settings.common_eval.results_path or os.path.join("align", settings.dataset.gen_subset))
+    if keys.teacher_path is None:
+        both = Recognizer(trained, (teaching, taught), device, dtype)
+        return Sides(Side(both, teaching), Side(both, taught), data, folder)
     try:
-        teacher = _prepare(settings, keys.teacher_path, keys.teacher_layer, "align.teacher_layer", _TEACHER)
+        teacher = open_trained(absolute(keys.teacher_path))
+        open_set(settings.task, settings.dataset, settings.common_eval.post_process, teacher)
     except UserError as error:
-        named = _TEACHER in str(error)
-        raise UserError(str(error) if named else f"{_TEACHER}={keys.teacher_path}: {error}") from error
-    _check_comparable(teacher, student)
-    if teacher.exit_layer == student.exit_layer and Path(teacher.trained.path).samefile(student.trained.path):
-        raise UserError(
-            f"align.teacher_path and common_eval.path are both {path}, and both its exit {student.exit_layer}"
-        )
-    return Sides(Side(teacher, teacher.exit_layer), Side(student, student.exit_layer))
+        raise UserError(f"{_TEACHER}={keys.teacher_path}: {error}") from error
+    teaching = _exit(teacher, keys.teacher_layer, "align.teacher_layer")
+    if teaching == taught and Path(teacher.path).samefile(trained.path):
+        raise UserError(f"align.teacher_path and common_eval.path are both {path}, and both its exit {taught}")
+    student = Side(Recognizer(trained, (taught,), device, dtype), taught)
+    sides = Sides(Side(Recognizer(teacher, (teaching,), device, dtype), teaching), student, data, folder)
+    _check_comparable(sides)
+    return sides
 
 
-def _one_checkpoint(settings: AlignSettings, path: str) -> Sides:
-    keys = settings.align
-    plan = _prepare(settings, path, keys.teacher_layer, "align.teacher_layer")
-    students, depth = plan.trained.students, plan.trained.depth
-    layer = keys.layer
+def _exits_of_one(trained: TrainedModel, layer: int | None, teacher_layer: int) -> tuple[int, int]:
+    """The student's exit and the teacher's."""
+    teaching = _exit(trained, teacher_layer, "align.teacher_layer")
     if layer is None:
-        if len(students) != 1:
-            if students:
-                raise UserError(f"{path} has the students {students}: choose one with align.layer=...")
-            raise UserError(f"{path} has no student: give a separate teacher with align.teacher_path=...")
-        layer = students[0]
-    layer = check_decode_layer(layer, students, depth, "align.layer")
-    if layer == plan.exit_layer:
-        raise UserError(f"align.layer and align.teacher_layer are both the exit of {layer} layers of {path}")
-    return Sides(Side(plan, plan.exit_layer), Side(plan, layer))
+        if len(trained.students) != 1:
+            if trained.students:
+                raise UserError(f"{trained.path} has the students {trained.students}: choose one with align.layer=...")
+            raise UserError(f"{trained.path} has no student: give a separate teacher with align.teacher_path=...")
+        layer = trained.students[0]
+    taught = _exit(trained, layer, "align.layer")
+    if taught == teaching:
+        raise UserError(f"align.layer and align.teacher_layer are both the exit of {taught} layers of {trained.path}")
+    return taught, teaching
 
 
-def _prepare(
-    settings: AlignSettings, path: str, layer: int, layer_key: str, path_key: str = "common_eval.path"
-) -> Plan:
-    given = settings.common_eval
-    folder = given.results_path or str(Path("align") / settings.dataset.gen_subset)
-    common_eval = CommonEvalSettings(path, given.post_process, results_path=folder)
-    decoding = DecodingSettings(layer=layer)
-    decode = Settings(settings.task, settings.common, common_eval, settings.dataset, decoding)
-    return prepare(decode, layer_key, path_key)
+def _exit(trained: TrainedModel, layer: int, key: str) -> int:
+    try:
+        return check_exit(layer, trained.students, trained.depth)
+    except NoExitError as error:
+        raise UserError(f"{key}={layer}: {trained.path}: {error}") from error
 
 
-def _check_comparable(teacher: Plan, student: Plan) -> None:
-    paths = f"{teacher.trained.path} and {student.trained.path}"
-    lengths = [1000 * frame_seconds(plan) for plan in (teacher, student)]
+def _check_comparable(sides: Sides) -> None:
+    teacher, student = sides.teacher.recognizer, sides.student.recognizer
+    paths = f"{teacher.path} and {student.path}"
+    lengths = [1000 * side.frame_seconds for side in (teacher, student)]
     if lengths[0] != lengths[1]:
         raise UserError(f"{paths} have a frame every {lengths[0]:g} and {lengths[1]:g} ms: they cannot be compared")
-    grids = [plan.trained.encoder.frame_grid for plan in (teacher, student)]
-    if grids[0] != grids[1]:
-        raise UserError(f"{paths} make other frames of the same audio ({grids[0]} against {grids[1]})")
-    ours, theirs = teacher.dictionary.symbols, student.dictionary.symbols
-    if ours != theirs:
-        raise UserError(f"{paths} have different dictionaries, of {len(ours)} and {len(theirs)} symbols")
+    try:
+        check_frames(teacher.frame_grid, student.frame_grid)
+    except FramesError as error:
+        raise UserError(f"{paths} cannot be compared: {error}") from error

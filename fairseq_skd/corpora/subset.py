@@ -16,8 +16,8 @@ from tqdm import tqdm
 from fairseq_skd import dictionaries
 from fairseq_skd.corpora.staging import refuse_incomplete
 from fairseq_skd.corpora.text_files import read_lines
+from fairseq_skd.corpora.units import WORD_MARK
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.lexicon import WORD_MARK
 
 _DAMAGED = ("not readable as audio", "not as long as the manifest lists them")
 

@@ -5,6 +5,7 @@ from operator import eq
 from typing import Protocol
 
 WORD_END = "|"
+WORD_MARK = "\u2581"  # SentencePiece's: the unit begins a word
 # fairseq's names for the ways that units become words.
 POST_PROCESSES = ("letter", "none", "sentencepiece", "wordpiece", "silence", "_EOW", "subword_nmt", "@@", "@@ ")
 

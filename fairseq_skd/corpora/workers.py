@@ -33,7 +33,9 @@ def share_cores(environment: MutableMapping[str, str], jobs: int) -> None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
 
 
-def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: str, chunk: int = 1) -> Iterator[R]:
+def run_over(
+    function: Callable[[T], R], items: Sequence[T], jobs: int, title: str, chunk: int = 1, unit: str = "file"
+) -> Iterator[R]:
     """``function(item)`` for each item, in order, each as soon as it is there: the caller can work on it meanwhile.
 
     Args:
@@ -43,6 +45,7 @@ def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: s
             be worth handing over Python's lock.
         title: stands before the progress bar.
         chunk: items that are handed to a process at once, at most.
+        unit: what an item is, for the progress bar.
 
     Yields:
         the results.
@@ -51,7 +54,7 @@ def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: s
         UserError: if a worker process dies.
     """
     if jobs == 1 or len(items) < 2:
-        for item in _bar(items, len(items), title):
+        for item in _bar(items, len(items), title, unit):
             yield function(item)
         return
     # Here, as a small folder, in one process, need not wait for these imports.
@@ -65,15 +68,19 @@ def run_over(function: Callable[[T], R], items: Sequence[T], jobs: int, title: s
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context(method), initializer=_leave_signals)
     try:
         results = pool.map(function, items, chunksize=max(1, min(chunk, len(items) // (4 * jobs))))
-        yield from _bar(results, len(items), title)
+        yield from _bar(results, len(items), title, unit)
     except BrokenProcessPool as error:
         reason = "a worker process was ended from outside, as happens when memory runs out"
         raise UserError(f"{reason}; use fewer --jobs") from error
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
+def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
     """``items``; if they take their time, with a progress bar that vanishes when they are done."""
     iterator = iter(items)
     begun = time.monotonic()
@@ -82,7 +89,7 @@ def _bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
         if time.monotonic() - begun > _PATIENCE:
             from tqdm import tqdm
 
-            yield from tqdm(iterator, total=total, initial=done, desc=title, unit="file", mininterval=0.5, leave=False)
+            yield from tqdm(iterator, total=total, initial=done, desc=title, unit=unit, mininterval=0.5, leave=False)
 
 
 def _leave_signals() -> None:

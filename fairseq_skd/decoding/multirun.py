@@ -1,28 +1,32 @@
-"""Several values of a key at once, in Hydra's spelling: a process and a folder for each combination, one table.
+"""Several values of a key at once, in Hydra's spelling: a folder for each combination, and one table.
 
 A combination that an earlier call has finished is not run again, unless one of its files has changed since.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
-from fairseq_skd.corpora.workers import share_cores
+from fairseq_skd.corpora.workers import run_over
+from fairseq_skd.decoding.decode import Frames, prepare, results_folder, search_and_write
+from fairseq_skd.decoding.evaluation_set import Ran
 from fairseq_skd.decoding.settings import Settings
-from fairseq_skd.errors import PARTIAL, UserError
+from fairseq_skd.errors import UserError
 from fairseq_skd.files import absolute, replacing
-from fairseq_skd.processes import Processes
+from fairseq_skd.recognizer import Output
 
 TABLE = "multirun.tsv"
 _DONE = "settings.json"  # in the folder of a combination that came to its end
@@ -33,13 +37,11 @@ class Run(NamedTuple):
 
     Attributes:
         values: the swept keys with their values, as they were written.
-        arguments: of ``python -m fairseq_skd.infer``, its folder included.
-        settings: the same, read.
+        settings: of the combination.
         folder: of its results.
     """
 
     values: dict[str, str]
-    arguments: list[str]
     settings: Settings
     folder: Path
 
@@ -91,9 +93,11 @@ def folder_name(values: dict[str, str]) -> str:
 
 
 def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run what is not done, each in a process of its own, and write the table.
+    """Run what is not done and write the table.
 
-    A run that left out audio files counts for the table, and as not done: the next call repeats it.
+    The encoder runs once for all combinations that share checkpoint, exit, subset and batches; its logits lie in
+    ``base`` until the last of them is searched. A run that left out audio files counts for the table, and as not done:
+    the next call repeats it.
 
     Returns:
         swept values with ``wer``, ``cer`` and ``folder``, lowest word error rate first; and the audio files that runs
@@ -105,25 +109,18 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
     if len({run.folder for run in runs}) < len(runs):
         raise UserError("--multirun: two combinations would have the same folder, their values differ in signs only")
     waiting = [run for run in runs if run.summary() is None]
-    environment = dict(os.environ)
-    share_cores(environment, jobs)
-    processes = Processes()
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(runs), initial=len(runs) - len(waiting), unit="run") as bar:
-        try:
-            for future in as_completed([pool.submit(_run, run, environment, processes) for run in waiting]):
-                future.result()
-                bar.update()
-        except UserError:
-            processes.stop()  # those that run go on to their end
-            raise
-        except BaseException:
-            processes.end()  # before the pool waits for its threads, and they for the runs
-            raise
+    for number, group in enumerate(_by_encoder(waiting), start=1):
+        with tempfile.TemporaryDirectory(prefix=".logits-", dir=results_folder(str(base))) as cache:
+            with _named(group[0]):
+                save_frames(Frames.computed(prepare(group[0].settings)), Path(cache))
+            title = f"searching {number}" if len(waiting) > len(group) else "searching"
+            for _ in run_over(functools.partial(_search, Path(cache)), group, jobs, title, unit="run"):
+                pass
     rows = []
     left_out: dict[str, dict[str, Any]] = {}
     for run in runs:
         summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-        left_out.update((one["file"], one) for one in summary.get("not_decoded", []))
+        left_out.update((one["file"], one) for one in summary["not_decoded"])
         rows.append({"wer": summary["wer"], "cer": summary["cer"], **run.values, "folder": str(run.folder)})
     rows.sort(key=lambda row: row["wer"])
     with replacing(base / TABLE) as path:
@@ -132,18 +129,63 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
     return rows, list(left_out.values())
 
 
-def _run(run: Run, environment: dict[str, str], processes: Processes) -> None:
-    (run.folder / _DONE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "fairseq_skd.infer", *run.arguments]
-    done = processes.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    if done is None or done.returncode == PARTIAL:
-        return
-    if done.returncode:
-        processes.stop()
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"{folder_name(run.values)}: {said.removeprefix('fairseq_skd.infer: ')}")
-    with replacing(run.folder / _DONE) as path:
-        path.write_text(_as_json(run.settings), encoding="utf-8")
+def _by_encoder(runs: Sequence[Run]) -> Collection[list[Run]]:
+    """Runs that need the same logits."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        common_eval = dataclasses.replace(run.settings.common_eval, results_path=None)
+        sections = (run.settings.task, run.settings.common, common_eval, run.settings.dataset)
+        key = json.dumps([dataclasses.asdict(one) for one in sections]) + str(run.settings.decoding.layer)
+        groups.setdefault(key, []).append(run)
+    return groups.values()
+
+
+def save_frames(frames: Frames, folder: Path) -> None:
+    """Compute logits into a folder.
+
+    Raises:
+        UserError: see :func:`~fairseq_skd.decoding.evaluation_set.run`; or the disk is full.
+    """
+    count = 0
+    for count, batch in enumerate(tqdm(frames, desc="running the encoder", unit="batch"), start=1):
+        logits = {layer: values.cpu() for layer, values in batch.output.logits.items()}
+        with replacing(folder / f"{count}.pt") as path:
+            torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
+    about = {"parameters": frames.parameters, "device": frames.device, "unreadable": frames.unreadable}
+    torch.save({"batches": count, **about}, folder / "about.pt")
+
+
+def saved_frames(folder: Path) -> Frames:
+    """What :func:`save_frames` wrote."""
+    about = torch.load(folder / "about.pt", weights_only=True)
+    return Frames(_read(folder, about.pop("batches")), **about)
+
+
+def _read(folder: Path, batches: int) -> Iterator[Ran]:
+    for number in range(1, batches + 1):
+        places, logits, lengths, samples, seconds = torch.load(folder / f"{number}.pt", weights_only=True)
+        yield Ran(places, Output(logits, lengths), samples, seconds)
+
+
+def _search(cache: Path, run: Run) -> None:
+    """One combination, quietly, since others may run beside it."""
+    done = run.folder / _DONE
+    done.unlink(missing_ok=True)
+    with _named(run), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        if multiprocessing.parent_process():
+            torch.set_num_threads(1)  # the pool of threads did not come along in the fork
+        summary = search_and_write(prepare(run.settings), saved_frames(cache))
+    if not summary["not_decoded"]:
+        with replacing(done) as path:
+            path.write_text(_as_json(run.settings), encoding="utf-8")
+
+
+@contextmanager
+def _named(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{folder_name(run.values)}: {error}") from error
 
 
 def _as_json(settings: Settings) -> str:

@@ -10,13 +10,9 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
 from fairseq_skd.corpora.subset import units_of
-from fairseq_skd.corpora.units import POST_PROCESSES
-from fairseq_skd.encoders.pretrained import section
-from fairseq_skd.errors import UserError
 from fairseq_skd.files import replacing
 from fairseq_skd.scoring.beam import Hypothesis
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
-from fairseq_skd.scoring.lexicon import WORD_MARK
 
 NO_CHARACTER = "\ufffd"
 
@@ -90,36 +86,6 @@ def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictiona
         if found.words is not None:
             words[index] = " ".join(found.words)
     return Transcript(units, words)
-
-
-def choose_post_process(
-    asked: str | None, trained: dict[str, Any], dictionary: Dictionary, source: str = "the checkpoint"
-) -> str:
-    """How units become words.
-
-    Args:
-        asked: ``common_eval.post_process``; None: what the checkpoint was validated with.
-        trained: the checkpoint's configuration.
-        dictionary: of the labels.
-        source: the checkpoint's file, for messages.
-
-    Raises:
-        UserError: unknown, or letters for word pieces, or the other way round.
-    """
-    process = asked or section(trained, "criterion").get("post_process") or "letter"
-    if process not in POST_PROCESSES:
-        raise UserError(
-            f"{source}: its criterion.post_process={str(process)[:100]!r} is unknown: set common_eval.post_process to "
-            f"one of {', '.join(POST_PROCESSES)}"
-        )
-    pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
-    fitting = "sentencepiece" if pieces else "letter"
-    if process in ("letter", "sentencepiece") and process != fitting:
-        raise UserError(
-            f"common_eval.post_process={process} makes no words of a dictionary {'with' if pieces else 'without'} word "
-            f"pieces: set it to {fitting}"
-        )
-    return process
 
 
 def score(hypothesis: Transcript, reference: Transcript) -> Score:

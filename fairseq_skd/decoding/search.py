@@ -1,28 +1,24 @@
-"""Runs a model over batches and collects what it recognises."""
+"""Which search is run: what can be checked of it before time is spent, building it, and what the summary says of it."""
 
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from torch import Tensor
-from tqdm import tqdm
 
-from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.beam import Hypothesis
+from fairseq_skd.decoding.settings import DecodingSettings
+from fairseq_skd.files import absolute
+from fairseq_skd.scoring.beam import BeamSearch, Hypothesis
 from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.scoring.language_model import check_language_model, flashlight
+from fairseq_skd.scoring.lexicon import Coverage, Lexicon, coverage, read_lexicon
 
 Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and (B,) frames
-
-
-class CtcModel(Protocol):
-    """What is asked of a model."""
-
-    def __call__(self, source: Tensor, padding_mask: Tensor | None) -> dict[str, Any]:
-        """Audio (B, samples) -> ``encoder_out`` (T, B, V), ``frame_lengths`` (B,) and what :meth:`get_logits` wants."""
-
-    def get_logits(self, net_output: dict[str, Any]) -> Tensor:
-        """(T, B, V) logits, blank with certainty on padded frames."""
 
 
 def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
@@ -41,76 +37,86 @@ def weigh_blank(search: Searcher, weight: float, blank: int) -> Searcher:
     return weighed if weight else search
 
 
-class Recognition(NamedTuple):
-    """What came out of a whole subset.
+@dataclasses.dataclass(frozen=True)
+class SearchPlan:
+    """A search whose inputs were checked, all but the inside of the language model.
 
     Attributes:
-        hypotheses: by place in the manifest, in its order; utterances that could not be read are missing.
-        samples: audio samples that were decoded, padding not counted.
-        seconds: wall time of encoder, head and search; reading audio is not in it.
+        settings: the keys.
+        lmpath: language model, None for greedy search and for none.
+        lexicon: None without one.
+        outside: of the references' words, those that the lexicon lacks.
     """
 
-    hypotheses: dict[int, Hypothesis]
-    samples: int
-    seconds: float
+    settings: DecodingSettings
+    lmpath: Path | None = None
+    lexicon: Lexicon | None = None
+    outside: Coverage | None = None
+
+    def build(self, dictionary: Dictionary) -> Searcher:
+        """The search, its language model loaded.
+
+        Raises:
+            UserError: a language model that cannot be used.
+        """
+        blank, search = dictionary.bos(), greedy
+        if self.settings.type != "viterbi":
+            search = BeamSearch(dictionary.symbols, blank, self.settings.options, self.lmpath, self.lexicon)
+        return weigh_blank(search, self.settings.blankweight, blank)
+
+    @property
+    def empty(self) -> str:
+        """What to say where nothing at all was recognised."""
+        if self.settings.type == "viterbi":
+            return (
+                "every hypothesis is empty: the model outputs only blanks, it is not trained far enough; a negative "
+                "decoding.blankweight shows what it would say next"
+            )
+        return (
+            "every hypothesis is empty: the model is not trained far enough, or decoding.lmweight is too high or "
+            "decoding.wordscore too low for it, or decoding.blankweight is too high"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says of the search."""
+        found: dict[str, Any] = {"search": self.settings.type, "blankweight": self.settings.blankweight}
+        if self.settings.type == "viterbi":
+            return found
+        found["lmpath"] = str(self.lmpath) if self.lmpath is not None else None
+        options = dataclasses.asdict(self.settings.options)
+        if self.lexicon is not None and self.outside is not None:
+            found["lexicon"] = str(self.lexicon.path)
+            found["oov_words"], found["oov_distinct"] = self.outside.missing, self.outside.distinct
+        else:  # weights of words that there are none of
+            options = {key: value for key, value in options.items() if key not in ("wordscore", "unkweight")}
+        return found | {key: "-inf" if value == -math.inf else value for key, value in options.items()}
 
 
-def recognise(
-    model: CtcModel,
-    batches: Iterable[dict[str, Any]],
-    utterances: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    where: Callable[[int], str] = str,
-    search: Searcher = greedy,
-) -> Recognition:
-    """Encoder, head and search over all batches.
+def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: Sequence[str]) -> SearchPlan:
+    """Check a search.
 
     Args:
-        model: in evaluation mode, on ``device`` and of ``dtype``.
-        batches: fairseq's sample dicts with ``id`` and ``net_input`` (``source`` (B, samples), ``padding_mask``).
-        utterances: how many there are in all, for the progress bar.
-        device: where the model is.
-        dtype: what it computes in.
-        where: names an utterance by id, for messages.
-        search: from logits to hypotheses.
+        settings: checked keys.
+        dictionary: of the labels.
+        references: words of the subset, an utterance an entry; how many the lexicon lacks goes to stderr.
 
     Raises:
-        UserError: logits that are not finite, or memory that does not suffice.
+        UserError: flashlight-text is missing, or a file that cannot be used.
     """
-    hypotheses: dict[int, Hypothesis] = {}
-    samples, seconds = 0, 0.0
-    with torch.inference_mode(), tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
-        for batch in batches:
-            started = time.perf_counter()
-            try:
-                found = search(*_frames(model, batch, device, dtype, where))
-            except torch.cuda.OutOfMemoryError as error:
-                raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
-            seconds += time.perf_counter() - started
-            hypotheses.update(zip(batch["id"].tolist(), found, strict=True))
-            samples += _real_samples(batch["net_input"])
-            progress.update(len(found))
-    return Recognition(dict(sorted(hypotheses.items())), samples, seconds)
-
-
-def _frames(
-    model: CtcModel, batch: dict[str, Any], device: torch.device, dtype: torch.dtype, where: Callable[[int], str]
-) -> tuple[Tensor, Tensor]:
-    """Logits (T, B, V) of a batch and its real frames (B,)."""
-    source = batch["net_input"]["source"].to(device=device, dtype=dtype)
-    padding_mask = batch["net_input"].get("padding_mask")
-    padding_mask = padding_mask.to(device) if padding_mask is not None else None
-    net = model(source=source, padding_mask=padding_mask)
-    finite = torch.isfinite(net["encoder_out"]).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
-    if not bool(finite.all()):
-        first = batch["id"].tolist()[int((~finite).int().argmax())]
-        raise UserError(
-            f"the model's output is not finite for {where(first)}: its weights or the precision are at fault"
+    if settings.type == "viterbi":
+        return SearchPlan(settings)
+    flashlight()
+    lmpath = absolute(settings.lmpath) if settings.lmpath else None
+    if lmpath is not None:
+        check_language_model(lmpath)
+    if not settings.lexicon:
+        return SearchPlan(settings, lmpath)
+    lexicon = read_lexicon(absolute(settings.lexicon), dictionary.symbols, dictionary.nspecial)
+    outside = coverage(lexicon, references)
+    if outside.missing:
+        print(
+            f"{outside.missing} of the references' {outside.words} words ({outside.distinct} different ones) are not "
+            f"in the lexicon: they cannot be recognised",
+            file=sys.stderr,
         )
-    return model.get_logits(net), net["frame_lengths"]
-
-
-def _real_samples(net_input: dict[str, Any]) -> int:
-    padding_mask = net_input.get("padding_mask")
-    return net_input["source"].numel() - (int(padding_mask.sum()) if padding_mask is not None else 0)
+    return SearchPlan(settings, lmpath, lexicon, outside)

@@ -1,6 +1,7 @@
 """The feature extractor's arithmetic: which layers it has, and how many frames come out of how many samples."""
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,11 @@ class FrameGrid(NamedTuple):
     kernels: tuple[int, ...]
     strides: tuple[int, ...]
     multiple: int
+
+    @property
+    def step(self) -> int:
+        """Samples from one frame to the next."""
+        return math.prod(self.strides)
 
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> "FrameGrid":

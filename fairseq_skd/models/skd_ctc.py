@@ -6,7 +6,7 @@ Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,13 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_skd.compat import to_container
-from fairseq_skd.encoders.exits import check_decode_layer, check_student_layers
 from fairseq_skd.encoders.loading import load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.adaptation import adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
+from fairseq_skd.models.exits import check_exit, check_student_layers
 from fairseq_skd.models.heads import StudentHead, ctc_projection
 from fairseq_skd.models.settings import check_model, encoder_settings, regularisation
 from fairseq_skd.models.training_data import check_before_loading, check_settings
@@ -35,21 +35,30 @@ from fairseq_skd.saved_config import keep, root_of
 class SkdCtc(BaseFairseqModel):
     """Self-teacher and self-students on one trunk (docs/method.md, section 1).
 
+    Args:
+        cfg: the keys of ``model:``.
+        pretrained: the encoder, with its weights where a training begins.
+        symbols: V.
+        exits: layer counts of the heads that are built, the first is decoded; None: what ``cfg`` says, that is all of
+            a training, or ``cfg.decode_layer``, with which fairseq's own decoder loads a student.
+
     Attributes:
         depth: L.
-        exits: layer counts that have a head here, the teacher's first: (L, l, ...), or (l,) when built to decode a
-            student.
+        exits: layer counts that have a head here; in a training (L, l, ...), the teacher's first.
         student_layers: the students among them.
         num_updates: updates done, set by fairseq before every step and after a restore.
     """
 
-    def __init__(self, cfg: SkdCtcConfig, pretrained: PretrainedEncoder, symbols: int) -> None:
+    def __init__(
+        self, cfg: SkdCtcConfig, pretrained: PretrainedEncoder, symbols: int, exits: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         self.depth = pretrained.depth
         students = check_student_layers(cfg.student_layers, self.depth)
-        decoded = check_decode_layer(cfg.decode_layer, students, self.depth)
-        self.exits = (self.depth, *students) if decoded == self.depth else (decoded,)
+        if exits is None:
+            exits = (self.depth, *students) if cfg.decode_layer in (0, self.depth) else (cfg.decode_layer,)
+        self.exits = tuple(check_exit(layer, students, self.depth) for layer in exits)
         self.student_layers = tuple(layer for layer in self.exits if layer != self.depth)
         self.num_updates = 0
         self._micro_batch = 0

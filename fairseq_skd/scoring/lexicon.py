@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from fairseq_skd.errors import UserError
 
-WORD_MARK = "\u2581"  # SentencePiece's: the unit begins a word
 BOUNDARIES = ("<sep>", "|")  # of letters: the unit ends a word; fairseq's decoders look for them in this order
 HOMOGRAPHS = 6  # words of one spelling that flashlight-text keeps; it drops more without a word
 _SHOWN = 3

@@ -41,7 +41,7 @@ def _read(
         del state  # before the second copy
         with weights_only():
             return read(path, arg_overrides, load_on_all_ranks)
-    trained = read_trained(state, file, "checkpoint")
+    trained = read_trained(state, file)
     config = OmegaConf.create(trained.config)
     if arg_overrides is not None:
         checkpoint_utils.overwrite_args_by_name(config, arg_overrides)

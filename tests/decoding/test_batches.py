@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from fairseq_skd.decoding.batches import length_batches, load_batches
+
 from fairseq_skd.errors import UserError, run_command
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
 from omegaconf import OmegaConf
 
-from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
 from fairseq_skd.decoding.results import choose_post_process
 from fairseq_skd.decoding.settings import TaskSettings
 from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 import yaml
+from fairseq_skd.decoding.checkpoint import build_task, task_config
 
 import fairseq_skd
 import fairseq_skd.decoding.decode
-from fairseq_skd.decoding.checkpoint import build_task, task_config
 from fairseq_skd.decoding.settings import Settings, TaskSettings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc

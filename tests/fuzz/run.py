@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
@@ -31,16 +32,14 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 import fairseq_skd  # noqa: F401  (registers, and replaces fairseq's reader)
-from fairseq_skd.decoding.checkpoint import build_task, task_config
-from fairseq_skd.decoding.results import choose_post_process
-from fairseq_skd.decoding.settings import TaskSettings
 from fairseq_skd.encoders import loading
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.models.trained import build_model, open_trained
+from fairseq_skd.models.trained import open_trained
+from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.resuming import other_settings, settings_of
 from fairseq_skd.training.starting import read_state
-from tests.builders import CtcTask, letter_dictionary, model_config, write_pretrained
+from tests.builders import CtcTask, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.encoders.peers import write_folder
 from tests.fuzz.mutations import CANARY, damage, mutate, rewrite_pickle, write_torch
@@ -142,11 +141,10 @@ class Seeds:
 def _decode(path: Path, seeds: Seeds) -> Any:
     trained = open_trained(path)
     _reached("behind the reader")
-    config = task_config(trained, TaskSettings(data=str(path.parent)))
-    dictionary = trained.dictionary or letter_dictionary()
-    choose_post_process(None, trained.config, dictionary, str(path))
-    model = build_model(trained, build_task(trained, config, dictionary), max([trained.depth, *trained.students][-1:]))
-    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(model.cfg)}))]
+    recognizer = Recognizer(trained, ([0, *trained.students][-1],), "cpu")
+    if trained.dictionary is not None:
+        recognizer.transcribe([np.zeros(4000, np.float32)])
+    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(recognizer._model.cfg)}))]
 
 
 def _train(path: Path, seeds: Seeds, criterion: str | None) -> Any:

@@ -30,23 +30,32 @@ def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def check_decode_layer(layer: int, students: Sequence[int], depth: int, key: str = "model.decode_layer") -> int:
-    """The exit to decode with, as a layer count.
+class NoExitError(UserError):
+    """A model has no exit after so many layers."""
+
+    def __init__(self, layer: int, students: Sequence[int], depth: int) -> None:
+        trained = " or ".join(str(count) for count in sorted(students)) or "none: it was trained without a student"
+        super().__init__(
+            f"the checkpoint has no exit of {layer} layers; take 0 for the full model of {depth} layers, or a "
+            f"student's layer count ({trained})"
+        )
+
+
+def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
+    """The exit to run up to, as a layer count.
+
+    >>> check_exit(0, [6, 3], 12), check_exit(6, [6, 3], 12)
+    (12, 6)
 
     Args:
         layer: 0 or L for the full model, l for a student.
         students: what was trained.
         depth: L.
-        key: where the layer was given, for messages.
 
     Raises:
-        UserError: no exit there.
+        NoExitError: no exit there.
     """
     exit_layer = depth if layer == 0 else layer
     if exit_layer != depth and exit_layer not in students:
-        trained = " or ".join(str(count) for count in sorted(students)) or "none: it was trained without a student"
-        raise UserError(
-            f"{key}={layer}: the checkpoint has no exit there; take 0 for the full model of {depth} layers, "
-            f"or a student's layer count ({trained})"
-        )
+        raise NoExitError(layer, students, depth)
     return exit_layer

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fairseq_skd.encoders.exits import check_decode_layer, check_student_layers
 from fairseq_skd.errors import UserError
+from fairseq_skd.models.exits import check_exit, check_student_layers
 
 VALID = "students of this 12-layer encoder have 1 to 11 layers, each given once"
 
@@ -48,19 +48,19 @@ def test_an_encoder_of_one_layer_has_no_students() -> None:
 
 @pytest.mark.parametrize(("layer", "exit_layer"), [(0, 12), (12, 12), (6, 6), (3, 3)])
 def test_the_exit_that_is_decoded(layer: int, exit_layer: int) -> None:
-    assert check_decode_layer(layer, [6, 3], 12) == exit_layer
+    assert check_exit(layer, [6, 3], 12) == exit_layer
 
 
 @pytest.mark.parametrize("layer", [-1, 1, 5, 13])
 def test_refused_exits_name_the_trained_ones(layer: int) -> None:
     with pytest.raises(UserError) as refused:
-        check_decode_layer(layer, [6, 3], 12)
+        check_exit(layer, [6, 3], 12)
     assert str(refused.value) == (
-        f"model.decode_layer={layer}: the checkpoint has no exit there; take 0 for the full model of 12 layers, "
-        f"or a student's layer count (3 or 6)"
+        f"the checkpoint has no exit of {layer} layers; take 0 for the full model of 12 layers, or a student's layer "
+        f"count (3 or 6)"
     )
 
 
 def test_refused_exit_of_a_model_without_students() -> None:
     with pytest.raises(UserError, match=r"\(none: it was trained without a student\)$"):
-        check_decode_layer(6, [], 12)
+        check_exit(6, [], 12)

@@ -1,0 +1,192 @@
+"""A subset with its references, checked against the checkpoint that is run over it; and the run, batch by batch."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fairseq_skd.corpora import subset
+from fairseq_skd.corpora.subset import Subset
+from fairseq_skd.decoding import results
+from fairseq_skd.decoding.settings import CommonSettings, DatasetSettings, TaskSettings
+from fairseq_skd.dictionaries import fitting_post_process
+from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files import absolute
+from fairseq_skd.models.trained import TrainedModel
+from fairseq_skd.recognizer import DeviceMemoryError, NotFiniteError, Output, Recognizer
+from fairseq_skd.waveforms import UnreadableAudioError, Waveforms, fault_of, length_batches, pad
+
+Unreadable = Callable[[int, str], None]  # place in the manifest, and the reason
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One subset.
+
+    Attributes:
+        subset: the utterances.
+        dictionary: of the labels; the checkpoint's.
+        post_process: how units become words.
+        reference: what was said.
+        unknown: symbols of the references that are no units of the dictionary, with their counts.
+    """
+
+    subset: Subset
+    dictionary: Dictionary
+    post_process: str
+    reference: results.Transcript
+    unknown: Counter[str]
+
+
+def open_set(
+    task: TaskSettings, dataset: DatasetSettings, post_process: str | None, trained: TrainedModel
+) -> EvaluationSet:
+    """Read manifest, labels and dictionary.
+
+    Args:
+        task: where they are.
+        dataset: the subset's name.
+        post_process: ``common_eval.post_process``; None: as the checkpoint was validated.
+        trained: the checkpoint that is run.
+
+    Raises:
+        UserError: a file is missing or damaged, the dictionary is not the checkpoint's, or there is no word.
+    """
+    data, name = absolute(task.data), dataset.gen_subset
+    labels = absolute(task.label_dir) if task.label_dir is not None else data
+    extension = _extension(task.labels, trained)
+    utterances = subset.read_manifest(data, name)
+    dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
+    label_file = labels / f"{name}.{extension}"
+    units = [line.split() for line in subset.read_labels(label_file, utterances)]
+    where = "common_eval.post_process" if post_process else f"{trained.path}: its criterion.post_process"
+    process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
+    reference, unknown = results.transcribe_references(units, dictionary, process)
+    if not any(words.split() for words in reference.words):
+        raise UserError(f"{label_file} holds no words, error rates would be undefined")
+    return EvaluationSet(utterances, dictionary, process, reference, unknown)
+
+
+def _extension(asked: str | list[str] | None, trained: TrainedModel) -> str:
+    """Of the label file; one that a checkpoint names is a stranger's text."""
+    given = trained.config["task"].get("labels") if asked is None else asked
+    names = list(given) if isinstance(given, list | tuple) else [given]
+    if len(names) != 1 or type(names[0]) is not str or Path(names[0]).name != names[0]:
+        where = f"{trained.path}: " if asked is None else ""
+        raise UserError(f"{where}task.labels={shown(names)} has to name one extension, such as ltr")
+    return names[0]
+
+
+def choose_device(common: CommonSettings) -> tuple[torch.device, torch.dtype]:
+    """Device and precision.
+
+    Raises:
+        UserError: half precision without CUDA.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() and not common.cpu else "cpu")
+    if common.fp16 and device.type == "cpu":
+        raise UserError(
+            "common.fp16=true needs CUDA, which is not available or switched off by common.cpu: leave it false"
+        )
+    return device, torch.float16 if common.fp16 else torch.bfloat16 if common.bf16 else torch.float32
+
+
+class Ran(NamedTuple):
+    """One batch of a run.
+
+    Attributes:
+        places: (B,) in the manifest.
+        output: logits and real frames.
+        samples: real audio samples.
+        seconds: wall time of the encoder; reading audio is not in it.
+    """
+
+    places: list[int]
+    output: Output
+    samples: int
+    seconds: float
+
+
+def run(
+    recognizer: Recognizer, utterances: Subset, settings: DatasetSettings, unreadable: Unreadable | None = None
+) -> Iterator[Ran]:
+    """Run a checkpoint over a subset, longest utterances first.
+
+    Args:
+        recognizer: the checkpoint at some exits.
+        utterances: the subset.
+        settings: limits of a batch, and processes that read ahead.
+        unreadable: called with an utterance whose audio cannot be read; the batch goes on without it. None: refuse it.
+
+    Raises:
+        UserError: audio that cannot be read, logits that are not finite, memory that does not suffice, or a batch that
+            cannot be handed over by the process that read it.
+    """
+    batches = length_batches(utterances.samples, settings.max_tokens, settings.batch_size)
+    loader: DataLoader = DataLoader(
+        _Waves(utterances, recognizer.waveforms),
+        batch_sampler=batches,
+        num_workers=settings.num_workers,
+        collate_fn=_collate,
+    )
+    for places, lengths, waves, left_out in loader:
+        for place, reason in left_out:
+            if unreadable is None:
+                raise UserError(f"{utterances.where(place)} cannot be read: {reason}")
+            unreadable(place, reason)
+        if places:
+            yield _run_batch(recognizer, utterances, places, lengths, waves)
+
+
+def _run_batch(
+    recognizer: Recognizer, utterances: Subset, places: list[int], samples: int, batch: tuple[Tensor, Tensor]
+) -> Ran:
+    started = time.perf_counter()
+    try:
+        # cudnn: two runs give the same bytes. Not around the yield: of two runs in turns, each would restore the
+        # other's flags.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            output = recognizer(*batch)
+        output.check_finite()
+    except DeviceMemoryError as error:
+        raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
+    except NotFiniteError as error:
+        raise UserError(
+            f"{recognizer.path}: the output of exit {error.exit_layer} is not finite for "
+            f"{utterances.where(places[error.row])}: its weights or the precision are at fault"
+        ) from error
+    return Ran(places, output, samples, time.perf_counter() - started)
+
+
+class _Waves(Dataset):
+    """Scaled audio by place in the manifest; a reason where it cannot be read, since workers lose types of errors."""
+
+    def __init__(self, utterances: Subset, waveforms: Waveforms) -> None:
+        self.utterances, self.waveforms = utterances, waveforms
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
+        try:
+            wave = self.waveforms.read(self.utterances.path(place))
+        except UnreadableAudioError as error:
+            return place, error.reason
+        return place, fault_of(wave, self.utterances.samples[place]) or wave
+
+    def __len__(self) -> int:
+        return len(self.utterances.names)
+
+
+def _collate(
+    items: Sequence[tuple[int, Tensor | str]],
+) -> tuple[list[int], int, tuple[Tensor, Tensor] | None, list[tuple[int, str]]]:
+    """Places, real samples and the padded batch of what can be read; and what cannot."""
+    readable: dict[int, Any] = {place: wave for place, wave in items if not isinstance(wave, str)}
+    left_out = [(place, reason) for place, reason in items if isinstance(reason, str)]
+    samples = sum(map(len, readable.values()))
+    return list(readable), samples, pad(list(readable.values())) if readable else None, left_out

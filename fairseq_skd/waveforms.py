@@ -1,0 +1,149 @@
+"""Audio as the encoder takes it: read from a file, checked against the sampling rate, scaled, and padded to a batch."""
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import torch
+import torch.nn.functional as F
+from fairseq.data.audio.audio_utils import parse_path, read_from_stored_zip
+from torch import Tensor
+
+from fairseq_skd.errors import UserError
+
+Audio = str | os.PathLike[str] | npt.NDArray[np.floating] | Tensor
+
+
+class UnreadableAudioError(UserError):
+    """An audio file that cannot be used.
+
+    Attributes:
+        reason: what is wrong with it, without the file's name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"audio file {os.fspath(path)} cannot be read: {reason}")
+        self.reason = reason
+
+
+def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
+    """Read a file, or a piece of one of fairseq's uncompressed zip files (``<zip>:<offset>:<length>``).
+
+    Returns:
+        (samples,) in [-1, 1], channels averaged; and the sampling rate in Hz.
+
+    Raises:
+        UnreadableAudioError: the file is missing or damaged.
+    """
+    try:
+        file, slice_ = parse_path(os.fspath(path))
+        source = io.BytesIO(read_from_stored_zip(file, *slice_)) if len(slice_) == 2 else file
+        waveform, sample_rate = soundfile.read(source, dtype="float32")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UnreadableAudioError(path, " ".join(str(error).split()) or type(error).__name__) from error
+    return waveform if waveform.ndim == 1 else waveform.mean(axis=-1), sample_rate
+
+
+def fault_of(waveform: Tensor, listed: int) -> str | None:
+    """Say what is wrong with decoded audio, (samples,), and what to do; None if nothing is.
+
+    Args:
+        waveform: scaled or not.
+        listed: its samples in the manifest.
+    """
+    if len(waveform) != listed:
+        found = f"it decodes to {len(waveform)} samples, the manifest lists {listed}"
+        return f"{found}: replace it, or make the manifest again"
+    if not bool(torch.isfinite(waveform).all()):
+        return "it holds NaN or Inf: replace it, or take it out of the manifest"
+    return None
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """How an encoder wants its audio. It is small, and goes to the processes that read ahead.
+
+    Attributes:
+        sample_rate: in Hz.
+        normalize: whether each utterance is scaled to zero mean and unit variance.
+        shortest: samples that the encoder needs for one frame.
+    """
+
+    sample_rate: int
+    normalize: bool
+    shortest: int
+
+    def read(self, audio: Audio) -> Tensor:
+        """One utterance, (samples,), scaled; arrays have the encoder's sampling rate.
+
+        Raises:
+            UserError: a file that cannot be read or has another sampling rate; an array that is not (samples,); or
+                audio that is too short for one frame.
+        """
+        if isinstance(audio, str | os.PathLike):
+            array, sample_rate = read_audio(audio)
+            if sample_rate != self.sample_rate:
+                raise UnreadableAudioError(
+                    audio, f"it is sampled at {sample_rate} Hz, the model takes {self.sample_rate} Hz: resample it"
+                )
+            waveform = torch.from_numpy(array)
+        else:
+            waveform = torch.as_tensor(audio).float()
+            if waveform.dim() != 1:
+                raise UserError(f"an array of audio has the shape {tuple(waveform.shape)}, it has to be (samples,)")
+        if len(waveform) < self.shortest:
+            reason = f"it has {len(waveform)} samples, the model needs {self.shortest} for one frame"
+            raise UnreadableAudioError(audio if isinstance(audio, str | os.PathLike) else "given as an array", reason)
+        return F.layer_norm(waveform, waveform.shape) if self.normalize else waveform
+
+    def batch(self, audio: Sequence[Audio]) -> tuple[Tensor, Tensor]:
+        """Read, scale and pad.
+
+        Returns:
+            (B, samples), zeros behind the end of an utterance; and (B, samples) bool, true there.
+
+        Raises:
+            UserError: see :meth:`read`; or there is nothing to read.
+        """
+        if not audio:
+            raise UserError("a batch needs at least one audio file or array")
+        return pad([self.read(one) for one in audio])
+
+
+def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """(samples,) each -> (B, samples) with zeros behind, and (B, samples) bool, true there."""
+    source = torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True)
+    ends = torch.tensor([len(waveform) for waveform in waveforms])
+    return source, torch.arange(source.size(1)) >= ends.unsqueeze(1)
+
+
+def length_batches(sizes: Sequence[int], max_tokens: int | None, batch_size: int | None) -> list[list[int]]:
+    """Group utterances of similar length.
+
+    The order is by length, longest first (memory runs out at once or never), and by place among equals: it depends on
+    nothing else, so two runs make the same batches.
+
+    Args:
+        sizes: samples of each utterance.
+        max_tokens: most samples in a batch, padding included; a longer utterance makes a batch of its own.
+        batch_size: most utterances in a batch. With both None, :data:`DEFAULT_MAX_TOKENS`.
+    """
+    if max_tokens is None and batch_size is None:
+        max_tokens = DEFAULT_MAX_TOKENS
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        current = batches[-1] if batches else []
+        full = batch_size is not None and len(current) >= batch_size
+        too_large = max_tokens is not None and current and sizes[current[0]] * (len(current) + 1) > max_tokens
+        if not current or full or too_large:
+            batches.append([index])
+        else:
+            current.append(index)
+    return batches
+
+
+DEFAULT_MAX_TOKENS = 4_000_000  # fairseq's infer takes as many samples where neither limit is set
