@@ -73,6 +73,8 @@ def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
 def losses(folder: Path, kind: str, criterion: str) -> list[dict[str, float]]:
     """The first ten logged losses of a training with masks, LayerDrop and gradient clipping."""
     keys = [f"task.data={corpus(folder / 'data')}", f"model.w2v_path={HERE / kind}.pretrained.pt", *TINY]
+    # heads as they were trained: how fresh ones are drawn depends on the version of fairseq
+    keys += [f"checkpoint.finetune_from_model={HERE / kind}.pt"]
     keys += ["optimization.max_update=10", "common.log_interval=1", "dataset.max_tokens=32000"]
     keys += ["model.mask_prob=0.4", "model.layerdrop=0.3", "dataset.disable_validation=true"]
     if criterion == "kd_ctc":
