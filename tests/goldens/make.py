@@ -51,7 +51,7 @@ def train(folder: Path) -> None:
         done = cases.train(folder / kind, keys)
         assert done.returncode == 0, done.stdout[-3000:]
         state = torch.load(folder / kind / "checkpoint_last.pt", weights_only=False)
-        state["optimizer_history"], state["last_optimizer_state"] = [], None
+        state["last_optimizer_state"] = None
         torch.save(state, cases.HERE / f"{kind}.pt")
 
 
