@@ -26,6 +26,7 @@ CASES = list(itertools.product(KINDS, (DEPTH, STUDENT), BATCHES, SEARCHES))
 # Where and when a run took place, and with what.
 _ELSEWHERE = ("checkpoint", "manifest", "versions", "threads", "device", "decode_seconds", "real_time_factor")
 TINY = ("common.cpu=true", "checkpoint.no_save=true", "task.normalize=false")
+DROPOUTS = ("dropout_input", "final_dropout", "dropout", "attention_dropout", "activation_dropout")
 LOSSES = ("loss", "ctc_teacher", "ctc_student", "skd", "alpha", "ctc", "kd", "blank_teacher", "blank_student", "gnorm")
 
 
@@ -71,12 +72,14 @@ def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
 
 
 def losses(folder: Path, kind: str, criterion: str) -> list[dict[str, float]]:
-    """The first ten logged losses of a training with masks, LayerDrop and gradient clipping."""
+    """The first ten logged losses of a training with masks, LayerDrop and gradient clipping, from a trained checkpoint."""
     keys = [f"task.data={corpus(folder / 'data')}", f"model.w2v_path={HERE / kind}.pretrained.pt", *TINY]
     # heads as they were trained: how fresh ones are drawn depends on the version of fairseq
     keys += [f"checkpoint.finetune_from_model={HERE / kind}.pt"]
     keys += ["optimization.max_update=10", "common.log_interval=1", "dataset.max_tokens=32000"]
     keys += ["model.mask_prob=0.4", "model.layerdrop=0.3", "dataset.disable_validation=true"]
+    # torch's dropout draws other numbers from version to version
+    keys += [f"model.{name}=0" for name in DROPOUTS]
     if criterion == "kd_ctc":
         keys += ["criterion._name=kd_ctc", f"+criterion.teacher_path={HERE / kind}.pt", "model.student_layers=[]"]
         keys += [f"~criterion.{key}" for key in ("schedule", "tau", "alpha", "stop_gradient")]
