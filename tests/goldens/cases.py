@@ -72,7 +72,7 @@ def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
 
 
 def losses(folder: Path, kind: str, criterion: str) -> list[dict[str, float]]:
-    """The first ten logged losses of a training with masks, LayerDrop and gradient clipping, from a trained checkpoint."""
+    """First ten logged losses of a training with masks and LayerDrop that starts from a trained checkpoint."""
     keys = [f"task.data={corpus(folder / 'data')}", f"model.w2v_path={HERE / kind}.pretrained.pt", *TINY]
     # heads as they were trained: how fresh ones are drawn depends on the version of fairseq
     keys += [f"checkpoint.finetune_from_model={HERE / kind}.pt"]
