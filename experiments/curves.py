@@ -1,6 +1,6 @@
 """Learning curves of fairseq runs: losses, alpha and validation WER over updates, from their JSON logs.
 
-python experiments/curves.py "SKD=/runs/skd/hydra_train.log" "CTC=/runs/ctc/hydra_train.log" --out results/curves.png
+python -m experiments.curves "SKD=/runs/skd/hydra_train.log" "CTC=/runs/ctc/hydra_train.log" --out results/curves.png
 """
 
 import argparse
@@ -23,12 +23,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix not in _FORMATS:
         raise UserError(f"--out {args.out}: its name has to end in one of {', '.join(_FORMATS)}")
-    runs = {}
-    for run in args.runs:
-        name, sign, log = run.rpartition("=")
-        if not sign:
-            raise UserError(f"{run}: give each run as NAME=LOG")
-        runs[name] = read_log(Path(log))
+    named = [run.rpartition("=") for run in args.runs]
+    for name, _, log in named:
+        if not name:
+            raise UserError(f"{log}: give each run as NAME=LOG")
+    runs = {name: read_log(Path(log)) for name, _, log in named}
     from fairseq_skd.reporting.curves import draw_curves  # matplotlib, whose import chatters unless it is quietened
 
     with replacing(args.out) as beside:

@@ -1,203 +1,217 @@
-"""The runs that a grid of experiments asks for, and the commands of each."""
+"""A grid of experiments: arms, seeds, settings and claims, read from a YAML and checked once."""
 
-import itertools
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from experiments.grid_file import REPOSITORY, TEACHER, aligned_exits
 from fairseq_skd.errors import UserError
-from fairseq_skd.overrides import hydra_overrides
 
-CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
-# Of what is given for training, what decoding has to be told as well.
-_BOTH = ("task.data", "task.label_dir", "common.cpu")
+REPOSITORY = Path(__file__).resolve().parents[1]
+TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
+RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}  # and how tables name them
 
 
-class Data(NamedTuple):
-    """What a run is trained and decoded on.
+@dataclass(frozen=True, order=True)
+class Model:
+    """An exit of an arm: ``skd 6``."""
 
-    Attributes:
-        manifests: folder of <split>.tsv.
-        labels: folder of <split>.<extension> and of the dictionaries.
-        splits: those of training and validation.
-        extensions: of the labels.
-    """
+    arm: str
+    exit: int
 
-    manifests: Path
-    labels: Path
-    splits: tuple[str, ...]
-    extensions: tuple[str, ...]
-
-    @classmethod
-    def of(cls, settings: Mapping[str, object]) -> "Data":
-        """That of a training's settings; ``task.data`` is among them."""
-        manifests = Path(str(settings["task.data"]))
-        names = [str(settings.get(f"dataset.{split}_subset", split)) for split in ("train", "valid")]
-        labels = yaml.safe_load(str(settings.get("task.labels", "ltr")))
-        extensions = tuple(map(str, labels)) if isinstance(labels, list) else (str(labels),)
-        return cls(manifests, Path(str(settings.get("task.label_dir", manifests))), tuple(names), extensions)
-
-    def files(self, *splits: str) -> list[Path]:
-        """Manifests and labels of some splits."""
-        labels = [self.labels / f"{split}.{extension}" for split in splits for extension in self.extensions]
-        return [self.manifests / f"{split}.tsv" for split in splits] + labels
-
-    def training_files(self) -> list[Path]:
-        """All that training reads but the audio."""
-        return self.files(*self.splits) + [self.labels / f"dict.{extension}.txt" for extension in self.extensions]
+    def __str__(self) -> str:
+        return f"{self.arm} {self.exit}"
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run and the decodings that follow it.
+class Claim:
+    """One model has a lower rate than another.
 
     Attributes:
-        arm: its name in the grid.
-        seed: of fairseq and of the masks.
-        folder: of its own; holds checkpoints, logs, decoded texts and the result.
-        exits: layer counts that are decoded.
-        data: what it is trained and decoded on.
-        encoder: the pretrained one; a file, or a folder in transformers' format.
-        train: the training command.
-        decode: (subset, exit layer) -> command.
-        align: exit layer of a student -> command that compares where its teacher and it spike, on the last subset. The
-            teacher is the full model of the same run, or that of the arm it needs.
-        needs: the arm whose run of the same seed has to be done before.
+        text: in words.
+        better: model that is claimed to have the lower rate.
+        worse: the other model.
+        rate: ``wer``, ``cer``, or ``spikes`` for spike disagreement with the teacher.
+        margin: percentage points by which the rate may be higher, for a claim that nothing is lost.
     """
+
+    text: str
+    better: Model
+    worse: Model
+    rate: str = "wer"
+    margin: float = 0.0
+
+    @property
+    def compared(self) -> str:
+        """The subtraction, for people."""
+        margin = f", up to {self.margin:g} more" if self.margin else ""
+        return f"{self.better} minus {self.worse}{RATES[self.rate]}{margin}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        exits: layer counts that are decoded; the full model first.
+        seeds: one run per seed.
+        set: settings of the training, beside those that all arms have in common.
+        needs: arm whose best checkpoint of the same seed is the teacher.
+        tries: one key and the values that its weight is chosen from.
+    """
+
+    exits: tuple[int, ...]
+    seeds: tuple[int, ...]
+    set: Mapping[str, object] = field(default_factory=dict)
+    needs: str | None = None
+    tries: Mapping[str, Sequence[object]] = field(default_factory=dict)
+
+    @property
+    def aligned(self) -> tuple[int, ...]:
+        """Exits whose spikes are compared with a teacher's: another arm's, or the arm's own full model."""
+        return self.exits if self.needs else self.exits[1:]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison as its YAML states it; ``experiments/an4.yaml`` explains the keys."""
 
     corpus: str
-    arm: str
-    seed: int
-    folder: Path
-    exits: tuple[int, ...]
-    data: Data
-    encoder: Path
-    train: tuple[str, ...]
-    decode: Mapping[tuple[str, int], tuple[str, ...]]
-    align: Mapping[int, tuple[str, ...]]
-    needs: str | None = None
+    config: str
+    seeds: tuple[int, ...]
+    subsets: tuple[str, ...]
+    common: Mapping[str, object]
+    decode: Mapping[str, object]
+    tries: Mapping[str, object]
+    arms: Mapping[str, Arm]
+    claims: tuple[Claim, ...]
 
     @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.corpus} {self.arm} seed {self.seed}"
+    def models(self) -> list[Model]:
+        """Every exit of every arm, in order."""
+        return [Model(name, layer) for name, arm in self.arms.items() for layer in arm.exits]
 
-    @property
-    def checkpoint(self) -> Path:
-        """What is decoded: the best on the validation set."""
-        return self.folder / CHECKPOINT
+    def short_tries(self) -> "Grid":
+        """The short runs that weights are chosen from: one arm per value, the first seed and subset, no claims.
+
+        Their teachers are the grid's own.
+        """
+        arms = {
+            f"{name}-{value}": replace(arm, seeds=self.seeds[:1], set={**arm.set, **self.tries, key: value}, tries={})
+            for name, arm in self.arms.items()
+            for key, values in arm.tries.items()
+            for value in values
+        }
+        return replace(self, seeds=self.seeds[:1], subsets=self.subsets[:1], arms=arms, claims=())
 
 
-def runs_of(
-    grid: Mapping[str, Any],
-    out: Path,
-    given: Mapping[str, object],
-    arms: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> list[Run]:
-    """The runs of a grid, seeds outermost, an arm after those it needs.
-
-    Args:
-        grid: from :func:`~experiments.grid_file.read_grid`.
-        out: folder of all runs; absolute.
-        given: settings of every training, ``task.data`` among them; where the data are and whether to stay on the CPU,
-            for what follows as well.
-        arms: only these.
-        seeds: instead of the grid's and the arms'.
+def read_grid(path: Path) -> Grid:
+    """Read a grid's YAML.
 
     Raises:
-        UserError: an arm that the grid lacks.
+        UserError: the file is no YAML; a key is unknown, missing or has a wrong value; an arm needs one that does not
+            stand above it; or a claim names an exit that no arm has.
     """
-    for name in arms or ():
-        if name not in grid["arms"]:
-            raise UserError(f"--arms {name}: the grid has {', '.join(grid['arms'])}")
-    asked = {name: seeds or arm.get("seeds", grid["seeds"]) for name, arm in grid["arms"].items()}
-    return [
-        _run(grid, out, given, name, seed)
-        for seed in dict.fromkeys(itertools.chain(seeds or grid["seeds"], *asked.values()))
-        for name in grid["arms"]
-        if (not arms or name in arms) and seed in asked[name]
-    ]
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"grid {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"grid {path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _grid(content)
+    except UserError as error:
+        raise UserError(f"grid {path}: {error}") from None
 
 
-def _run(grid: Mapping[str, Any], out: Path, given: Mapping[str, object], name: str, seed: int) -> Run:
-    arm = grid["arms"][name]
-    folder = _folder(out, grid, name, seed)
-    checkpoint, needs = folder / CHECKPOINT, arm.get("needs")
-    teacher = _folder(out, grid, needs, seed) / CHECKPOINT if needs else None
-    settings = {
-        "common.user_dir": REPOSITORY / "fairseq_skd",
-        **grid["common"],
-        **{key: teacher if value == TEACHER else value for key, value in arm.get("set", {}).items()},
-        "common.seed": seed,
-        "checkpoint.save_dir": checkpoint.parent,
-        "hydra.run.dir": folder,
-        **given,
-    }
-    train = (
-        *(sys.executable, "-m", "fairseq_cli.hydra_train", *_config("finetune", arm.get("config", grid["config"]))),
-        *hydra_overrides(settings),
-    )
-    evaluated = {**grid["decode"], "common_eval.path": checkpoint}
-    shared = {key: given[key] for key in _BOTH if key in given}
-    decode = {}
-    for subset, layer in itertools.product(grid["subsets"], arm["exits"]):
-        chosen = {
-            **evaluated,
-            "dataset.gen_subset": subset,
-            "decoding.layer": layer,
-            "common_eval.results_path": decoded(folder, subset, layer),
-            **shared,
-        }
-        command = (sys.executable, "-m", "fairseq_skd.infer", *_config("decode", "viterbi"))
-        decode[subset, layer] = (*command, *hydra_overrides(chosen))
-    align = {}
-    for layer in aligned_exits(arm):
-        chosen = {
-            **evaluated,
-            "dataset.gen_subset": grid["subsets"][-1],
-            "align.layer": layer,
-            **({"align.teacher_path": teacher} if needs else {}),
-            "common_eval.results_path": aligned(folder, layer),
-            **shared,
-        }
-        command = (sys.executable, "-m", "fairseq_skd.align", *_config("align", "align"))
-        align[layer] = (*command, *hydra_overrides(chosen))
-    data, encoder, exits = Data.of(settings), Path(str(settings["model.w2v_path"])), tuple(arm["exits"])
-    return Run(grid["corpus"], name, seed, folder, exits, data, encoder, train, decode, align, needs)
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently keep the last: an arm would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))  # << takes in another mapping
+        keys = [self.construct_object(key, deep=True) for key in own]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-def decoded(folder: Path, subset: str, layer: int) -> Path:
-    """Where the texts of a subset lie, below the folder of a run."""
-    return folder / "decode" / f"{subset}-layer{layer}"
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
 
 
-def aligned(folder: Path, layer: int) -> Path:
-    """Where the comparison of spikes lies, below the folder of a run."""
-    return folder / "align" / f"layer{layer}"
+# What a value has to be, in words and as a test.
+_NAME = ("a name without a slash", lambda value: isinstance(value, str) and value.strip(".") and "/" not in value)
+_NAMES = ("a list of names", _list_of(str))
+_NUMBERS = (
+    "a list of different whole numbers from 0 on",
+    lambda value: _list_of(int)(value) and len(set(value)) == len(value) and min(value) >= 0,
+)
+_MAPPING = ("a mapping", lambda value: isinstance(value, dict))
+_LIST = ("a list", lambda value: isinstance(value, list))
+_CONFIG = (
+    "the name of a YAML in config/finetune",
+    lambda value: (REPOSITORY / "config" / "finetune" / f"{value}.yaml").is_file(),
+)
+_TRIES = (
+    "one key and a list of its values",
+    lambda value: isinstance(value, dict) and len(value) == 1 and all(isinstance(v, list) for v in value.values()),
+)
+_GRID = {
+    **{"corpus": _NAME, "config": _CONFIG, "seeds": _NUMBERS, "subsets": _NAMES},
+    **{"common": _MAPPING, "decode": _MAPPING, "tries": _MAPPING, "arms": _MAPPING, "claims": _LIST},
+}
+_ARM = {"exits": _NUMBERS, "set": _MAPPING, "needs": _NAME, "seeds": _NUMBERS, "tries": _TRIES}
 
 
-def _config(folder: str, name: str) -> tuple[str, ...]:
-    return "--config-dir", str(REPOSITORY / "config" / folder), "--config-name", name
+def _check(section: Mapping[str, Any], kinds: Mapping[str, Any], where: str = "") -> None:
+    for key, value in section.items():
+        wanted, fits = kinds[key]
+        if not fits(value):
+            raise UserError(f"{where}{key} is {value}, it has to be {wanted}")
 
 
-def _folder(out: Path, grid: Mapping[str, Any], arm: str, seed: int) -> Path:
-    return out / grid["corpus"] / arm / f"seed{seed}"
+def _grid(content: Any) -> Grid:
+    if not isinstance(content, dict) or set(content) != set(_GRID):
+        wrong = sorted(map(str, set(content) ^ set(_GRID))) if isinstance(content, dict) else []
+        told = f", {', '.join(wrong)} is unknown or missing" if wrong else ""
+        raise UserError(f"it has to have exactly the keys {', '.join(sorted(_GRID))}{told}")
+    _check(content, _GRID)
+    arms: dict[str, Arm] = {}
+    for name, entry in content["arms"].items():
+        _check({"its name": name}, {"its name": _NAME}, f"arm {name}: ")
+        if not isinstance(entry, dict) or "exits" not in entry:
+            raise UserError(f"arm {name} has no exits")
+        if foreign := set(entry) - set(_ARM):
+            raise UserError(f"arm {name} has the unknown key {min(foreign)}, it can have {', '.join(sorted(_ARM))}")
+        _check(entry, _ARM, f"arm {name}: ")
+        whole = {"seeds": content["seeds"], **entry}
+        arm = Arm(**{**whole, **{key: tuple(whole[key]) for key in ("exits", "seeds")}})
+        if arm.needs is not None and arm.needs not in arms:
+            raise UserError(f"arm {name} needs {arm.needs}, which is not among the arms above it")
+        if arm.needs is None and TEACHER in arm.set.values():
+            raise UserError(f"arm {name} has {TEACHER} and no needs, which says whose checkpoint that is")
+        arms[name] = arm
+    lists = {key: tuple(content[key]) for key in ("seeds", "subsets")}
+    return Grid(**{**content, **lists, "arms": arms, "claims": tuple(_claim(one, arms) for one in content["claims"])})
 
 
-def shown(command: Sequence[str]) -> str:
-    """A command for a shell, from the repository's folder."""
-    program = "python" if command[0] == sys.executable else command[0]
-    return " ".join([shlex.quote(program), *map(_shown_part, command[1:])])
-
-
-def _shown_part(part: str) -> str:
-    if part.startswith("common.user_dir="):  # fairseq looks for a relative one in the run's folder
-        return 'common.user_dir="$(python -m fairseq_skd)"'
-    return shlex.quote(part).replace(f"{REPOSITORY}/", "")
+def _claim(entry: Any, arms: Mapping[str, Arm]) -> Claim:
+    needed = {"claim", "better", "worse"}
+    if not isinstance(entry, dict) or not needed <= set(entry) <= {*needed, "rate", "margin"}:
+        raise UserError(f"the claim {entry} has to have claim, better and worse, and can have rate and margin")
+    text, rate, margin = str(entry["claim"]), entry.get("rate", "wer"), entry.get("margin", 0.0)
+    if rate not in list(RATES) or type(margin) not in (int, float) or not math.isfinite(margin):
+        raise UserError(f"the claim {text}: rate is one of {', '.join(RATES)}, margin a number")
+    models = []
+    for key in ("better", "worse"):
+        name, _, layer = str(entry[key]).partition(" ")
+        if name not in arms or layer not in map(str, arms[name].exits):
+            raise UserError(f"the claim {text}: {key} is '{entry[key]}', no arm and exit of the grid, such as 'skd 6'")
+        models.append(Model(name, int(layer)))
+        if rate == "spikes" and int(layer) not in arms[name].aligned:
+            raise UserError(f"the claim {text}: the spikes of '{models[-1]}' are compared with no teacher's")
+    return Claim(text, models[0], models[1], rate, float(margin))

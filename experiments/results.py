@@ -1,155 +1,144 @@
-"""What is kept of a grid's runs: a file of each, a line of each; and how far each of them is."""
+"""Results of a grid that was run once or several times: lines of results.jsonl, as run_grid collects them."""
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import attempts
-from experiments.folder import began_with, begun, data_hash, foreign, locked
-from experiments.grid import Run, aligned, decoded, shown
-from fairseq_skd.files import replacing
-from fairseq_skd.reporting.folders import read_log
+from experiments.grid import Grid, Model
+from fairseq_skd.errors import UserError
 
-RESULT = "result.json"
-TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it
-_LOG = "hydra_train.log"
-KEYS = (
-    *("corpus", "arm", "seed", "commit", "command", "data_sha256", "encoder_sha256"),
-    *("updates", "seconds", "scores", "alignment"),
-)
-_SCORES = ("wer", "cer", "word_errors", "words", "character_errors", "characters", "sentences", "parameters")
-_TEXTS = ("hypo.word", "ref.word")  # what compare.py reads of a decoding
-_COMPARED = ("subset", "by_utterance")
-_ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset")
+# What a command tells apart from that of another seed, or of another machine: data and encoders have hashes.
+_OF_A_RUN = {
+    *("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path", "+criterion.teacher_path"),
+    *("task.data", "task.label_dir", "model.w2v_path"),
+}
 
 
-class Evaluation(NamedTuple):
-    """A command that follows a training, and what it leaves behind.
+class Repetition(NamedTuple):
+    """Which time the grid was run, as its file of results is counted from 0, and with which seed."""
+
+    file: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run.
 
     Attributes:
-        command: decoding, or the comparison of spikes.
-        data: manifest and labels of the subset.
-        texts: files that it writes beside the result.
-        result: the last file that it writes.
-        keys: what has to stand in it.
-        log: its output; beside it is noted what made the result: the command, and a hash of the data.
+        rates: (``wer``, ``cer`` or ``spikes`` for spike disagreement, exit) -> subset -> percent.
     """
 
-    command: Sequence[str]
-    data: Sequence[Path]
-    texts: Sequence[Path]
-    result: Path
-    keys: Sequence[str]
-    log: Path
-
-    def done(self) -> bool:
-        """Whether the result and its texts are there, of all utterances, and made by this command of this data."""
-        made_by = self.log.with_suffix(".txt")
-        if not made_by.is_file() or made_by.read_text(encoding="utf-8") != self._made_by():
-            return False
-        found = read_record(self.result, self.keys)
-        return all(file.is_file() for file in self.texts) and found is not None and not found.get("not_decoded")
-
-    def begin(self) -> None:
-        """Take away what another command left, and note this one."""
-        self.result.unlink(missing_ok=True)
-        with replacing(self.log.with_suffix(".txt")) as beside:
-            beside.write_text(self._made_by(), encoding="utf-8")
-
-    def _made_by(self) -> str:
-        return f"{shown(self.command)}\n{data_hash(self.data)}\n"
+    corpus: str
+    arm: str
+    command: str
+    data_sha256: str
+    encoder_sha256: str
+    seed: int
+    updates: int
+    rates: Mapping[tuple[str, int], Mapping[str, float]]
 
 
-def evaluations(run: Run) -> list[Evaluation]:
-    """What follows the training of a run, in order."""
-    decodings = []
-    for (subset, layer), command in run.decode.items():
-        files = run.data.files(subset)
-        log = run.folder / f"decode-{subset}-layer{layer}.log"
-        summary = _summary(run, subset, layer)
-        texts = [summary.with_name(name) for name in _TEXTS]
-        decodings.append(Evaluation(command, files, texts, summary, _SCORES, log))
-    comparisons = []
-    for layer, command in run.align.items():
-        files = run.data.files(list(run.decode)[-1][0])  # the last subset
-        log = run.folder / f"align-layer{layer}.log"
-        comparisons.append(Evaluation(command, files, [], _analysis(run, layer), (*_ALIGNMENT, *_COMPARED), log))
-    return decodings + comparisons
+Results = dict[Repetition, dict[str, Result]]  # repetition -> arm -> its result
 
 
-def _summary(run: Run, subset: str, layer: int) -> Path:
-    return decoded(run.folder, subset, layer) / "summary.json"
+def read_results(files: Sequence[Path], grid: Grid) -> Results:
+    """Read the lines of a grid's arms; lines of other arms, and of another corpus, are passed over.
+
+    Raises:
+        UserError: a file is missing, has a damaged line or one that stands elsewhere, too; or two runs cannot be
+            compared: they have other data, another encoder, or, of one arm, another number of updates.
+    """
+    found: Results = {}
+    seen: dict[str, str] = {}  # line -> where it stands
+    for number, file in enumerate(files):
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read: give results.jsonl of run_grid") from error
+        for at, line in enumerate(lines, 1):
+            here = f"{file}, line {at}"
+            try:
+                result = _result(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{here} is damaged: it is no result of run_grid") from error
+            if result.corpus != grid.corpus or result.arm not in grid.arms:
+                continue
+            if line in seen:
+                raise UserError(f"{here} is the run of {seen[line]}: it would count twice")
+            seen[line] = here
+            arms = found.setdefault(Repetition(number, result.seed), {})
+            if result.arm in arms:
+                raise UserError(f"{file} has {result.arm} of seed {result.seed} twice: take one line away")
+            _check_comparable(result, found, here)
+            arms[result.arm] = result
+    if not found:
+        names = ", ".join(map(str, files))
+        raise UserError(f"{names}: no result of {grid.corpus} by one of the arms {', '.join(grid.arms)}")
+    return dict(sorted(found.items()))
 
 
-def _analysis(run: Run, layer: int) -> Path:
-    return aligned(run.folder, layer) / "align.json"
+def _check_comparable(result: Result, found: Results, here: str) -> None:
+    for other in (other for arms in found.values() for other in arms.values()):
+        for key in ("data_sha256", "encoder_sha256", *(["updates"] if other.arm == result.arm else [])):
+            if getattr(result, key) != getattr(other, key):
+                of = f"{other.arm} of seed {other.seed}"
+                raise UserError(f"{here}: {key} is not that of {of}, the first: they cannot be compared")
 
 
-def is_trained(folder: Path) -> bool:
-    """Whether the run in a folder had all its updates; also of a training that outlived its job."""
-    return read_result(folder) is not None or (folder / TRAINED).is_file() or _says_done(folder / _LOG)
+def _result(line: str) -> Result:
+    found = json.loads(line, parse_constant=int)  # NaN is refused
+    texts = {key: _take(found, key, str) for key in ("corpus", "arm", "command", "data_sha256", "encoder_sha256")}
+    numbers = {key: _take(found, key, int) for key in ("seed", "updates")}
+    rates: dict[tuple[str, int], dict[str, float]] = {}
+    for score in _take(found, "scores", list):
+        for kind in ("wer", "cer"):
+            by_subset = rates.setdefault((kind, _take(score, "exit", int)), {})
+            by_subset[_take(score, "subset", str)] = _take(score, kind, int, float)
+    for one in _take(found, "alignment", list):
+        value = _take(one["spike_disagreement"], "value", int, float, type(None))
+        if value is not None:  # the teacher has spikes
+            rates["spikes", _take(one, "exit", int)] = {_take(one, "subset", str): 100 * value}
+    return Result(**texts, **numbers, rates=rates)
 
 
-def _says_done(log: Path) -> bool:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return any("done training in" in line for line in lines[-3:])
+def _take(entry: Any, key: str, *kinds: type) -> Any:
+    if type(entry[key]) not in kinds:
+        raise TypeError(key)
+    return entry[key]
 
 
-def state(run: Run) -> str:
-    """How far a run is, for people."""
-    if what := foreign(run):
-        return f"its folder holds a run {what}"
-    if all(step.done() for step in evaluations(run)) and read_result(run.folder) is not None:
-        return "done"
-    if is_trained(run.folder):
-        return "trained, to be decoded or compared"
-    return "begun" if begun(run) else "to do"
+def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Repetition, float]:
+    """WER, CER or spike disagreement of a model in percent, where it was measured; spikes on whatever subset."""
+    measured: dict[Repetition, float] = {}
+    for run, arms in results.items():
+        found = arms[model.arm].rates.get((kind, model.exit), {}) if model.arm in arms else {}
+        for measured_on, value in found.items():
+            if kind == "spikes" or measured_on == subset:
+                measured[run] = value
+    return measured
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of the run in a folder; None if it is not there, or is damaged and has to be made again."""
-    return read_record(folder / RESULT, KEYS)
+def mixed(results: Results, files: Sequence[Path]) -> list[str]:
+    """Name the arms whose runs were trained with different settings, in one sentence each."""
+    first: dict[str, tuple[str, set[str]]] = {}
+    told = []
+    for run, arms in results.items():
+        name = f"seed {run.seed} of {files[run.file]}"
+        for arm, result in arms.items():
+            settings = _settings(result.command)
+            beside, expected = first.setdefault(arm, (name, settings))
+            if other := sorted(settings ^ expected):
+                told.append(f"{arm}: {beside} and {name} differ in {', '.join(other)}")
+    return told
 
 
-def read_record(file: Path, keys: Sequence[str]) -> dict[str, Any] | None:
-    """A JSON file that has these keys, None if it is not there or is not that."""
+def _settings(command: str) -> set[str]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and set(keys) <= set(found) else None
-
-
-def result_of(run: Run) -> dict[str, Any]:
-    """The line of a run that is done."""
-    scores = []
-    for subset, layer in run.decode:
-        summary = json.loads(_summary(run, subset, layer).read_text(encoding="utf-8"))
-        scores.append({"subset": subset, "exit": layer, **{key: summary[key] for key in _SCORES}})
-    alignment = []
-    for layer in run.align:
-        found = json.loads(_analysis(run, layer).read_text(encoding="utf-8"))
-        metrics = {key: found[key] for key in _ALIGNMENT}
-        alignment.append({"exit": layer, "teacher": run.needs or run.arm, "subset": found["subset"], **metrics})
-    curves = read_log(run.folder / _LOG)
-    return {
-        "corpus": run.corpus,
-        "arm": run.arm,
-        "seed": run.seed,
-        "commit": attempts.commits(run),
-        "command": shown(run.train),
-        **began_with(run),
-        "updates": int(max(update for update, _ in curves["valid_loss"])),
-        "seconds": attempts.spent(run),
-        "scores": scores,
-        "alignment": alignment,
-    }
-
-
-def collect(out: Path) -> None:
-    """All results below ``out`` in one file, a line each; one job at a time, so that the last one writes them all."""
-    with locked(out / "results.lock", wait=True):
-        found = [read_result(path.parent) for path in sorted(out.glob(f"*/*/seed*/{RESULT}"))]
-        with replacing(out / "results.jsonl") as beside:
-            beside.write_text("".join(f"{json.dumps(one)}\n" for one in found if one is not None), encoding="utf-8")
+        parts = shlex.split(command)
+    except ValueError:  # a quote that does not end
+        parts = command.split()
+    return {part for part in parts if part.partition("=")[0] not in _OF_A_RUN}

@@ -1,6 +1,6 @@
 r"""Run a grid of experiments: what is done is skipped, what was cut off goes on, and no two jobs work in one folder.
 
-python experiments/run_grid.py experiments/an4.yaml --out /runs task.data=/data/manifests/an4 \
+python -m experiments.run_grid experiments/an4.yaml --out /runs task.data=/data/manifests/an4 \
     model.w2v_path=/models/hubert_mini.pt --jobs 16
 """
 
@@ -8,29 +8,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+from typing import Any
 
 from experiments.execution import run_all, teacher_ready
-from experiments.folder import check_folder
-from experiments.grid import Run, runs_of, shown
-from experiments.grid_file import read_grid, tries_of
-from experiments.preflight import check_runs
-from experiments.results import state
+from experiments.folder import check_folder, state
+from experiments.grid import read_grid
+from experiments.runs import Run, runs_of, shown
 from fairseq_skd.cli import quieten_libraries
+from fairseq_skd.compat import compose
+from fairseq_skd.corpora.subset import read_manifest
+from fairseq_skd.models.exits import check_student_layers
+from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.training.settings import check_composed
 
 # What tells the runs of a grid apart: one value for all would mix them up.
 _OWN = {"common.seed": "--seeds", "checkpoint.save_dir": "--out", "hydra.run.dir": "--out"}
-
-
-def _why(run: Run, out: Path) -> str:
-    """Why a run is left over."""
-    if teacher_ready(run, out):
-        return f"{run.name} (another job is at it)"
-    return (
-        f"{run.name} (it needs {run.needs}, which is not done: name that among the --arms, or wait for the job at it)"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _settings(args.overrides)
     out = args.out.absolute()
     grid = read_grid(args.grid)
-    runs = runs_of(tries_of(grid) if args.tries else grid, out, given, args.arms, args.seeds)
+    runs = runs_of(grid.short_tries() if args.tries else grid, out, given, args.arms, args.seeds)
     check_runs(runs)
     if args.list:
         for run in runs:
@@ -65,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     left = run_all(runs, out, args.jobs)
     print(out / "results.jsonl")
     if left:
-        raise UserError("not done: " + ", ".join(_why(run, out) for run in left))
+        raise UserError("not done: " + ", ".join(map(_why, left)))
 
 
 def _names(text: str) -> list[str]:
@@ -88,10 +82,10 @@ def _seeds(text: str) -> list[int]:
 
 
 def _settings(overrides: Sequence[str]) -> dict[str, object]:
-    """What was given, key by key, with absolute paths of what has to be there.
+    """Read the overrides, with absolute paths of what has to be there.
 
     Raises:
-        UserError: it is not given, or is not there; or it is a key that tells the runs apart.
+        UserError: a path is not given or not there, or a key tells the runs apart.
     """
     given: dict[str, object] = dict(override.partition("=")[::2] for override in overrides)
     bare = {key.lstrip("+~") for key in given}
@@ -107,6 +101,64 @@ def _settings(overrides: Sequence[str]) -> dict[str, object]:
             raise UserError(f"{key}={path} is not there")
         given[key] = path
     return given
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """Check before the first run begins what would fail only after other runs were trained.
+
+    Raises:
+        UserError: a key that a configuration lacks, a value out of range, a subset without manifest or labels, an
+            encoder that cannot be used, or an exit that a model will not have.
+    """
+    first = {run.arm: run for run in reversed(runs)}  # the seeds of an arm differ in nothing that is checked
+    encoders: dict[str, PretrainedEncoder] = {}
+    seen: set[tuple[str, ...]] = set()
+    for arm in dict.fromkeys(run.arm for run in runs):
+        try:
+            _check(first[arm], encoders, seen)
+        except UserError as error:
+            raise UserError(f"arm {arm}: {error}") from error
+
+
+def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str, ...]]) -> None:
+    training = check_composed(_composed(run.train))
+    for step in (*run.decode, *run.align):
+        keys = tuple(part.partition("=")[0] for part in step.command)
+        if keys not in seen:  # what differs otherwise is subsets, exits and paths
+            _composed(step.command)
+            seen.add(keys)
+    for subset in dict.fromkeys(step.subset for step in run.decode):
+        read_manifest(run.data.manifests, subset, f"the grid's subset {subset}")
+        missing = next((file for file in run.data.files(subset) if not file.is_file()), None)
+        if missing is not None:
+            raise UserError(f"the grid's subset {subset}: label file {missing} does not exist")
+    model = training.model
+    if model.w2v_path not in encoders:
+        encoders[model.w2v_path] = load_pretrained(model.w2v_path)
+    encoder = encoders[model.w2v_path]
+    if bool(training.task.normalize) != encoder.normalize:
+        raise UserError(f"task.normalize={training.task.normalize}, but the encoder has normalize={encoder.normalize}")
+    if model.keep_layers != 0:
+        encoder = encoder.first_layers(model.keep_layers)
+    exits = {encoder.depth, *check_student_layers(model.student_layers, encoder.depth)}
+    for layer in run.exits:
+        if layer not in exits:
+            raise UserError(f"exits has {layer}, the model will have {', '.join(map(str, sorted(exits)))}")
+
+
+def _composed(command: Sequence[str]) -> Any:
+    """The configuration of a command: python -m module --config-dir D --config-name N key=value ..."""
+    folder, name = (command[command.index(option) + 1] for option in ("--config-dir", "--config-name"))
+    overrides = command[command.index(name) + 1 :]
+    return compose(folder, name, [one for one in overrides if not one.startswith("hydra.")])
+
+
+def _why(run: Run) -> str:
+    if teacher_ready(run):
+        return f"{run.name} (another job is at it)"
+    return (
+        f"{run.name} (it needs {run.needs}, which is not done: name that among the --arms, or wait for the job at it)"
+    )
 
 
 if __name__ == "__main__":

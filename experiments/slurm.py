@@ -1,22 +1,18 @@
 """A grid's runs as jobs of Slurm, one for each arm and seed; config/run/slurm.yaml says how.
 
-python experiments/slurm.py --multirun arm=ctc,skd seed=1,2,3 out=/runs task.data=/data model.w2v_path=/models/hubert.pt
+python -m experiments.slurm --multirun arm=ctc,skd seed=1,2,3 out=/runs task.data=/data model.w2v_path=/models/hubert.pt
 """
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.utils import to_absolute_path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
-
+from experiments.grid import REPOSITORY
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
-
-GRID_RUNNER = Path(__file__).resolve().with_name("run_grid.py")
 
 
 def job(cfg: Any) -> None:
@@ -26,24 +22,24 @@ def job(cfg: Any) -> None:
         subprocess.CalledProcessError: it failed, or was not done; why stands above that in the job's log.
     """
     command = [
-        *(sys.executable, str(GRID_RUNNER), to_absolute_path(cfg.grid), "--out", to_absolute_path(cfg.out)),
+        *(sys.executable, "-m", "experiments.run_grid", to_absolute_path(cfg.grid), "--out", to_absolute_path(cfg.out)),
         *("--arms", cfg.arm, "--seeds", str(cfg.seed), *(["--tries"] if cfg.tries else [])),
         *(f"task.data={to_absolute_path(cfg.task.data)}", f"model.w2v_path={to_absolute_path(cfg.model.w2v_path)}"),
         *cfg.overrides,
     ]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, cwd=REPOSITORY)
 
 
 def main() -> None:
     """Arguments in, jobs submitted and waited for."""
-    require(["submitit"], "slurm", "experiments/slurm.py, from Python 3.11 on,")
+    require(["submitit"], "slurm", "experiments.slurm, from Python 3.11 on,")
     given = {argument.partition("=")[0] for argument in sys.argv[1:]}
     for key in ("arm", "out", "task.data", "model.w2v_path"):
         if key not in given and not given & {"--help", "-h", "--cfg", "--info"}:
             raise UserError(f"{key} is not set: give {key}=...")
     if "--cfg" in given and given & {"--multirun", "-m"}:
         raise UserError("--cfg shows one job: leave out --multirun")
-    hydra.main(config_path="../config/run", config_name="slurm", version_base="1.3")(job)()
+    hydra.main(config_path=str(REPOSITORY / "config" / "run"), config_name="slurm", version_base="1.3")(job)()
 
 
 if __name__ == "__main__":

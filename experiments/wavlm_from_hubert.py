@@ -2,7 +2,7 @@
 
 It is a WavLM to start training from where no pretrained one is at hand, and written as Microsoft writes theirs.
 
-python experiments/wavlm_from_hubert.py /models/hubert.pt /models/wavlm.pt
+python -m experiments.wavlm_from_hubert /models/hubert.pt /models/wavlm.pt
 """
 
 import argparse

@@ -1,10 +1,12 @@
 """The grid that the tests run, what a command line gives it, and commands that train nothing."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.grid import Run, aligned, decoded
+from experiments.grid import Grid
+from experiments.runs import Run, Step, runs_of
 
 GRID = """
 corpus: tiny
@@ -82,10 +84,35 @@ errors.run_command("job", lambda: execution.run_all(runs, file.parent, len(runs)
 def stub(run: Run, data: Path, fails: str = "") -> Run:
     """The run with its commands replaced by those above."""
     python = (sys.executable, "-c")
+
+    def step(one: Step, program: str) -> Step:
+        return replace(one, command=(*python, program, str(one.result.parent), str(one.exit)))
+
     return replace(
         run,
-        data=run.data._replace(manifests=data, labels=data),
+        data=replace(run.data, manifests=data, labels=data),
         train=(*python, TRAIN, str(run.folder), fails),
-        decode={key: (*python, DECODE, str(decoded(run.folder, *key)), str(key[1])) for key in run.decode},
-        align={layer: (*python, ALIGN, str(aligned(run.folder, layer))) for layer in run.align},
+        decode=tuple(step(one, DECODE) for one in run.decode),
+        align=tuple(step(one, ALIGN) for one in run.align),
     )
+
+
+def stubbed(grid: Grid, out: Path, data: Path, arms=None, seeds=None, fails: str = "") -> list[Run]:
+    """The runs of a grid, with stubs."""
+    return [stub(run, data, fails) for run in runs_of(grid, out, GIVEN, arms, seeds)]
+
+
+def decoding(run: Run, subset: str, layer: int) -> Step:
+    """One of its decodings."""
+    return next(step for step in run.decode if (step.subset, step.exit) == (subset, layer))
+
+
+def other_decoding(run: Run, subset: str, layer: int, command: tuple[str, ...]) -> Run:
+    """The run with one of its decodings done by another command."""
+    changed = decoding(run, subset, layer)
+    return replace(run, decode=tuple(replace(s, command=command) if s is changed else s for s in run.decode))
+
+
+def noted(run: Run) -> dict:
+    """What its folder remembers."""
+    return json.loads((run.folder / "run.json").read_text())

@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments.grid import runs_of, shown
-from experiments.grid_file import REPOSITORY, read_grid, tries_of
+from experiments.grid import REPOSITORY, read_grid
+from experiments.runs import Data, runs_of, shown
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import UserError
-from tests.experiments.grids import GIVEN, GRID
+from tests.experiments.grids import GIVEN, GRID, decoding
+
+
+def placed(steps):
+    return [(step.subset, step.exit) for step in steps]
 
 
 def test_commands_of_a_grid(grid, tmp_path):
@@ -23,18 +28,20 @@ def test_commands_of_a_grid(grid, tmp_path):
     assert {"common.seed=2", "optimization.max_update=30", "--config-name", "hubert_mini"} <= set(kd.train)
     assert {"~criterion.tau", "model.student_layers=[]", "model.keep_layers=2"} <= set(kd.train)
     assert {"task.data=/data", "model.w2v_path=/w2v.pt"} <= set(kd.train)
-    assert list(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
-    command = runs[1].decode["test", 2]
+    assert placed(runs[1].decode) == [("valid", 4), ("valid", 2), ("test", 4), ("test", 2)]
+    command = decoding(runs[1], "test", 2).command
     assert {"decoding.layer=2", "dataset.gen_subset=test", "dataset.max_tokens=100000", "task.data=/data"} <= set(
         command
     )
     assert f"common_eval.path={runs[1].checkpoint}" in command
     assert len({run.folder for run in runs}) == 6
     # spikes: a student against its own full model, or against the model that taught it
-    assert [list(run.align) for run in runs[:3]] == [[], [2], [2]]
-    assert "align.layer=2" in runs[1].align[2] and "dataset.gen_subset=test" in runs[1].align[2]
-    assert not [part for part in runs[1].align[2] if "teacher_path" in part]
-    assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[2]
+    assert [placed(run.align) for run in runs[:3]] == [[], [("test", 2)], [("test", 2)]]
+    command = runs[1].align[0].command
+    assert "align.layer=2" in command and "dataset.gen_subset=test" in command
+    assert not [part for part in command if "teacher_path" in part]
+    assert f"align.teacher_path={runs[3].checkpoint}" in runs[5].align[0].command
+    assert runs[5].teacher == runs[3].folder and runs[3].teacher is None
     assert [run.arm for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [7])] == ["skd"]
 
 
@@ -59,19 +66,24 @@ def test_what_a_shell_makes_of_a_command(grid, tmp_path):
 
 
 def test_seeds_of_an_arm(grid, tmp_path):
-    grid["arms"]["skd"]["seeds"] = [2]
+    whole = grid
+
+    def with_seeds(*seeds):
+        return replace(whole, arms={**whole.arms, "skd": replace(whole.arms["skd"], seeds=seeds)})
+
+    grid = with_seeds(2)
     runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN)]
     assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
     assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
-    grid["arms"]["skd"]["seeds"] = [2, 7]  # one that the grid does not have
+    grid = with_seeds(2, 7)  # one that the grid does not have
     assert [run.seed for run in runs_of(grid, tmp_path, GIVEN, ["skd"])] == [2, 7]
 
 
 def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
-    runs = runs_of(tries_of(grid), tmp_path, GIVEN)
+    runs = runs_of(grid.short_tries(), tmp_path, GIVEN)
     assert [(run.arm, run.seed) for run in runs] == [("skd-0.1", 1), ("skd-1.0", 1)]
     assert {"criterion.kd_weight=1.0", "optimization.max_epoch=1", "optimization.max_update=30"} <= set(runs[1].train)
-    assert list(runs[1].decode) == [("valid", 4), ("valid", 2)]
+    assert placed(runs[1].decode) == [("valid", 4), ("valid", 2)]
     assert "criterion.kd_weight=1.0" not in runs_of(grid, tmp_path, GIVEN)[1].train
 
 
@@ -85,7 +97,7 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
         ("exits: [4],", "exits: [4], seeds: [1, -1],", "arm ctc: seeds is .1, -1., it has to be a list of"),
         ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
         ("exits: [4],", "", "arm ctc has no exits"),
-        ("exits: [4],", "exits: [4], config: hubert_mni,", "config is hubert_mni, it has to be the name of a YAML in"),
+        ("config: hubert_mini", "config: hubert_mni", "config is hubert_mni, it has to be the name of a YAML in"),
         (
             '{exits: [4], set: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}}',
             "",
@@ -128,9 +140,9 @@ def test_a_shipped_grid_composes(tmp_path, path):
         added = {override.partition("=")[0] for override in overrides if override.startswith("+")}
         assert added <= {"+criterion.method", "+criterion.teacher_path"}  # of kd_ctc, which hubert_mini has not
         compose(REPOSITORY / "config" / "finetune", name, [o for o in overrides if not o.startswith("hydra.")])
-        for command in run.decode.values():
+        for command in (step.command for step in run.decode):
             compose(REPOSITORY / "config" / "decode", "viterbi", list(command[command.index("viterbi") + 1 :]))
-        for command in run.align.values():
+        for command in (step.command for step in run.align):
             AlignSettings.read(
                 to_container(
                     compose(REPOSITORY / "config" / "align", "align", list(command[command.index("align") + 1 :]))
@@ -141,5 +153,19 @@ def test_a_shipped_grid_composes(tmp_path, path):
 def test_decoding_is_told_where_the_data_are(grid, tmp_path):
     given = {**GIVEN, "task.label_dir": "/labels", "common.cpu": "true", "optimization.lr": "[1]"}
     run = runs_of(grid, tmp_path, given)[1]
-    for command in (run.decode["test", 2], run.align[2]):
-        assert command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
+    for step in (decoding(run, "test", 2), *run.align):
+        assert step.command[-3:] == ("task.data=/data", "task.label_dir=/labels", "common.cpu=true")
+
+
+def test_the_data_of_a_run(tmp_path):
+    settings = {"task.data": tmp_path, "task.labels": "[spm]", "dataset.train_subset": "train_10h", "lr": 1}
+    data = Data.of(settings)
+    names = [file.relative_to(tmp_path).as_posix() for file in data.training_files()]
+    assert names == ["train_10h.tsv", "valid.tsv", "train_10h.spm", "valid.spm", "dict.spm.txt"]
+    apart = Data.of({"task.data": tmp_path, "task.label_dir": tmp_path / "labels"})
+    assert [file.relative_to(tmp_path).as_posix() for file in apart.files("test")] == ["test.tsv", "labels/test.ltr"]
+
+
+def test_models_of_a_grid(grid):
+    assert [str(model) for model in grid.models] == ["ctc 4", "skd 4", "skd 2", "kd 2"]
+    assert [grid.arms[name].aligned for name in grid.arms] == [(), (2,), (2,)]

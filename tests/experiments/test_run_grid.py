@@ -1,199 +1,156 @@
-"""The grid runner, with commands that train nothing."""
+"""What is wrong with a grid's runs is said before the first of them begins."""
 
-import fcntl
 import json
-import sys
-from dataclasses import replace
 
 import pytest
 
-from experiments import execution
+from experiments import execution, run_grid
 from experiments.folder import data_hash
-from experiments.grid import runs_of
-from experiments.results import state
+from experiments.runs import Run
 from fairseq_skd.errors import UserError
-from tests.experiments.grids import GIVEN, stub
+from tests.builders import write_pretrained
+from tests.experiments.grids import GRID, decoding, stub
 
 
-def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
-    runs = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN)]
-    assert execution.run_all(runs, tmp_path) == []
-    assert execution.run_all(runs, tmp_path) == []
-    assert {(run.folder / "tries").read_text() for run in runs} == {"1"}
-    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert {(line["arm"], line["seed"]) for line in lines} == {(run.arm, run.seed) for run in runs}
-    skd = next(line for line in lines if line["arm"] == "skd")
-    assert [(score["subset"], score["exit"], score["wer"]) for score in skd["scores"]] == [
-        ("valid", 4, 4),
-        ("valid", 2, 2),
-        ("test", 4, 4),
-        ("test", 2, 2),
-    ]
-    (alignment,) = skd["alignment"]
-    assert (alignment["exit"], alignment["teacher"], alignment["spike_miss"]["value"]) == (2, "skd", 0.25)
-    assert next(line for line in lines if line["arm"] == "kd")["alignment"][0]["teacher"] == "ctc"
-    assert skd["updates"] == 30 and skd["seconds"] > 0
-    assert skd["data_sha256"] == data_hash(runs[0].data.training_files()) and len(skd["data_sha256"]) == 64
+@pytest.fixture
+def given(tmp_path, data) -> list[str]:
+    """A grid, an encoder of 4 layers, and manifests with labels for it."""
+    (tmp_path / "grid.yaml").write_text(GRID)
+    write_pretrained(tmp_path / "w2v.pt")
+    for subset in ("valid", "test"):
+        (data / f"{subset}.tsv").write_text("/somewhere\na.wav\t16000\n")
+        (data / f"{subset}.ltr").write_text("A |\n")
+    places = {"--out": "out", "task.data": data.name, "model.w2v_path": "w2v.pt"}
+    return [str(tmp_path / "grid.yaml"), *(f"{key}={tmp_path / name}" for key, name in places.items())]
 
 
-def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    before = (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns
-    (more,) = [stub(run, data) for run in runs_of({**grid, "subsets": ["test", "more"]}, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([more], tmp_path)
-    scores = json.loads((run.folder / "result.json").read_text())["scores"]
-    assert [(score["subset"], score["exit"]) for score in scores] == [
-        ("test", 4),
-        ("test", 2),
-        ("more", 4),
-        ("more", 2),
-    ]
-    assert (run.folder / "tries").read_text() == "1"
-    assert (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns == before
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "task.data is not set"),
+        (["task.data={here}"], "model.w2v_path is not set"),
+        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
+        (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+        (["++common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
+        (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
+        (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentence):
+    (tmp_path / "grid.yaml").write_text(GRID)
+    given = [argument.format(here=tmp_path) for argument in arguments]
+    with pytest.raises(UserError, match=sentence):
+        run_grid.main([str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), *given])
+    assert not (tmp_path / "out").exists()
 
 
-def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
-    runs = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
-    runs[0].folder.mkdir(parents=True)
-    with (runs[0].folder / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        left = execution.run_all(runs, tmp_path)
-    assert [run.arm for run in left] == ["ctc", "kd"]  # kd waits for its teacher
-    assert "tiny ctc seed 1: another job is at it" in capsys.readouterr().out
-    assert not (runs[0].folder / "tries").exists()
-    assert execution.run_all(runs, tmp_path) == []
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("~criterion.tau", "~criterion.tua", "arm kd: .*hubert_mini.yaml with .*: .*tua"),
+        (
+            "criterion.teacher_path",
+            "criterion.teachr",
+            "arm kd: criterion.teachr is unknown: did you mean .*teacher_path",
+        ),
+        ("dataset.max_tokens: 100000", "dataset.max_token: 1", "arm ctc: .*viterbi.yaml with .*: .*max_token"),
+        (
+            "[valid, test]",
+            "[valid, tset]",
+            "arm ctc: .* subset tset: .*tset.tsv does not exist .there: test, ",
+        ),
+        ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, the model will have 2, 4"),
+        ("keep_layers: 2", "keep_layers: 20", "arm kd: model.keep_layers=20: this encoder has 1 to 4 layers to keep"),
+        ('"[2]"}', '"[7]"}', "arm skd: model.student_layers=.7.: there is no student of 7 layers"),
+        ('"[2]"}', '"[2]", criterion.tau: 0.9}', "arm skd: criterion.tau=0.9 must be at least 0 and below 0.5"),
+        ('"[2]"}', '"[2]", criterion.kd_weight: much}', "arm skd: criterion.kd_weight=much cannot be used: "),
+        ('"[2]"}', '"[2]", criterion.frames: some}', "arm skd: criterion.frames=some is not known"),
+        ('"[2]"}', '"[2]", model.mask_prob: 2}', "arm skd: model.mask_prob=2.0 is out of range"),
+        (
+            "optimization.max_update: 30",
+            "optimization.max_update: abc",
+            "arm ctc: optimization.max_update cannot be used: .*abc",
+        ),
+        (
+            "optimization.max_update: 30",
+            "optimization.max_update: null",
+            "arm ctc: optimization.max_update cannot be used: ",
+        ),
+        (
+            "max_update: 30",
+            "max_updates: 30",
+            "arm ctc: .*: there is no key optimization.max_updates, optimization has: ",
+        ),
+        ('"{teacher}"', '"{techer}"', r"arm kd: .*: \+criterion.teacher_path={techer} cannot be read: "),
+        ('"[2]"}', "2}", "arm skd: model.student_layers=2 cannot be used: "),
+        ('"[2]"}', '"[2]", task.normalize: true}', "arm skd: task.normalize=True, but the encoder has normalize=False"),
+    ],
+)
+@pytest.mark.parametrize("listed", [[], ["--list"]])
+def test_what_a_later_arm_would_meet(tmp_path, given, old, new, sentence, listed):
+    assert old in GRID
+    text = GRID.replace(old, new, 1).replace("better: skd 2, worse: kd 2", "better: skd 4, worse: ctc 4")
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        run_grid.main([*given, *listed])
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_training_that_is_done_is_not_begun_again(grid, tmp_path, data):
-    """fairseq takes one more update of a training that had all of them."""
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    broken = replace(run, decode=dict.fromkeys(run.decode, (sys.executable, "-c", "exit(3)")))
-    with pytest.raises(
-        UserError, match=r"a command failed \(status 3\); what it said is in .*decode-valid-layer4\.log"
-    ):
-        execution.run_all([broken], tmp_path)
-    assert execution.run_all([run], tmp_path) == []
-    assert (run.folder / "tries").read_text() == "1"
+def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
+    with pytest.raises(UserError, match=r"^arm ctc: .*grid\.yaml"):
+        run_grid.main([*given[:-1], f"model.w2v_path={given[0]}", "--arms", "ctc"])
+    (data / "test.ltr").unlink()
+    with pytest.raises(UserError, match=r"^arm ctc: the grid's subset test: label file .*test\.ltr does not exist$"):
+        run_grid.main(given)
 
 
-def test_a_decoding_with_other_settings_is_made_again(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    command = run.decode["test", 2]
-    changed = replace(run, decode={**run.decode, ("test", 2): (*command[:-1], "7")})
-    others = (run.folder / "decode" / "test-layer4" / "summary.json").stat().st_mtime_ns
-    execution.run_all([changed], tmp_path)
-    scores = json.loads((run.folder / "result.json").read_text())["scores"]
-    assert [score["wer"] for score in scores] == [4, 2, 4, 7]
-    assert (run.folder / "tries").read_text() == "1"
-    assert (run.folder / "decode" / "test-layer4" / "summary.json").stat().st_mtime_ns == others
+def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
+    run_grid.main([*given, "--list"])
+    states = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny ")]
+    assert states == [f"tiny {arm} seed {seed}: to do" for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
+    assert not (tmp_path / "out").exists()
 
 
-def test_another_experiment_is_not_mixed_in(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    execution.run_all([run], tmp_path)
-    changed = replace(run, train=(*run.train, "optimization.lr=[1]"))
-    with pytest.raises(UserError, match="holds a run of another command"):
-        execution.run_all([changed], tmp_path)
+def test_an_arm_whose_teacher_was_not_named(tmp_path, given):
+    with pytest.raises(UserError, match="^not done: tiny kd seed 1 .it needs ctc, which is not done: name that among"):
+        run_grid.main([*given, "--arms", "kd", "--seeds", "1"])
 
 
-def test_a_damaged_result_is_made_again(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    whole = (run.folder / "result.json").read_text()
-    (run.folder / "result.json").write_text(whole[:100])
-    assert state(run) == "trained, to be decoded or compared"
-    execution.run_all([run], tmp_path)
-    assert (run.folder / "result.json").read_text() == whole == (tmp_path / "results.jsonl").read_text()
-    assert (run.folder / "tries").read_text() == "1"
+@pytest.mark.parametrize("wrong", [["--arms", ""], ["--arms", "skd,,kd"], ["--seeds", "x"], ["--seeds", "1,1"]])
+def test_lists_that_are_none(given, wrong, capsys):
+    with pytest.raises(SystemExit):
+        run_grid.main([*given, *wrong])
+    assert f"argument {wrong[0]}: {wrong[1]!r} is not " in capsys.readouterr().err
 
 
-def test_a_training_that_saved_nothing(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    with pytest.raises(UserError, match="ctc seed 1: the training ended without .*checkpoint_best.pt: its epochs"):
-        execution.run_all([replace(run, train=(sys.executable, "-c", ""))], tmp_path)
-    assert state(run) == "its folder holds a run of another command"
+def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypatch):
+    """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
+    folder = tmp_path / "my data"
+    data.rename(folder)
+    monkeypatch.setattr(run_grid, "run_all", lambda runs, out, jobs: found.extend(runs) or [])
+    found: list[Run] = []
+    run_grid.main([given[0], f"--out={tmp_path / 'my runs'}", f"task.data={folder}", given[-1]])
+    run = found[1]
+    assert f"task.data='{folder}'" in run.train
+    assert f"task.data='{folder}'" in decoding(run, "test", 2).command
+    assert run.data.manifests == run.data.labels == folder
+    stubbed = stub(run, folder)
+    assert execution.run_all([stubbed], tmp_path / "my runs") == []
+    assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(run.data.training_files())
 
 
-def test_how_far_a_run_is(grid, tmp_path, data):
-    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    assert state(run) == "to do"
-    with pytest.raises(UserError):
-        execution.run_all([run], tmp_path)
-    assert state(run) == "begun"
-    execution.run_all([run], tmp_path)
-    assert state(run) == "done"
-    more = stub(runs_of({**grid, "subsets": ["more"]}, tmp_path, GIVEN, ["skd"], [1])[0], data, "fails")
-    assert state(more) == "trained, to be decoded or compared"
+def test_a_folder_of_another_run_is_met_before_the_first_one_trains(tmp_path, given, monkeypatch):
+    folder = tmp_path / "out" / "tiny" / "kd" / "seed2"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"command": "python -m fairseq_cli.hydra_train"}')
+    monkeypatch.setattr(run_grid, "run_all", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="tiny/kd/seed2 holds a run of another command .*move it away, or give another"):
+        run_grid.main(given)
 
 
-def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
-    (run,) = [stub(run, data, "fails") for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    with pytest.raises(UserError, match="a command failed"):
-        execution.run_all([run], tmp_path)
-    (data / "train.ltr").write_text("B |\n")
-    with pytest.raises(UserError, match=rf"seed1 was begun with other data, .*{data}/train.ltr,"):
-        execution.run_all([run], tmp_path)
-    assert state(run) == "its folder holds a run of other data"
-    assert (run.folder / "tries").read_text() == "1"
-
-
-def test_a_subset_that_was_changed_is_decoded_again(grid, tmp_path, data):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    files = [run.folder / "decode" / f"{subset}-layer4" / "summary.json" for subset in ("valid", "test")]
-    before = [file.stat().st_mtime_ns for file in files]
-    (data / "test.ltr").write_text("A |\n")
-    (data / "more.tsv").write_text("/somewhere\n")
-    assert state(run) == "trained, to be decoded or compared"
-    execution.run_all([run], tmp_path)
-    after = [file.stat().st_mtime_ns for file in files]
-    assert before[0] == after[0] and before[1] < after[1]
-    assert (run.folder / "tries").read_text() == "1" and state(run) == "done"
-
-
-@pytest.mark.parametrize("file", ["decode/test-layer2/summary.json", "align/layer2/align.json"])
-def test_a_damaged_evaluation_is_made_again(grid, tmp_path, data, file):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    whole = (run.folder / file).read_text()
-    (run.folder / file).write_text(whole[:-5])
-    execution.run_all([run], tmp_path)
-    assert (run.folder / file).read_text() == whole
-
-
-@pytest.mark.faults
-def test_a_decoding_without_some_files_is_not_done(grid, tmp_path, data):
-    """F29: infer ends with status 3, and run_grid stops; the arms would be compared on other utterances."""
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    summary = run.folder / "decode" / "test-layer2" / "summary.json"
-    summary.write_text(json.dumps({**json.loads(summary.read_text()), "not_decoded": [{"file": "/a.wav"}]}))
-    assert state(run) == "trained, to be decoded or compared"
-
-
-@pytest.mark.parametrize("name", ["hypo.word", "ref.word"])
-def test_texts_that_are_gone_are_decoded_again(grid, tmp_path, data, name):
-    (run,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["skd"], [1])]
-    execution.run_all([run], tmp_path)
-    file = run.folder / "decode" / "test-layer2" / name
-    file.unlink()
-    assert state(run) == "trained, to be decoded or compared"
-    execution.run_all([run], tmp_path)
-    assert file.is_file() and state(run) == "done"
-
-
-def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_path, data):
-    """As where run_grid was killed while the last decoding, which outlives it, went on."""
-    (run,) = [stub(run, data) for run in runs_of({**grid, "subsets": ["test"]}, tmp_path, GIVEN, ["ctc"], [1])]
-    execution.run_all([run], tmp_path)
-    (more,) = [stub(run, data) for run in runs_of(grid, tmp_path, GIVEN, ["ctc"], [1])]
-    broken = replace(more, decode={**more.decode, ("valid", 4): (sys.executable, "-c", "exit(3)")})
-    with pytest.raises(UserError, match="a command failed"):
-        execution.run_all([broken], tmp_path)
-    assert not (run.folder / "result.json").exists()
-    execution.run_all([more], tmp_path)
-    scores = json.loads((run.folder / "result.json").read_text())["scores"]
-    assert [score["subset"] for score in scores] == ["valid", "test"]
-    assert (run.folder / "tries").read_text() == "1"
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_cannot_be(tmp_path, capsys, jobs):
+    with pytest.raises(SystemExit):
+        run_grid.main(["grid.yaml", "--out", str(tmp_path), f"--jobs={jobs}"])
+    assert f"argument --jobs: '{jobs}' is not a whole number from 1 on" in capsys.readouterr().err

@@ -5,11 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from experiments.grid_file import REPOSITORY
+from experiments.grid import REPOSITORY
+from experiments.pairs import compare_folders
 from fairseq_skd.errors import UserError
 from tests.builders import write_pretrained
 from tests.end_to_end.training import SMALL, corpus
@@ -67,10 +67,16 @@ def slurm(tmp_path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
-def submit(folder: Path, environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "experiments" / "slurm.py"), *overrides]
+def submit(environment: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.slurm", *overrides]
     return subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
     )
 
 
@@ -84,12 +90,16 @@ def test_a_job_is_a_run_of_the_grid(tmp_path, slurm):
         *(f"task.data={tmp_path / 'data'}", f"model.w2v_path={tmp_path / 'hubert.pt'}"),
         *("hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=90"),
     ]
-    done = submit(tmp_path, slurm, *given, 'overrides=["optimization.max_update=4"]')
+    done = submit(slurm, *given, 'overrides=["optimization.max_update=4"]')
     assert done.returncode == 0, done.stdout[-3000:]
     result = json.loads((tmp_path / "runs" / "results.jsonl").read_text())
     assert (result["arm"], result["seed"], result["updates"]) == ("skd", 1, 4)
     assert [(score["subset"], score["exit"]) for score in result["scores"]] == [("valid", 4), ("valid", 2)]
     assert [found["exit"] for found in result["alignment"]] == [2]
+    places = [[tmp_path / "runs" / "tiny" / "skd" / "seed1" / "decode" / f"valid-layer{layer}"] for layer in (2, 4)]
+    assert compare_folders(*places, "utterances", "cer").startswith("3 utterances, 3 utterances drawn, cer % [95 %]: ")
+    places = [tmp_path / "runs" / "tiny" / "skd" / "seed1" / "align" / "layer2"]
+    assert "difference, points: 0.0 [0.0, 0.0]" in compare_folders(places, places, "utterances", "spikes")
     (script,) = (tmp_path / "runs" / "slurm" / ".submitit").rglob("*_submission.sh")
     asked = script.read_text()
     assert {"#SBATCH --partition=gpu", "#SBATCH --time=90", "#SBATCH --cpus-per-task=8"} <= set(asked.splitlines())

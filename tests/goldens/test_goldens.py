@@ -10,7 +10,7 @@ from tests.goldens import cases
 
 EXPECTED = json.loads((cases.HERE / "expected.json").read_text())
 TOLERANCE = 1e-5  # of a number: other machines and versions of torch add up in another order
-ROUNDED = 1e-3  # fairseq logs losses with three decimals
+ROUNDED = 2e-3  # fairseq logs losses with three decimals
 
 
 @pytest.fixture(scope="module")
