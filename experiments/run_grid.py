@@ -17,10 +17,10 @@ from experiments.runs import Run, runs_of, shown
 from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.compat import compose
 from fairseq_skd.corpora.subset import read_manifest
-from fairseq_skd.models.exits import check_student_layers
 from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.models.exits import check_student_layers
 from fairseq_skd.training.settings import check_composed
 
 # What tells the runs of a grid apart: one value for all would mix them up.
