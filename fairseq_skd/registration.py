@@ -15,6 +15,7 @@ from fairseq_skd import compat, fairseq_fixes, hubert_nce
 from fairseq_skd.criterions import kd_ctc, skd_ctc  # noqa: F401  (registers)
 from fairseq_skd.errors import UserError, end_hydra_with_a_sentence
 from fairseq_skd.models import skd_ctc as model  # noqa: F401  (registers)
+from fairseq_skd.models import training_data
 from fairseq_skd.training import divergence, door, fairseq_reader, starting
 
 PACKAGE = Path(__file__).resolve().parent
@@ -70,6 +71,7 @@ def _register() -> None:
     hubert_nce.speed_up_hubert_pretraining()
     fairseq_reader.replace_reader()
     starting.read_checkpoints_of_trainings()
+    training_data.check_data_of_trainings()
     divergence.tell_where_training_diverges()
     _recognize_user_dir()
 

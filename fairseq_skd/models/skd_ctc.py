@@ -23,12 +23,10 @@ from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.adaptation import adapt
 from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.exits import check_exit, check_student_layers
+from fairseq_skd.models.exits import NoExitError, check_exit, check_student_layers
 from fairseq_skd.models.heads import StudentHead, ctc_projection
 from fairseq_skd.models.settings import check_model, encoder_settings, regularisation
-from fairseq_skd.models.training_data import check_before_loading, check_settings
-from fairseq_skd.resuming import warn_of_other_settings
-from fairseq_skd.saved_config import keep, root_of
+from fairseq_skd.saved_config import keep
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -58,7 +56,10 @@ class SkdCtc(BaseFairseqModel):
         students = check_student_layers(cfg.student_layers, self.depth)
         if exits is None:
             exits = (self.depth, *students) if cfg.decode_layer in (0, self.depth) else (cfg.decode_layer,)
-        self.exits = tuple(check_exit(layer, students, self.depth) for layer in exits)
+        try:
+            self.exits = tuple(check_exit(layer, students, self.depth) for layer in exits)
+        except NoExitError as error:
+            raise UserError(f"model.decode_layer={cfg.decode_layer}: {error}") from error
         self.student_layers = tuple(layer for layer in self.exits if layer != self.depth)
         self.num_updates = 0
         self._micro_batch = 0
@@ -96,10 +97,7 @@ class SkdCtc(BaseFairseqModel):
         else:
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
-            check_settings(task)
             pretrained = load_pretrained(cfg.w2v_path)
-            check_before_loading(task, pretrained.conv_layers, root_of(cfg))
-            warn_of_other_settings(root_of(cfg))
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # so that a checkpoint is built without the file

@@ -16,10 +16,34 @@ from fairseq_skd.encoders.convolutions import ConvLayer, receptive_field
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import batches, left_out
 from fairseq_skd.models.training_labels import check_labels
-from fairseq_skd.saved_config import select
+from fairseq_skd.resuming import warn_of_other_settings
+from fairseq_skd.saved_config import root_of, select
 
 _CROPPING = ("pad_audio", "random_crop")
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
+
+
+def check_data_of_trainings() -> None:
+    """Make fairseq's tasks check what a training of model ``skd_ctc`` reads, when they build its model.
+
+    The settings are checked before the encoder is read, each split before it is loaded.
+    """
+    original = FairseqTask.build_model
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def build_model(self: FairseqTask, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        if cfg._name != "skd_ctc" or cfg.get("w2v_args") is not None:  # another's, or a fine-tuned checkpoint
+            return original(self, cfg, *args, **kwargs)
+        root = root_of(cfg)
+        check_settings(self)
+        warn_of_other_settings(root)
+        model = original(self, cfg, *args, **kwargs)
+        check_before_loading(self, model.w2v_encoder.conv_layers, root)
+        return model
+
+    FairseqTask.build_model = build_model
 
 
 def check_settings(task: FairseqTask) -> None:

@@ -8,7 +8,6 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.training_data import check_before_loading, check_settings
 from tests.builders import CtcTask, model_config, write_corpus, write_pretrained
 from tests.models.tasks import LAYERS, TASKS, make_task
@@ -166,9 +165,9 @@ def test_training_checks_and_decoding_does_not(folder, tmp_path):
     (folder / "train.tsv").write_text("/somewhere\n")
     task = make_task("hubert_pretraining", folder)
     config = model_config(write_pretrained(tmp_path / "w2v.pt", "hubert"))
-    SkdCtc.build_model(config, task)
+    task.build_model(config)
     with pytest.raises(UserError, match="lists no utterance"):
         task.load_dataset("train")
     again = make_task("hubert_pretraining", folder)
-    SkdCtc.build_model(config, again)  # which holds the encoder's configuration now, as a checkpoint does
+    again.build_model(config)  # which holds the encoder's configuration now, as a checkpoint does
     assert "load_dataset" not in vars(again)
