@@ -12,7 +12,7 @@ import fairseq
 import torch
 
 from benchmarks.base_encoder import Setting
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 
 
 def save(path: Path | None, chosen: Setting | argparse.Namespace, figures: dict[str, Any], raw: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 from fairseq_skd.reporting.folders import read_log
 
 _FORMATS = (".png", ".pdf", ".svg")

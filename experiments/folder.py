@@ -18,7 +18,7 @@ from typing import Any
 from experiments.grid import REPOSITORY
 from experiments.runs import CHECKPOINT, Run, Step, shown
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import file_hash, replacing
+from fairseq_skd.files.disk import file_hash, replacing
 from fairseq_skd.reporting.folders import read_log
 
 RESULT = "result.json"

@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.judge import with_bounds
 from experiments.runs import ANALYSIS, SUMMARY
-from fairseq_skd.corpora.text_files import read_speakers
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import read_speakers
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
 from fairseq_skd.scoring.texts import read_texts, utterance_errors, utterance_speakers
 

@@ -16,7 +16,7 @@ from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import GATE_UNITS
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 
 ENCODER = ("feature_extractor.", "layer_norm.", "post_extract_proj.", "mask_emb", "encoder.")
 

@@ -23,7 +23,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 
 _TRIES, _PAUSE = 3, 2.5  # fairseq's own, for file systems that fail now and then
 

@@ -13,7 +13,7 @@ from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.decode import decode
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import PartialResult, UserError, run_command
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute
 from fairseq_skd.overrides import quote_texts
 
 _INSTEAD = {

@@ -12,17 +12,17 @@ from fairseq.data.data_utils import post_process
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fairseq_skd.dictionaries import Difference, first_difference, fitting_post_process
 from fairseq_skd.encoders.convolutions import FrameGrid
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import absolute, file_hash
+from fairseq_skd.files.dictionaries import Difference, first_difference, fitting_post_process
+from fairseq_skd.files.disk import absolute, file_hash
+from fairseq_skd.files.waveforms import Audio
 from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.exits import check_exit
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.scoring.greedy import greedy_units
-from fairseq_skd.waveforms import Audio
 
 
 class NotFiniteError(UserError):
@@ -215,7 +215,7 @@ class Recognizer:
             ``source`` (B, samples) and ``padding_mask`` (B, samples) bool, true on padding.
 
         Raises:
-            UserError: see :meth:`~fairseq_skd.waveforms.Waveforms.read`.
+            UserError: see :meth:`~fairseq_skd.files.waveforms.Waveforms.read`.
         """
         return self.waveforms.batch(audio)
 

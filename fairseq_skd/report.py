@@ -8,7 +8,7 @@ from pathlib import Path
 from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.extras import require
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 
 DESCRIPTION = """\
 Write one self-contained HTML page about a folder of runs. It searches RUNS and all folders below for

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from fairseq.data import Dictionary
 
-from fairseq_skd import dictionaries
-from fairseq_skd.dictionaries import first_difference, read_dictionary
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import dictionaries
+from fairseq_skd.files.dictionaries import first_difference, read_dictionary
 from tests.builders import letter_dictionary, write_dictionary
 
 

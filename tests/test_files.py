@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import remove_leftovers, replacing
+from fairseq_skd.files.disk import remove_leftovers, replacing
 from tests.limits import file_limit
 
 

@@ -9,8 +9,7 @@ from fairseq_skd.alignment.comparison import compare_sides
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.history import kept_checkpoints
 from fairseq_skd.alignment.sides import choose_sides
-from fairseq_skd.corpora.text_files import read_speakers
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute, read_speakers
 
 _EXAMPLES = 3  # where none are named
 

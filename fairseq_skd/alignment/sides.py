@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.alignment.configuration import AlignSettings
-from fairseq_skd.corpora.subset import check_audio
 from fairseq_skd.decoding.decode import results_folder
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, choose_device, open_set
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.subset import check_audio
 from fairseq_skd.models.exits import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import FramesError, Recognizer, check_frames

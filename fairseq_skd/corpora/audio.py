@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from fairseq_skd.corpora.problems import Fault, Kind
-from fairseq_skd.files import named
+from fairseq_skd.files.disk import named
 
 SAMPLE_RATE = 16000
 

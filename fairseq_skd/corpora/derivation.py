@@ -13,8 +13,8 @@ from typing import NamedTuple
 from fairseq_skd.corpora.audio import Piece, extract
 from fairseq_skd.corpora.problems import Fault
 from fairseq_skd.corpora.validation import Utterance
-from fairseq_skd.corpora.workers import available_cpus, run_over
-from fairseq_skd.files import named
+from fairseq_skd.files.disk import named
+from fairseq_skd.files.workers import available_cpus, run_over
 
 CONVERTED = "audio_16khz"
 SEGMENTS = "audio_segments"

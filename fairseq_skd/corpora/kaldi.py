@@ -9,8 +9,8 @@ from typing import NamedTuple
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
 from fairseq_skd.corpora.records import Corpus, Record, Segment
 from fairseq_skd.corpora.splits import choose
-from fairseq_skd.corpora.text_files import numbered_lines
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import numbered_lines
 
 _OFFSET = re.compile(r".*\.ark:\d+")
 _NAME = re.compile(r"[^\s/\\]+")

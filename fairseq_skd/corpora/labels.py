@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.records import Record
-from fairseq_skd.corpora.units import LETTERS, Units
 from fairseq_skd.corpora.validation import label_faults
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.units import LETTERS, Units
 
 LEXICON = "lexicon.txt"
 

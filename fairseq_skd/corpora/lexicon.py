@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fairseq_skd.corpora.problems import Fault, Kind, Problem, report
-from fairseq_skd.corpora.text_files import numbered_lines
-from fairseq_skd.corpora.units import Units, foreign_characters
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import numbered_lines
+from fairseq_skd.files.units import Units, foreign_characters
 
 
 def lexicon(words: Iterable[str], units: Units) -> str:

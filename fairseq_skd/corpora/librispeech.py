@@ -7,8 +7,8 @@ from pathlib import Path
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
 from fairseq_skd.corpora.records import Corpus, Record
 from fairseq_skd.corpora.splits import choose
-from fairseq_skd.corpora.text_files import numbered_lines
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import numbered_lines
 
 _SUFFIXES = (".flac", ".wav", ".ogg")
 _TRANSCRIPTS = ".trans.txt"

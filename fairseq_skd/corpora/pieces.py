@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_skd.corpora.units import ALPHABET
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.units import ALPHABET
 
 MODEL = "spm.model"
 WORD_BEGIN = "▁"

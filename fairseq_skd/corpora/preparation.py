@@ -11,12 +11,12 @@ from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
 from fairseq_skd.corpora.problems import Fault, Problem, report
 from fairseq_skd.corpora.records import Corpus, Record
 from fairseq_skd.corpora.splits import SPLIT_NAME
-from fairseq_skd.corpora.staging import refuse_conflicts, staged
-from fairseq_skd.corpora.units import Units
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
-from fairseq_skd.corpora.workers import default_jobs
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.staging import refuse_conflicts, staged
+from fairseq_skd.files.units import Units
+from fairseq_skd.files.workers import default_jobs
 
 
 class Options(NamedTuple):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
-from fairseq_skd.corpora.text_files import numbered_lines
+from fairseq_skd.files.disk import numbered_lines
 
 IGNORED = "ignore_time_segment_in_scoring"
 UNKNOWN = "<unk>"

@@ -9,8 +9,8 @@ from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resam
 from fairseq_skd.corpora.problems import Fault, Kind, Problem
 from fairseq_skd.corpora.records import Record, Segment
 from fairseq_skd.corpora.splits import SPLIT_NAME
-from fairseq_skd.corpora.units import LETTERS, Units, foreign_characters, frames_needed
-from fairseq_skd.corpora.workers import CHEAP, run_over
+from fairseq_skd.files.units import LETTERS, Units, foreign_characters, frames_needed
+from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
 _BREAKS = frozenset("\t\n\r\0")

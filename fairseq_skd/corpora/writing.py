@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fairseq_skd.corpora.units import Units
 from fairseq_skd.corpora.validation import Utterance
-from fairseq_skd.files import named
+from fairseq_skd.files.disk import named
+from fairseq_skd.files.units import Units
 
 
 def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:

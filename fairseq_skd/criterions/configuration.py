@@ -7,9 +7,9 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II, MISSING, OmegaConf
 
-from fairseq_skd.corpora.units import POST_PROCESSES
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.objective.frames import SELECTIONS, FrameSelection
 from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
 from fairseq_skd.ranges import FINITE, Range, check_ranges

@@ -14,13 +14,13 @@ import torch
 from tqdm import tqdm
 
 import fairseq_skd
-from fairseq_skd.corpora.subset import better_post_process, check_audio
 from fairseq_skd.decoding import results
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, run
 from fairseq_skd.decoding.search import Searcher, SearchPlan, plan_search
 from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.exits import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer

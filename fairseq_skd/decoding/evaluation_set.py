@@ -12,16 +12,16 @@ from fairseq.data import Dictionary
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fairseq_skd.corpora import subset
-from fairseq_skd.corpora.subset import Subset
 from fairseq_skd.decoding import results
 from fairseq_skd.decoding.settings import CommonSettings, DatasetSettings, TaskSettings
-from fairseq_skd.dictionaries import fitting_post_process
 from fairseq_skd.errors import UserError, shown
-from fairseq_skd.files import absolute
+from fairseq_skd.files import subset
+from fairseq_skd.files.dictionaries import fitting_post_process
+from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.subset import Subset
+from fairseq_skd.files.waveforms import UnreadableAudioError, Waveforms, fault_of, length_batches, pad
 from fairseq_skd.models.trained import TrainedModel
 from fairseq_skd.recognizer import DeviceMemoryError, NotFiniteError, Output, Recognizer
-from fairseq_skd.waveforms import UnreadableAudioError, Waveforms, fault_of, length_batches, pad
 
 Unreadable = Callable[[int, str], None]  # place in the manifest, and the reason
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
-from fairseq_skd.corpora.subset import units_of
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.subset import units_of
 from fairseq_skd.scoring.beam import Hypothesis
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 

@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_skd.decoding.settings import DecodingSettings
-from fairseq_skd.files import absolute
+from fairseq_skd.files.disk import absolute
 from fairseq_skd.scoring.beam import BeamSearch, Hypothesis
 from fairseq_skd.scoring.greedy import greedy_units
 from fairseq_skd.scoring.language_model import check_language_model, flashlight

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from fairseq_skd.corpora.units import POST_PROCESSES
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.scoring.beam import BeamOptions
 from fairseq_skd.typed_settings import MISSING, Sections, key
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fairseq_skd.demo.synthesis import Voice, open_synthesiser
 from fairseq_skd.errors import run_command
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
 
 SAMPLE_RATE = 16_000
 TABLE_COLUMNS = ("path", "text", "split", "speaker")

@@ -17,9 +17,9 @@ import soundfile
 from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
-from fairseq_skd.corpora.subset import read_manifest
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.files import replacing
+from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.subset import read_manifest
 
 CEPSTRA = 13
 Features = npt.NDArray[np.float32]

@@ -8,9 +8,9 @@ from typing import Any
 
 from fairseq.data import FairseqDataset, data_utils
 
-from fairseq_skd.corpora.subset import Subset
-from fairseq_skd.corpora.text_files import read_lines
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import read_lines
+from fairseq_skd.files.subset import Subset
 from fairseq_skd.saved_config import select
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
 from omegaconf import OmegaConf
 
-from fairseq_skd.corpora.subset import Subset, check_audio, read_manifest
-from fairseq_skd.dictionaries import read_dictionary
 from fairseq_skd.encoders.convolutions import ConvLayer, receptive_field
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.dictionaries import read_dictionary
+from fairseq_skd.files.subset import Subset, check_audio, read_manifest
 from fairseq_skd.models import batches, left_out
 from fairseq_skd.models.training_labels import check_labels
 from fairseq_skd.resuming import warn_of_other_settings
@@ -145,7 +145,7 @@ def check_split(
         training: whether the split is trained on.
 
     Raises:
-        UserError: a file is missing or damaged, see :mod:`fairseq_skd.corpora.subset`; CTC can learn nothing of the
+        UserError: a file is missing or damaged, see :mod:`fairseq_skd.files.subset`; CTC can learn nothing of the
             labels; the task accepts no utterance; or an utterance is too short for the encoder, too long for a batch,
             or cropped while its transcript is kept.
     """

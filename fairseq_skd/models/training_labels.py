@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_skd.corpora.subset import Subset, better_post_process, read_labels, units_of
-from fairseq_skd.corpora.units import frames_needed
 from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.subset import Subset, better_post_process, read_labels, units_of
+from fairseq_skd.files.units import frames_needed
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def check_labels(
         carriage_returns: allow Windows line ends.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.corpora.subset.read_labels`; a line has a symbol that is no unit; or CTC can
+        UserError: see :func:`~fairseq_skd.files.subset.read_labels`; a line has a symbol that is no unit; or CTC can
             learn none of the utterances, because their lines are empty or have more units than frames.
     """
     lines = read_labels(path, subset, kept, carriage_returns)

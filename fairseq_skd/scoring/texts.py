@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from fairseq_skd.corpora.text_files import read_lines, read_speakers
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import read_lines, read_speakers
 from fairseq_skd.scoring.errors import ErrorCount, count_errors
 
 

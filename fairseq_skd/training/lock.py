@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import remove_leftovers
+from fairseq_skd.files.disk import remove_leftovers
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from fairseq.trainer import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from fairseq_skd.dictionaries import first_difference
 from fairseq_skd.encoders.loading import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files.dictionaries import first_difference
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer

@@ -12,8 +12,8 @@ from fairseq.data import Dictionary, HubertDataset
 from fairseq.data.audio.raw_audio_dataset import FileAudioDataset
 
 from fairseq_skd import manifest
-from fairseq_skd.corpora.text_files import read_speakers
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import read_speakers
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 

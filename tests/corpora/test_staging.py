@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd.corpora.staging import refuse_incomplete, staged
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.staging import refuse_incomplete, staged
 
 
 def contents(folder: Path) -> dict[str, str]:

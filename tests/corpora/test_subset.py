@@ -6,8 +6,8 @@ import pytest
 import soundfile
 from fairseq.data import Dictionary
 
-from fairseq_skd.corpora.subset import better_post_process, check_audio, read_dictionary, read_labels, read_manifest
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.subset import better_post_process, check_audio, read_dictionary, read_labels, read_manifest
 from tests.builders import letter_dictionary, write_corpus, write_dictionary
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_skd.corpora.units import foreign_characters, frames_needed, letter_dictionary, letters
+from fairseq_skd.files.units import foreign_characters, frames_needed, letter_dictionary, letters
 
 SHIPPED = Path(__file__).parents[2] / "manifests" / "dict.ltr.txt"
 

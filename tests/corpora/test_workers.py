@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from fairseq_skd.corpora.workers import FEW, available_cpus, default_jobs, run_over
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.workers import FEW, available_cpus, default_jobs, run_over
 
 
 def double(number: int) -> int:
@@ -35,7 +35,7 @@ def dawdle(number: int) -> int:
 def test_long_work_shows_progress_and_short_work_none(jobs: int, capsys, monkeypatch):
     assert [*run_over(dawdle, range(5), jobs, "dawdling")] == [*range(5)]
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("fairseq_skd.corpora.workers._PATIENCE", 0.05)
+    monkeypatch.setattr("fairseq_skd.files.workers._PATIENCE", 0.05)
     assert [*run_over(dawdle, range(30), jobs, "dawdling")] == [*range(30)]
     assert "dawdling: " in capsys.readouterr().err
 

@@ -179,7 +179,7 @@ def meeting(run, here, other, then=TRAIN, status=""):
 
 def test_two_run_at_a_time_and_share_the_cores(grid, tmp_path, data, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("fairseq_skd.corpora.workers.available_cpus", lambda: 8)
+    monkeypatch.setattr("fairseq_skd.files.workers.available_cpus", lambda: 8)
     first, second = stubbed(grid, tmp_path, data, ["ctc", "skd"], [1])
     notes = tmp_path / "first", tmp_path / "second"
     both = [meeting(first, *notes), meeting(second, *notes[::-1])]

@@ -13,11 +13,11 @@ import soundfile
 from fairseq.data import Dictionary
 from tqdm import tqdm
 
-from fairseq_skd import dictionaries
-from fairseq_skd.corpora.staging import refuse_incomplete
-from fairseq_skd.corpora.text_files import read_lines
-from fairseq_skd.corpora.units import WORD_MARK
 from fairseq_skd.errors import UserError
+from fairseq_skd.files import dictionaries
+from fairseq_skd.files.disk import read_lines
+from fairseq_skd.files.staging import refuse_incomplete
+from fairseq_skd.files.units import WORD_MARK
 
 _DAMAGED = ("not readable as audio", "not as long as the manifest lists them")
 
@@ -86,7 +86,7 @@ def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictio
         size: outputs of the checkpoint's CTC head.
 
     Raises:
-        UserError: see :func:`fairseq_skd.dictionaries.read_dictionary`; or the dictionary has another size, or another
+        UserError: see :func:`fairseq_skd.files.dictionaries.read_dictionary`; or the dictionary has another size, or another
             symbol at some index.
     """
     dictionary = dictionaries.read_dictionary(path)

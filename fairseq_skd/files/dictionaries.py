@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fairseq.data import Dictionary
 
-from fairseq_skd.corpora.units import POST_PROCESSES, WORD_MARK
 from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files.units import POST_PROCESSES, WORD_MARK
 
 _FORM = "each line has to be 'symbol count', such as 'A 1'"
 

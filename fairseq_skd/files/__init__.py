@@ -1,0 +1,1 @@
+"""Reading and writing files: manifests, labels, dictionaries, audio; below everything else."""
