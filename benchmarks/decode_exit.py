@@ -32,7 +32,7 @@ from benchmarks.records import save
 from benchmarks.summaries import Spread, markdown_table, paired_ratios, spread, verdict
 from benchmarks.workers import workers
 from fairseq_skd.errors import run_command
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.search.greedy import greedy_units
 
 TARGET = 1.05
 _HELP = """\

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fairseq_skd.decoding.kneser_ney import BEGIN, END, UNKNOWN, estimate, write_arpa
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.search.kneser_ney import BEGIN, END, UNKNOWN, estimate, write_arpa
 
 _DESCRIPTION = """\
 Estimates an n-gram model with interpolated modified Kneser-Ney smoothing and writes it as ARPA.

@@ -22,7 +22,7 @@ from fairseq_skd.models.configuration import SkdCtcConfig
 from fairseq_skd.models.exits import check_exit
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, open_trained
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.search.greedy import greedy_units
 
 
 class NotFiniteError(UserError):

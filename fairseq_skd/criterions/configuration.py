@@ -13,8 +13,8 @@ from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.objective.frames import SELECTIONS, FrameSelection
 from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
 from fairseq_skd.ranges import FINITE, Range, check_ranges
-from fairseq_skd.scoring.beam import BeamOptions, BeamSearch
-from fairseq_skd.scoring.lexicon import read_lexicon
+from fairseq_skd.search.beam import BeamOptions, BeamSearch
+from fairseq_skd.search.lexicon import read_lexicon
 
 
 def _key(default: Any, text: str) -> Any:

@@ -14,8 +14,8 @@ from fairseq_skd.criterions import reporting
 from fairseq_skd.criterions.configuration import CtcKeys, beam_search, check_ctc
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective import losses
-from fairseq_skd.scoring.errors import count_errors
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.scoring.error_rates import count_errors
+from fairseq_skd.search.greedy import greedy_units
 
 
 class Batch(NamedTuple):

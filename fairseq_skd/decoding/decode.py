@@ -24,7 +24,7 @@ from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.exits import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
-from fairseq_skd.scoring.beam import Hypothesis
+from fairseq_skd.search.beam import Hypothesis
 
 _FEW = 5  # symbols that a message names
 

@@ -11,8 +11,8 @@ from fairseq.data.data_utils import post_process
 
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.subset import units_of
-from fairseq_skd.scoring.beam import Hypothesis
-from fairseq_skd.scoring.errors import ErrorCount, count_errors
+from fairseq_skd.scoring.error_rates import ErrorCount, count_errors
+from fairseq_skd.search.beam import Hypothesis
 
 NO_CHARACTER = "\ufffd"
 

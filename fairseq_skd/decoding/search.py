@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fairseq_skd.decoding.settings import DecodingSettings
 from fairseq_skd.files.disk import absolute
-from fairseq_skd.scoring.beam import BeamSearch, Hypothesis
-from fairseq_skd.scoring.greedy import greedy_units
-from fairseq_skd.scoring.language_model import check_language_model, flashlight
-from fairseq_skd.scoring.lexicon import Coverage, Lexicon, coverage, read_lexicon
+from fairseq_skd.search.beam import BeamSearch, Hypothesis
+from fairseq_skd.search.greedy import greedy_units
+from fairseq_skd.search.language_model import check_language_model, flashlight
+from fairseq_skd.search.lexicon import Coverage, Lexicon, coverage, read_lexicon
 
 Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and (B,) frames
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import POST_PROCESSES
-from fairseq_skd.scoring.beam import BeamOptions
+from fairseq_skd.search.beam import BeamOptions
 from fairseq_skd.typed_settings import MISSING, Sections, key
 
 TYPES = ("viterbi", "kenlm", "lexfree")

@@ -7,7 +7,7 @@ import torch
 
 from fairseq_skd.alignment.agreement import compare, match_spikes
 from fairseq_skd.alignment.spikes import find_spikes
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.search.greedy import greedy_units
 from tests.alignment.test_spikes import brute_force, frames
 
 #          0  1  2  3  4  5  6  7  8  9

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fairseq_skd import ngram
-from fairseq_skd.decoding.kneser_ney import END, UNKNOWN, estimate, write_arpa
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.kneser_ney import END, UNKNOWN, estimate, write_arpa
 
 
 def corpus() -> list[list[str]]:
@@ -85,7 +85,7 @@ def test_probabilities_sum_to_one(order: int) -> None:
 
 def test_kenlm_reads_the_same_probabilities(tmp_path: Path) -> None:
     pytest.importorskip("flashlight.lib.text")
-    from fairseq_skd.scoring.language_model import load_language_model
+    from fairseq_skd.search.language_model import load_language_model
 
     (tmp_path / "train.wrd").write_text("".join(" ".join(sentence) + "\n" for sentence in corpus()))
     ngram.main([str(tmp_path / "train.wrd"), "--out", str(tmp_path / "lm.arpa")])

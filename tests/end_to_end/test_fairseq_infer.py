@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fairseq_skd.models import SkdCtc
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.search.greedy import greedy_units
 from tests.builders import CtcTask, letter_dictionary, model_config, write_corpus, write_pretrained
 from tests.end_to_end.training import REPOSITORY
 

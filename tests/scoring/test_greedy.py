@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fairseq_skd.scoring.greedy import greedy_units
+from fairseq_skd.search.greedy import greedy_units
 
 
 def loop(logits: torch.Tensor, lengths: list[int], blank: int) -> list[list[int]]:

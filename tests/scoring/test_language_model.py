@@ -8,8 +8,8 @@ import pytest
 
 import fairseq_skd
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring import language_model
-from fairseq_skd.scoring.language_model import check_language_model, load_language_model, unknown_entries
+from fairseq_skd.search import language_model
+from fairseq_skd.search.language_model import check_language_model, load_language_model, unknown_entries
 from tests.scoring.language_models import ARPA, log10_probability, write_arpa
 
 WORDS = ["A", "NO", "ON", "TEN", "<unk>"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.lexicon import coverage, read_lexicon
+from fairseq_skd.search.lexicon import coverage, read_lexicon
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "N", "O"]
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "\u2581A", "\u2581N", "O"]

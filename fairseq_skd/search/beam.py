@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.language_model import UNKNOWN, flashlight, load_language_model, unknown_entries
-from fairseq_skd.scoring.lexicon import Lexicon, boundary_of
+from fairseq_skd.search.language_model import UNKNOWN, flashlight, load_language_model, unknown_entries
+from fairseq_skd.search.lexicon import Lexicon, boundary_of
 
 Spelling = tuple[int, ...]
 

@@ -1,11 +1,36 @@
-"""The texts that ``fairseq_skd.infer`` decoded into a folder, counted utterance by utterance."""
+"""Error rates over a whole set (errors and lengths are summed first, divided last), and decoded texts, counted."""
 
 import json
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import editdistance
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import read_lines, read_speakers
-from fairseq_skd.scoring.errors import ErrorCount, count_errors
+
+
+class ErrorCount(NamedTuple):
+    """Edit errors against a reference of ``total`` symbols (words, characters or units)."""
+
+    errors: int
+    total: int
+
+    def __add__(self, other: tuple[int, ...]) -> "ErrorCount":  # type: ignore[override]
+        """Pool two counts."""
+        errors, total = other
+        return ErrorCount(self.errors + errors, self.total + total)
+
+    @property
+    def rate(self) -> float:
+        """Errors in percent of the reference; not a number when the reference is empty."""
+        return 100.0 * self.errors / self.total if self.total else float("nan")
+
+
+def count_errors(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> ErrorCount:
+    """Levenshtein distance between two symbol sequences, with the reference's length."""
+    return ErrorCount(editdistance.eval(hypothesis, reference), len(reference))
 
 
 def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]:
