@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import GATE_UNITS
 from fairseq_skd.errors import UserError, run_command

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.compat import to_container
-from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 

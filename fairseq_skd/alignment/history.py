@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.errors import UserError
 
 _BY_UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")

@@ -1,7 +1,13 @@
-"""Runs a pretrained encoder once and hands out the hidden states after the layers that somebody asked for."""
+"""Runs a pretrained encoder once and hands out the hidden states after the layers that somebody asked for.
+
+In evaluation an utterance has the same output in any batch. fairseq lets padding in at two places. The group norm of a
+``default`` feature extractor takes its statistics over padded frames too. Some convolutions over frames see values
+other than zero beyond the end of a padded utterance: a pos_conv with a batch norm or several layers, and the
+conformer's. Training keeps fairseq's arithmetic, in which the encoders were pretrained.
+"""
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,11 +22,67 @@ from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
+from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths, parse_conv_layers, receptive_field
 from fairseq_skd.encoders.masking import SpanMask
-from fairseq_skd.encoders.padding import extract_features, zeros_on_padding
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
+
+
+def extract_features(extractor: Any, source: Tensor, samples: Tensor, conv_layers: Sequence[ConvLayer]) -> Tensor:
+    """Run fairseq's feature extractor, with group norm statistics over the real samples of each utterance.
+
+    Args:
+        extractor: fairseq's ``ConvFeatureExtractionModel``, in evaluation mode.
+        source: (B, samples).
+        samples: (B,) real samples.
+        conv_layers: the extractor's convolutions.
+
+    Returns:
+        (B, C, T) features. Padded frames hold finite values without meaning.
+    """
+    first, *others = extractor.conv_layers
+    convolution, dropout, norm, activation = first
+    if not isinstance(norm, nn.GroupNorm):
+        return extractor(source)
+    # Audio too short for a frame of the whole extractor counts as one frame, padding included: see frame_lengths.
+    samples = samples.clamp(min=receptive_field(conv_layers))
+    x = dropout(convolution(source.unsqueeze(1)))  # (B, samples) -> (B, C, T of the first convolution)
+    x = activation(_norm_by_utterance(norm, x, frame_lengths(samples, conv_layers[:1]).tolist()))
+    for block in others:
+        x = block(x)
+    return x
+
+
+def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Tensor:
+    """Normalise (B, C, T) over the first ``frames`` of each utterance, in place where no gradient needs the input."""
+    normed = torch.zeros_like(x) if torch.is_grad_enabled() else x
+    for i, count in enumerate(frames):
+        normed[i, :, :count] = norm(x[i : i + 1, :, :count])[0]
+    return normed
+
+
+@contextlib.contextmanager
+def zeros_on_padding(module: nn.Module, padding: Tensor | None) -> Iterator[None]:
+    """Inside the block, each convolution over frames in ``module`` sees zeros on padded frames.
+
+    Args:
+        module: its convolutions take (B, C, T).
+        padding: (B, T) bool, true on padded frames; None changes nothing.
+    """
+    if padding is None:
+        yield
+        return
+
+    def silence(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return inputs[0].masked_fill(padding.unsqueeze(1), 0)
+
+    over_frames = [part for part in module.modules() if isinstance(part, nn.Conv1d) and part.kernel_size[0] > 1]
+    hooks = [part.register_forward_pre_hook(silence) for part in over_frames]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass(frozen=True)
@@ -90,7 +152,7 @@ class Trunk(nn.Module):
     fairseq's loop does not say which layer a result belongs to once LayerDrop has skipped one, draws its masks from
     generators outside any checkpoint, and counts frames by folding the padding mask. The modules and their parameters
     are fairseq's. So is the arithmetic, with one exception: in evaluation an utterance's states do not depend on the
-    padding of its batch (:mod:`fairseq_skd.encoders.padding`).
+    padding of its batch (:mod:`fairseq_skd.encoders.trunk`).
 
     Args:
         pretrained: kind, architecture and, if it holds any, weights.

@@ -17,7 +17,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_skd.compat import to_container
-from fairseq_skd.encoders.loading import load_pretrained, load_weights
+from fairseq_skd.encoders.checkpoint import load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
@@ -88,7 +88,7 @@ class SkdCtc(BaseFairseqModel):
         """Build from ``cfg.w2v_path`` for training, or from ``cfg.w2v_args`` when a fine-tuned checkpoint is loaded.
 
         Raises:
-            UserError: see :func:`~fairseq_skd.encoders.loading.load_pretrained`; the audio was normalised otherwise in
+            UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_pretrained`; the audio was normalised otherwise in
                 pretraining; or a student layer does not exist.
         """
         check_model(cfg)

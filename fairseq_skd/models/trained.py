@@ -7,7 +7,7 @@ from typing import Any
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_skd.encoders.loading import check_followed, dictionary_of, load_checkpoint
+from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of, load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.waveforms import Waveforms
@@ -64,13 +64,13 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
     """Open a checkpoint that ``fairseq-hydra-train`` made with model ``skd_ctc``.
 
     Raises:
-        UserError: not readable (see :func:`~fairseq_skd.encoders.loading.load_checkpoint`), or another model.
+        UserError: not readable (see :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or another model.
     """
     return read_trained(load_checkpoint(path), path)
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:
-    """The same from what :func:`~fairseq_skd.encoders.loading.load_checkpoint` read.
+    """The same from what :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint` read.
 
     Raises:
         UserError: another model, or a damaged one; naming the key.

@@ -13,7 +13,7 @@ from fairseq.file_io import PathManager
 from omegaconf import OmegaConf
 
 from fairseq_skd.compat import weights_only
-from fairseq_skd.encoders.loading import load_checkpoint
+from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.models.trained import read_trained
 from fairseq_skd.training.trainer_state import for_trainer
 
@@ -31,7 +31,7 @@ def _read(
     """Read a checkpoint as fairseq does.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.encoders.loading.load_checkpoint`, and
+        UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`, and
             :func:`~fairseq_skd.models.trained.read_trained` for a model of ours.
     """
     file = Path(PathManager.get_local_path(path))

@@ -21,7 +21,7 @@ from fairseq.trainer import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from fairseq_skd.encoders.loading import dictionary_of, load_checkpoint
+from fairseq_skd.encoders.checkpoint import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.dictionaries import first_difference

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.errors import UserError
 from tests.builders import architecture
 

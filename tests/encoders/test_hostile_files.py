@@ -14,8 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_skd.encoders import unpickling
-from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained
-from fairseq_skd.encoders.plain_config import plain_config
+from fairseq_skd.encoders.checkpoint import load_checkpoint, load_pretrained, plain_config
 from fairseq_skd.errors import UserError
 from tests.builders import model_config, write_pretrained
 from tests.encoders.checkpoints import MODEL, TASK, Harmful, refusal, save

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.huggingface import fairseq_architecture
-from fairseq_skd.encoders.loading import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from tests.encoders.peers import LARGE, edit, write_folder
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fairseq_skd.encoders.loading import load_pretrained
+from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import TAKEN
 from fairseq_skd.errors import UserError
 from tests.encoders.checkpoints import Harmful, refusal

@@ -10,7 +10,7 @@ import torch
 from fairseq.logging.meters import AverageMeter
 from omegaconf import OmegaConf
 
-from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained, load_weights
+from fairseq_skd.encoders.checkpoint import load_checkpoint, load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import build_fairseq_encoder
 from fairseq_skd.errors import UserError

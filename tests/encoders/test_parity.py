@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_skd.encoders.loading import load_pretrained, load_weights
+from fairseq_skd.encoders.checkpoint import load_pretrained, load_weights
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
 from tests.builders import batch
 from tests.encoders.peers import LARGE, write_folder

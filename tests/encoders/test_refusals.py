@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fairseq_skd.encoders.loading import load_checkpoint, load_pretrained
+from fairseq_skd.encoders.checkpoint import load_checkpoint, load_pretrained
 from fairseq_skd.errors import UserError
 from tests.builders import architecture
 from tests.encoders.checkpoints import MODEL, TAKEN, TASK, refusal, save

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.wavlm_from_hubert import main
-from fairseq_skd.encoders.loading import load_pretrained, load_weights
+from fairseq_skd.encoders.checkpoint import load_pretrained, load_weights
 from fairseq_skd.encoders.trunk import Regularisation, Trunk
 from fairseq_skd.errors import UserError
 from tests.builders import batch, write_pretrained

@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 import fairseq_skd  # noqa: F401  (registers, and replaces fairseq's reader)
-from fairseq_skd.encoders import loading
+from fairseq_skd.encoders import checkpoint
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import open_trained
@@ -169,7 +169,7 @@ def _start(path: Path, seeds: Seeds) -> Any:
 
 
 def _fairseq(path: Path, seeds: Seeds) -> Any:
-    cfg = loading.load_checkpoint(path)["cfg"]
+    cfg = checkpoint.load_checkpoint(path)["cfg"]
     if cfg is None or cfg["model"].get("_name") != "skd_ctc":
         return "another model is left to fairseq"
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"data": "."})
@@ -177,7 +177,7 @@ def _fairseq(path: Path, seeds: Seeds) -> Any:
 
 
 def _pretrain(path: Path, seeds: Seeds) -> Any:
-    encoder = loading.load_pretrained(path)
+    encoder = checkpoint.load_pretrained(path)
     _reached("behind the reader")
     task = CtcTask()
     task.cfg.sample_rate = encoder.sample_rate

@@ -11,7 +11,7 @@ from fairseq.models.hubert.hubert import HubertConfig
 
 from fairseq_skd.criterions.teacher import FrozenTeacher
 from fairseq_skd.encoders.convolutions import parse_conv_layers
-from fairseq_skd.encoders.padding import extract_features
+from fairseq_skd.encoders.trunk import extract_features
 from fairseq_skd.models import SkdCtc
 from tests.builders import CONVOLUTIONS, batch, pretrained_model, write_pretrained
 from tests.criterions.criterion import criterion
