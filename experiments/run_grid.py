@@ -20,7 +20,7 @@ from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.subset import read_manifest
-from fairseq_skd.models.exits import check_student_layers
+from fairseq_skd.models.heads import check_student_layers
 from fairseq_skd.training.settings import check_composed
 
 # What tells the runs of a grid apart: one value for all would mix them up.

@@ -18,8 +18,8 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files.dictionaries import Difference, first_difference, fitting_post_process
 from fairseq_skd.files.disk import absolute, file_hash
 from fairseq_skd.files.waveforms import Audio
-from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.exits import check_exit
+from fairseq_skd.models.config import SkdCtcConfig
+from fairseq_skd.models.heads import check_exit
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.search.greedy import greedy_units

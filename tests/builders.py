@@ -177,7 +177,7 @@ class CtcTask:
 
 def model_config(w2v_path: Path | str | None, **changes: Any) -> Any:
     """``cfg.model`` of skd_ctc as build_model gets it, with a root above it."""
-    from fairseq_skd.models.configuration import SkdCtcConfig
+    from fairseq_skd.models.config import SkdCtcConfig
 
     model = {
         "_name": "skd_ctc",

@@ -10,7 +10,7 @@ from fairseq_skd.decoding.evaluation_set import EvaluationSet, choose_device, op
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.subset import check_audio
-from fairseq_skd.models.exits import NoExitError, check_exit
+from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import FramesError, Recognizer, check_frames
 

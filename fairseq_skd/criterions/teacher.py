@@ -9,10 +9,10 @@ from torch import Tensor
 from fairseq_skd.encoders.pretrained import section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.models.config import keep, root_of
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import FramesError, Recognizer, SymbolsError, check_frames, check_symbols
 from fairseq_skd.resuming import resumed_from, settings_of
-from fairseq_skd.saved_config import keep, root_of
 
 KEY = "criterion.teacher_path"
 

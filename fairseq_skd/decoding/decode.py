@@ -21,7 +21,7 @@ from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.subset import better_post_process, check_audio
-from fairseq_skd.models.exits import NoExitError, check_exit
+from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.search.beam import Hypothesis

@@ -11,7 +11,7 @@ from typing import Any
 
 from fairseq.data import FairseqDataset, data_utils
 
-from fairseq_skd.saved_config import select
+from fairseq_skd.models.config import select
 
 _FIRST_EPOCH = 1
 

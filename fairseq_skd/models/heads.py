@@ -1,9 +1,68 @@
-"""CTC heads."""
+"""CTC heads, and which layers may have one: the full model (exit L) and its students (exits l < L)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+
+from fairseq_skd.errors import UserError
+
+
+def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The students' layer counts, in the given order.
+
+    Args:
+        layers: 1-based counts; empty for plain CTC fine-tuning.
+        depth: L.
+
+    Raises:
+        UserError: a layer that does not exist, 0, a duplicate, or L itself.
+    """
+    valid = f"students of this {depth}-layer encoder have 1 to {depth - 1} layers, each given once"
+    if depth == 1:
+        valid = "an encoder of one layer has no students, set it to []"
+    if len(layers) > depth:
+        raise UserError(f"model.student_layers names {len(layers):,} layers; {valid}")
+    for layer in layers:
+        if layer == depth:
+            raise UserError(f"model.student_layers={list(layers)}: {layer} layers are the full model itself; {valid}")
+        if not 1 <= layer < depth:
+            raise UserError(f"model.student_layers={list(layers)}: there is no student of {layer} layers; {valid}")
+    if len(set(layers)) < len(layers):
+        raise UserError(f"model.student_layers={list(layers)} names a layer twice; {valid}")
+    return tuple(layers)
+
+
+class NoExitError(UserError):
+    """A model has no exit after so many layers."""
+
+    def __init__(self, layer: int, students: Sequence[int], depth: int) -> None:
+        trained = " or ".join(str(count) for count in sorted(students)) or "none: it was trained without a student"
+        super().__init__(
+            f"the checkpoint has no exit of {layer} layers; take 0 for the full model of {depth} layers, or a "
+            f"student's layer count ({trained})"
+        )
+
+
+def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
+    """The exit to run up to, as a layer count.
+
+    >>> check_exit(0, [6, 3], 12), check_exit(6, [6, 3], 12)
+    (12, 6)
+
+    Args:
+        layer: 0 or L for the full model, l for a student.
+        students: what was trained.
+        depth: L.
+
+    Raises:
+        NoExitError: no exit there.
+    """
+    exit_layer = depth if layer == 0 else layer
+    if exit_layer != depth and exit_layer not in students:
+        raise NoExitError(layer, students, depth)
+    return exit_layer
+
 
 # fairseq's names of the full model's head, and ours of the students'.
 _HEAD_TENSOR = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.(weight|bias)")

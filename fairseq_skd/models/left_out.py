@@ -11,7 +11,7 @@ from fairseq.data import FairseqDataset, data_utils
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import read_lines
 from fairseq_skd.files.subset import Subset
-from fairseq_skd.saved_config import select
+from fairseq_skd.models.config import select
 
 logger = logging.getLogger(__name__)
 

@@ -21,12 +21,9 @@ from fairseq_skd.encoders.checkpoint import load_pretrained, load_weights
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.adaptation import adapt
-from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.exits import NoExitError, check_exit, check_student_layers
-from fairseq_skd.models.heads import StudentHead, ctc_projection
-from fairseq_skd.models.settings import check_model, encoder_settings, regularisation
-from fairseq_skd.saved_config import keep
+from fairseq_skd.models.config import SkdCtcConfig, check_model, encoder_settings, keep, regularisation
+from fairseq_skd.models.heads import NoExitError, StudentHead, check_exit, check_student_layers, ctc_projection
+from fairseq_skd.models.state_dict import adapt
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -168,7 +165,7 @@ class SkdCtc(BaseFairseqModel):
         return lprobs if log_probs else lprobs.exp()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Make a checkpoint's parameters those of this model: see :func:`~fairseq_skd.models.adaptation.adapt`."""
+        """Make a checkpoint's parameters those of this model: see :func:`~fairseq_skd.models.state_dict.adapt`."""
         super().upgrade_state_dict_named(state_dict, name)
         adapt(state_dict, f"{name}." if name else "", self.state_dict(), self.depth, self.exits)
 

@@ -11,9 +11,8 @@ from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of, load_
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.waveforms import Waveforms
-from fairseq_skd.models.exits import check_student_layers
-from fairseq_skd.models.heads import head_tensors
-from fairseq_skd.models.settings import read_saved
+from fairseq_skd.models.config import read_saved
+from fairseq_skd.models.heads import check_student_layers, head_tensors
 
 # Keys that take their value from another section, which only a training has to have.
 _ELSEWHERE = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}

@@ -15,9 +15,9 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files.dictionaries import read_dictionary
 from fairseq_skd.files.subset import Subset, check_audio, read_manifest
 from fairseq_skd.models import batches, left_out
+from fairseq_skd.models.config import root_of, select
 from fairseq_skd.models.training_labels import check_labels
 from fairseq_skd.resuming import warn_of_other_settings
-from fairseq_skd.saved_config import root_of, select
 
 _CROPPING = ("pad_audio", "random_crop")
 _HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes

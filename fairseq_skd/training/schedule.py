@@ -9,7 +9,7 @@ from fairseq.optim.sgd import SGD
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.saved_config import select
+from fairseq_skd.models.config import select
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, SkdCtcCriterionConfig, check_criterion
 from fairseq_skd.criterions.reporting import metric_names
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.configuration import SkdCtcConfig
-from fairseq_skd.models.settings import check_model
+from fairseq_skd.models.config import SkdCtcConfig, check_model, select
 from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges
-from fairseq_skd.saved_config import select
 from fairseq_skd.training.schedule import check_schedule
 
 _CRITERIA: dict[str, Any] = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}

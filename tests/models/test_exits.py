@@ -3,7 +3,7 @@
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.exits import check_exit, check_student_layers
+from fairseq_skd.models.heads import check_exit, check_student_layers
 
 VALID = "students of this 12-layer encoder have 1 to 11 layers, each given once"
 
