@@ -7,7 +7,7 @@ from fairseq.criterions import register_criterion
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig, alpha_of, distillation_of
+from fairseq_skd.criterions.config import SkdCtcCriterionConfig, alpha_of, distillation_of
 from fairseq_skd.criterions.ctc import Batch, CtcCriterion
 from fairseq_skd.objective import losses
 

@@ -12,8 +12,8 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, SkdCtcCriterionConfig, check_criterion
-from fairseq_skd.criterions.reporting import metric_names
+from fairseq_skd.criterions.config import KdCtcCriterionConfig, SkdCtcCriterionConfig, check_criterion
+from fairseq_skd.criterions.ctc import metric_names
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.config import SkdCtcConfig, check_model, select
 from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges

@@ -6,7 +6,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from fairseq_skd.criterions import SkdCtcCriterion
-from fairseq_skd.criterions.configuration import SkdCtcCriterionConfig
+from fairseq_skd.criterions.config import SkdCtcCriterionConfig
 from tests.builders import CtcTask
 
 

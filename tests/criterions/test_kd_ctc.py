@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 from fairseq_skd.criterions import KdCtcCriterion, SkdCtcCriterion
-from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, SkdCtcCriterionConfig
+from fairseq_skd.criterions.config import KdCtcCriterionConfig, SkdCtcCriterionConfig
 from fairseq_skd.errors import UserError
 from fairseq_skd.models import SkdCtc
 from tests.builders import CtcTask, batch, model_config, write_pretrained

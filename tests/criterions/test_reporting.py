@@ -10,8 +10,8 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from fairseq_skd.criterions import KdCtcCriterion
-from fairseq_skd.criterions.configuration import KdCtcCriterionConfig
-from fairseq_skd.criterions.reporting import BlankPlateau, metric_names
+from fairseq_skd.criterions.config import KdCtcCriterionConfig
+from fairseq_skd.criterions.ctc import BlankPlateau, metric_names
 from tests.builders import CtcTask, batch, write_pretrained
 from tests.criterions.criterion import criterion
 from tests.criterions.test_search import beam_criterion

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
-from fairseq_skd.criterions.reporting import metric_names
+from fairseq_skd.criterions.ctc import metric_names
 from tests.builders import letter_dictionary, write_dictionary, write_pretrained
 from tests.end_to_end.training import SMALL, assert_equal, corpus, logged, parameters, train
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.models.hubert.hubert import HubertConfig
 
-from fairseq_skd.criterions.teacher import FrozenTeacher
+from fairseq_skd.criterions.kd_ctc import FrozenTeacher
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.encoders.trunk import extract_features
 from fairseq_skd.models import SkdCtc

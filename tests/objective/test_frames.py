@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.objective.frames import FrameSelection
+from fairseq_skd.objective.losses import FrameSelection
 
 # Best symbols of two utterances of 9 and 6 real frames; what stands beyond is padding and must not matter.
 FIRST = [0, 0, 3, 3, 0, 0, 2, 0, 0]
