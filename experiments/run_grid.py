@@ -21,7 +21,7 @@ from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.subset import read_manifest
 from fairseq_skd.models.heads import check_student_layers
-from fairseq_skd.training.settings import check_composed
+from fairseq_skd.training.checks import check_composed
 
 # What tells the runs of a grid apart: one value for all would mix them up.
 _OWN = {"common.seed": "--seeds", "checkpoint.save_dir": "--out", "hydra.run.dir": "--out"}

@@ -15,8 +15,7 @@ from fairseq_skd import compat, fairseq_fixes, hubert_nce
 from fairseq_skd.criterions import kd_ctc, skd_ctc  # noqa: F401  (registers)
 from fairseq_skd.errors import UserError, end_hydra_with_a_sentence
 from fairseq_skd.models import skd_ctc as model  # noqa: F401  (registers)
-from fairseq_skd.models import training_data
-from fairseq_skd.training import divergence, door, fairseq_reader, starting
+from fairseq_skd.training import divergence, door, splits, starting
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -69,9 +68,9 @@ def _register() -> None:
     fairseq_fixes.write_whole_checkpoints()
     fairseq_fixes.hand_over_batches_or_tell()
     hubert_nce.speed_up_hubert_pretraining()
-    fairseq_reader.replace_reader()
+    starting.replace_reader()
     starting.read_checkpoints_of_trainings()
-    training_data.check_data_of_trainings()
+    splits.check_data_of_trainings()
     divergence.tell_where_training_diverges()
     _recognize_user_dir()
 

@@ -14,7 +14,7 @@ from fairseq.optim.lr_scheduler import build_lr_scheduler
 from omegaconf import OmegaConf
 
 from fairseq_skd.compat import compose, to_container
-from fairseq_skd.training.settings import check_composed
+from fairseq_skd.training.checks import check_composed
 from tests.builders import batch, write_dictionary, write_pretrained
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"

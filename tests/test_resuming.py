@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.resuming import check_resumed, other_settings, resumed_from, warn_of_other_settings
+from fairseq_skd.training.resuming import check_resumed, other_settings, resumed_from, warn_of_other_settings
 
 SAVED = {
     "common": {"seed": 1, "log_interval": 20},

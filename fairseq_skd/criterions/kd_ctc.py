@@ -16,7 +16,7 @@ from fairseq_skd.models.config import keep, root_of
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.objective import losses
 from fairseq_skd.recognizer import FramesError, Recognizer, SymbolsError, check_frames, check_symbols
-from fairseq_skd.resuming import resumed_from, settings_of
+from fairseq_skd.training.resuming import resumed_from, settings_of
 
 KEY = "criterion.teacher_path"
 

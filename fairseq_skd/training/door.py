@@ -10,9 +10,9 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_skd.resuming import check_resumed, resumed_from
 from fairseq_skd.training import lock
-from fairseq_skd.training.settings import check_configuration, check_device, check_keys
+from fairseq_skd.training.checks import check_configuration, check_device, check_keys
+from fairseq_skd.training.resuming import check_resumed, resumed_from
 from fairseq_skd.training.starting import check_save_dir, check_start
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 fairseq copies the rows of a CTC head by index and never compares dictionaries. The same letters in another order train
 on silently, and other letters end in "please ensure that the architectures match". Here a *resume* needs the symbols of
 the checkpoint in their order. A *start* (``checkpoint.finetune_from_model``, or ``checkpoint.reset_optimizer=true``)
-takes each row by its symbol.
+takes each row by its symbol. Programs that read our checkpoints without a trainer get them from the same reader.
 """
 
 import functools
@@ -21,13 +21,47 @@ from fairseq.trainer import Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from fairseq_skd.compat import weights_only
 from fairseq_skd.encoders.checkpoint import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.dictionaries import first_difference
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.trained import read_trained
 from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer
+
+
+def replace_reader() -> None:
+    """Make ``checkpoint_utils.load_checkpoint_to_cpu`` read with ours; what another model needs, it reads on itself."""
+    read = checkpoint_utils.load_checkpoint_to_cpu
+    if not hasattr(read, "__wrapped__"):
+        checkpoint_utils.load_checkpoint_to_cpu = functools.wraps(read)(functools.partial(_read, read))
+
+
+def _read(
+    read: Any, path: str, arg_overrides: dict[str, Any] | None = None, load_on_all_ranks: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint as fairseq does.
+
+    Raises:
+        UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`, and
+            :func:`~fairseq_skd.models.trained.read_trained` for a model of ours.
+    """
+    file = Path(PathManager.get_local_path(path))
+    state = load_checkpoint(file)
+    name = getattr(state["args"], "arch", None) if state["cfg"] is None else state["cfg"]["model"].get("_name")
+    if name != "skd_ctc":
+        del state  # before the second copy
+        with weights_only():
+            return read(path, arg_overrides, load_on_all_ranks)
+    trained = read_trained(state, file)
+    config = OmegaConf.create(trained.config)
+    if arg_overrides is not None:
+        checkpoint_utils.overwrite_args_by_name(config, arg_overrides)
+    task_state = {} if trained.dictionary is None else {"target_dictionary": trained.dictionary}
+    return {**for_trainer(file, state, resumed=True), "args": None, "cfg": config, "task_state": task_state}
+
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import open_trained
 from fairseq_skd.recognizer import Recognizer
-from fairseq_skd.resuming import other_settings, settings_of
+from fairseq_skd.training.resuming import other_settings, settings_of
 from fairseq_skd.training.starting import read_state
 from tests.builders import CtcTask, model_config, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.training_data import check_before_loading
+from fairseq_skd.training.splits import check_before_loading
 from tests.builders import write_corpus
 from tests.models.tasks import LAYERS, TASKS, make_task, root
 

@@ -7,7 +7,7 @@ import pytest
 from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.training_data import check_before_loading, check_settings
+from fairseq_skd.training.splits import check_before_loading, check_settings
 from tests.builders import write_corpus
 from tests.models.tasks import LAYERS, TASKS, make_task, root
 

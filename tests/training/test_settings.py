@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 
 from fairseq_skd.compat import compose
 from fairseq_skd.errors import UserError
-from fairseq_skd.training.settings import check_composed, check_device
+from fairseq_skd.training.checks import check_composed, check_device
 from tests.baselines import BASELINES
 from tests.end_to_end.training import REPOSITORY
 
