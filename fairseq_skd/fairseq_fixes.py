@@ -1,6 +1,5 @@
-"""Fix how fairseq's data sets read labels and audio files.
+"""What we fix in fairseq: how it reads labels and audio, writes checkpoints, orders batches, and computes HuBERT's loss.
 
-Checkpoints are read by :mod:`fairseq_skd.training.starting`, batches are made in :mod:`fairseq_skd.models.batches`.
 Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 """
 
@@ -15,15 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fairseq import checkpoint_utils
-from fairseq.data import FileAudioDataset, HubertDataset
+from fairseq.data import FairseqDataset, FileAudioDataset, HubertDataset, data_utils
 from fairseq.file_io import PathManager
+from fairseq.models.hubert.hubert import HubertModel
 from torch import Tensor
 from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import replacing
+from fairseq_skd.models.config import select
 
 _TRIES, _PAUSE = 3, 2.5  # fairseq's own, for file systems that fail now and then
 
@@ -173,3 +175,89 @@ def _about_the_file(error: Exception) -> bool:
     exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
     return raised and not exhausted
+
+
+EPSILON = 1e-8  # torch.cosine_similarity's smallest norm
+
+
+def nce_logits(frames: Tensor, positives: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Compare each frame with its own label and with all labels: HuBERT (arXiv 2106.07447), equation 3.
+
+    Args:
+        frames: projected frames, (S, C).
+        positives: embedding of each frame's own label, (S, C).
+        labels: embeddings of all labels, (V, C).
+        temperature: divides the cosines.
+
+    Returns:
+        (S, 1 + V) in the type of ``frames``, computed in single precision: the positive, then all labels. A label that
+        equals the positive is -inf there.
+    """
+    with torch.autocast(frames.device.type, enabled=False):  # a product in half precision would be another loss
+        directions = unit_rows(frames.float())
+        positive = (directions * unit_rows(positives.float())).sum(-1, keepdim=True)  # (S, 1)
+        negative = directions @ unit_rows(labels.float()).T  # (S, V)
+    logits = torch.cat([positive, negative], dim=1).type_as(frames) / temperature
+    return logits.masked_fill(F.pad(equal_rows(positives, labels), (1, 0)), float("-inf"))
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Divide rows (N, C) by their norms, and by EPSILON where a norm is smaller.
+
+    As in ``torch.cosine_similarity``, the gradient does not see that limit.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / (norms + (norms.clamp(min=EPSILON) - norms).detach())
+
+
+def equal_rows(first: Tensor, second: Tensor) -> Tensor:
+    """Tell which rows of (S, C) equal which rows of (V, C) in all columns: (S, V) of bool."""
+    equal = first[:, None, 0] == second[None, :, 0]
+    row, other = equal.nonzero(as_tuple=True)  # few pairs agree in one column, and only they are compared in all
+    equal[row, other] = (first[row] == second[other]).all(-1)
+    return equal
+
+
+def speed_up_hubert_pretraining() -> None:
+    """Make fairseq's ``HubertModel.compute_nce`` use :func:`nce_logits`.
+
+    With ``model.target_glu`` each frame gets labels of its own, and fairseq's function stays in use.
+    """
+    original = HubertModel.compute_nce
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def compute_nce(self: HubertModel, x: Tensor, pos: Tensor, negs: Tensor) -> Tensor:
+        # negs (V, S, C) is a view that repeats one label set. Taking a frame's labels out of it would be correct, but
+        # its gradient has V x S x C numbers again. So look for the set itself.
+        for labels in self.label_embs_concat.split(self.num_classes, 0):
+            repeats = negs.stride(1) == 0 and len(negs) == len(labels)
+            if repeats and negs.data_ptr() == labels.data_ptr():
+                return nce_logits(x, pos, labels, self.logit_temp)
+        return original(self, x, pos, negs)
+
+    HubertModel.compute_nce = compute_nce
+
+
+_FIRST_EPOCH = 1
+
+
+def keep(dataset: FairseqDataset, root: Any) -> None:
+    """Order a training set in every process as in one that begins with the first epoch.
+
+    Left alone where fairseq is asked for new batches in each epoch: those follow from the epoch's number.
+
+    Args:
+        dataset: its ``ordered_indices`` is wrapped.
+        root: the whole configuration, or as much of it as there is.
+    """
+    seed = select(root, "common.seed")
+    anew = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
+    if seed is not None and not any(select(root, key) for key in anew):
+        dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)
+
+
+def _ordered(ordered_indices: Callable[[], Any], seed: int) -> Any:
+    with data_utils.numpy_seed(seed + _FIRST_EPOCH):
+        return ordered_indices()

@@ -11,7 +11,7 @@ from typing import Any
 
 import fairseq.utils
 
-from fairseq_skd import compat, fairseq_fixes, hubert_nce
+from fairseq_skd import compat, fairseq_fixes
 from fairseq_skd.criterions import kd_ctc, skd_ctc  # noqa: F401  (registers)
 from fairseq_skd.errors import UserError, end_hydra_with_a_sentence
 from fairseq_skd.models import skd_ctc as model  # noqa: F401  (registers)
@@ -67,7 +67,7 @@ def _register() -> None:
     fairseq_fixes.check_audio_files()
     fairseq_fixes.write_whole_checkpoints()
     fairseq_fixes.hand_over_batches_or_tell()
-    hubert_nce.speed_up_hubert_pretraining()
+    fairseq_fixes.speed_up_hubert_pretraining()
     starting.replace_reader()
     starting.read_checkpoints_of_trainings()
     splits.check_data_of_trainings()

@@ -13,8 +13,8 @@ from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairseq_skd import hubert_nce
-from fairseq_skd.hubert_nce import equal_rows, nce_logits, unit_rows
+from fairseq_skd import fairseq_fixes
+from fairseq_skd.fairseq_fixes import equal_rows, nce_logits, unit_rows
 from tests.builders import architecture
 
 OURS = HubertModel.compute_nce
@@ -240,6 +240,6 @@ def test_equal_rows():
 
 def test_installed_once():
     assert FAIRSEQ.__module__ == OURS.__module__ == "fairseq.models.hubert.hubert"
-    hubert_nce.speed_up_hubert_pretraining()
+    fairseq_fixes.speed_up_hubert_pretraining()
     assert HubertModel.compute_nce is OURS
     assert not hasattr(FAIRSEQ, "__wrapped__")

@@ -13,12 +13,12 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from fairseq.tasks.hubert_pretraining import HubertPretrainingTask
 from omegaconf import OmegaConf
 
+from fairseq_skd import fairseq_fixes
 from fairseq_skd.encoders.convolutions import ConvLayer, receptive_field
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.dictionaries import read_dictionary
 from fairseq_skd.files.disk import read_lines
 from fairseq_skd.files.subset import Subset, check_audio, read_manifest
-from fairseq_skd.models import batches
 from fairseq_skd.models.config import root_of, select
 from fairseq_skd.training.resuming import warn_of_other_settings
 from fairseq_skd.training.training_labels import check_labels
@@ -234,7 +234,7 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
             manifests = ", ".join(str(Path(task.cfg.data) / f"{name}.tsv") for name in names)
             check_batches(task.dataset(split), manifests, root, training)
         if training:
-            batches.keep(task.dataset(split), root)
+            fairseq_fixes.keep(task.dataset(split), root)
         return loaded
 
     task.load_dataset = load_dataset
