@@ -13,8 +13,8 @@ from fairseq_skd.alignment.agreement import Agreement, compare
 from fairseq_skd.alignment.sides import Sides
 from fairseq_skd.alignment.spikes import Floats, Frames
 from fairseq_skd.alignment.totals import Certainty
+from fairseq_skd.decoding.config import DatasetSettings
 from fairseq_skd.decoding.evaluation_set import Ran, run
-from fairseq_skd.decoding.settings import DatasetSettings
 from fairseq_skd.errors import UserError
 
 

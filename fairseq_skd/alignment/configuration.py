@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fairseq_skd.decoding.settings import CommonSettings, DatasetSettings, TaskSettings
+from fairseq_skd.decoding.config import CommonSettings, DatasetSettings, TaskSettings
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.typed_settings import Sections, key

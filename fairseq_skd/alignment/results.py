@@ -16,7 +16,7 @@ from fairseq_skd.alignment.comparison import Compared
 from fairseq_skd.alignment.configuration import AlignSettings
 from fairseq_skd.alignment.examples import Example, spike_records
 from fairseq_skd.alignment.sides import Side, Sides
-from fairseq_skd.decoding.results import write_summary
+from fairseq_skd.decoding.transcripts import write_summary
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.waveforms import read_audio
 from fairseq_skd.scoring.bootstrap import LEVEL, resampling

@@ -14,10 +14,10 @@ import torch
 from tqdm import tqdm
 
 import fairseq_skd
-from fairseq_skd.decoding import results
+from fairseq_skd.decoding import transcripts
+from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, run
-from fairseq_skd.decoding.search import Searcher, SearchPlan, plan_search
-from fairseq_skd.decoding.settings import Settings
+from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.subset import better_post_process, check_audio
@@ -121,13 +121,13 @@ def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
         first, count = min(frames.unreadable), len(frames.unreadable)
         more = f" ({count} files in all, no word is left to count)" if count > 1 else ""
         raise UserError(f"{utterances.where(first)} cannot be read: {frames.unreadable[first]}{more}")
-    hypothesis = results.transcribe_hypotheses(list(hypotheses.values()), data.dictionary, data.post_process)
+    hypothesis = transcripts.transcribe_hypotheses(list(hypotheses.values()), data.dictionary, data.post_process)
     if not plan.settings.common_eval.quiet:
         for text, wanted in zip(hypothesis.words, reference.words, strict=True):
             print(f"HYPO: {text}\nREF: {wanted}")
     if not any(one.units for one in hypotheses.values()):
         print(plan.search.empty, file=sys.stderr)
-    summary = _error_rates(results.score(hypothesis, reference)) | _conditions(plan, frames, samples, seconds)
+    summary = _error_rates(transcripts.score(hypothesis, reference)) | _conditions(plan, frames, samples, seconds)
     summary["sentences"] = len(hypotheses)
     summary["not_decoded"] = [
         {"file": utterances.path(place), "line": place + 2, "reason": reason}
@@ -135,8 +135,8 @@ def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
     ]
     file = plan.folder / "summary.json"
     file.unlink(missing_ok=True)  # without it the folder is incomplete, with it the other files are its own
-    results.write_transcripts(plan.folder, hypothesis, reference, decoded)
-    results.write_summary(file, summary)
+    transcripts.write_transcripts(plan.folder, hypothesis, reference, decoded)
+    transcripts.write_summary(file, summary)
     return summary
 
 
@@ -190,7 +190,7 @@ def _warn_of_references(data: EvaluationSet) -> None:
         )
 
 
-def _error_rates(score: results.Score) -> dict[str, Any]:
+def _error_rates(score: transcripts.Score) -> dict[str, Any]:
     return {
         "wer": round(score.words.rate, 4),
         "cer": round(score.characters.rate, 4),

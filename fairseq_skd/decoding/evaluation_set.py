@@ -12,8 +12,8 @@ from fairseq.data import Dictionary
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fairseq_skd.decoding import results
-from fairseq_skd.decoding.settings import CommonSettings, DatasetSettings, TaskSettings
+from fairseq_skd.decoding import transcripts
+from fairseq_skd.decoding.config import CommonSettings, DatasetSettings, TaskSettings
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files import subset
 from fairseq_skd.files.dictionaries import fitting_post_process
@@ -41,7 +41,7 @@ class EvaluationSet:
     subset: Subset
     dictionary: Dictionary
     post_process: str
-    reference: results.Transcript
+    reference: transcripts.Transcript
     unknown: Counter[str]
 
 
@@ -68,7 +68,7 @@ def open_set(
     units = [line.split() for line in subset.read_labels(label_file, utterances)]
     where = "common_eval.post_process" if post_process else f"{trained.path}: its criterion.post_process"
     process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
-    reference, unknown = results.transcribe_references(units, dictionary, process)
+    reference, unknown = transcripts.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, error rates would be undefined")
     return EvaluationSet(utterances, dictionary, process, reference, unknown)

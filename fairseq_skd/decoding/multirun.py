@@ -20,9 +20,9 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
+from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import Frames, prepare, results_folder, search_and_write
 from fairseq_skd.decoding.evaluation_set import Ran
-from fairseq_skd.decoding.settings import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute, replacing
 from fairseq_skd.files.workers import run_over

@@ -8,8 +8,8 @@ from fairseq import checkpoint_utils
 from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
 from omegaconf import OmegaConf
 
-from fairseq_skd.decoding.results import choose_post_process
-from fairseq_skd.decoding.settings import TaskSettings
+from fairseq_skd.decoding.config import TaskSettings
+from fairseq_skd.decoding.transcripts import choose_post_process
 from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.trained import build_model, open_trained

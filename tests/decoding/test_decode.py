@@ -14,7 +14,7 @@ from fairseq_skd.decoding.checkpoint import build_task, task_config
 
 import fairseq_skd
 import fairseq_skd.decoding.decode
-from fairseq_skd.decoding.settings import Settings, TaskSettings
+from fairseq_skd.decoding.config import Settings, TaskSettings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import build_model, open_trained

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fairseq_skd.decoding import results
+from fairseq_skd.decoding import transcripts
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.scoring.error_rates import utterance_errors
@@ -66,7 +66,7 @@ def test_a_full_disk_between_the_files(
             raise UserError(f"{path} cannot be written: No space left on device")
         return replacing(path)
 
-    monkeypatch.setattr(results, "replacing", full)
+    monkeypatch.setattr(transcripts, "replacing", full)
     with pytest.raises(UserError, match=r"out/.* cannot be written: No space left on device$"):
         decode(corpus, hubert)
     with pytest.raises(UserError, match=r"/?out is incomplete: "):

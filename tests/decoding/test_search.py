@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_skd.decoding.search import greedy, recognise, weigh_blank
+from fairseq_skd.decoding.searches import greedy, recognise, weigh_blank
 from fairseq_skd.errors import UserError
 
 SYMBOLS = 5

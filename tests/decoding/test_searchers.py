@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import fairseq_skd.decoding.decode
-from fairseq_skd.decoding.settings import Settings
+from fairseq_skd.decoding.config import Settings
 from fairseq_skd.errors import UserError
 from tests.builders import LETTERS
 from tests.decoding.checkpoints import (

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from fairseq_skd.compat import compose, to_container
-from fairseq_skd.decoding.settings import TYPES, Settings
+from fairseq_skd.decoding.config import TYPES, Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.typed_settings import MISSING
 

@@ -11,7 +11,7 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_skd.decoding.settings import DecodingSettings
+from fairseq_skd.decoding.config import DecodingSettings
 from fairseq_skd.files.disk import absolute
 from fairseq_skd.search.beam import BeamSearch, Hypothesis
 from fairseq_skd.search.greedy import greedy_units
