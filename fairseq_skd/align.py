@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries
 from fairseq_skd.errors import run_command
 from fairseq_skd.extras import require
@@ -31,15 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = quote_texts(args.overrides, AlignSettings.free_texts())
     settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
     require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
-    from fairseq_skd.alignment import results
-    from fairseq_skd.alignment.analysis import analyse
+    from fairseq_skd.alignment import output
+    from fairseq_skd.alignment.compare import analyse
 
     folder, found = analyse(settings)
     if "history" in found:
-        print(f"\n{results.history_table(found['history'])}")
+        print(f"\n{output.history_table(found['history'])}")
     for who in ("teacher", "student"):
-        print(f"{'' if who == 'student' else chr(10)}{results.exit_name(who, found[who])}: {found[who]['checkpoint']}")
-    print(f"\n{results.table(found)}\n\n{folder}")
+        print(f"{'' if who == 'student' else chr(10)}{output.exit_name(who, found[who])}: {found[who]['checkpoint']}")
+    print(f"\n{output.table(found)}\n\n{folder}")
 
 
 def _parser() -> argparse.ArgumentParser:

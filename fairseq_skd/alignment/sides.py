@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.decoding.decode import results_folder
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, choose_device, open_set
 from fairseq_skd.errors import UserError

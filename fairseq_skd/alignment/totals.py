@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fairseq_skd.alignment.agreement import Agreement
-from fairseq_skd.alignment.spikes import Frames, Integers
+from fairseq_skd.alignment.spikes import Agreement, Frames, Integers
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval
 
 WITHIN_FRAMES = (0, 1, 2)

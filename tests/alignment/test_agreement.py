@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairseq_skd.alignment.agreement import compare, match_spikes
-from fairseq_skd.alignment.spikes import find_spikes
+from fairseq_skd.alignment.spikes import compare, find_spikes, match_spikes
 from fairseq_skd.search.greedy import greedy_units
 from tests.alignment.test_spikes import brute_force, frames
 

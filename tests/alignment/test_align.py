@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from fairseq_skd import align, infer
-from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.bootstrap import rate_interval
 from tests.alignment.running import BOTH, run

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fairseq_skd import align
-from fairseq_skd.alignment import results
+from fairseq_skd.alignment import output
 from fairseq_skd.errors import UserError, run_command
 from tests.alignment.running import run
 from tests.decoding.checkpoints import STUDENT, damaged
@@ -111,7 +111,7 @@ def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys)
 def test_a_damaged_checkpoint_of_a_history_is_met_before_anything_runs(corpus, hubert, tmp_path, monkeypatch):
     shutil.copy(hubert, tmp_path / "checkpoint_1_20.pt")
     (tmp_path / "checkpoint_2_40.pt").write_bytes(hubert.read_bytes()[:5000])
-    monkeypatch.setattr("fairseq_skd.alignment.analysis.compare_sides", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("fairseq_skd.alignment.compare.compare_sides", lambda *_: pytest.fail("it ran"))
     with pytest.raises(UserError, match=r"checkpoint_2_40\.pt cannot be read, it is truncated"):
         run(corpus, f"align.history={tmp_path}")
 
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_a_folder_that_is_incomplete(corpus, hubert, monkeypa
     def full(path, _):
         raise UserError(f"{path} cannot be written: No space left on device")
 
-    monkeypatch.setattr(results, "_write", full)
+    monkeypatch.setattr(output, "_write", full)
     with pytest.raises(UserError, match=r"out/spikes-1\.png cannot be written: No space left on device$"):
         run(corpus, f"common_eval.path={hubert}", "align.examples=[1]")
     assert [path.name for path in Path("out").iterdir() if path.suffix in (".json", ".txt")] == ["mine.txt"]

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from fairseq_skd.alignment.agreement import compare
-from fairseq_skd.alignment.spikes import Frames
+from fairseq_skd.alignment.spikes import Frames, compare
 from fairseq_skd.alignment.totals import Certainty, by_symbol, disagreements, offsets, utterance_counts
 from tests.alignment.test_agreement import STUDENT, TEACHER
 from tests.alignment.test_spikes import frames

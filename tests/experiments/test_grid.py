@@ -10,7 +10,7 @@ import pytest
 
 from experiments.grid import REPOSITORY, read_grid
 from experiments.runs import Data, runs_of, shown
-from fairseq_skd.alignment.configuration import AlignSettings
+from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.compat import compose, to_container
 from fairseq_skd.errors import UserError
 from tests.experiments.grids import GIVEN, GRID, decoding

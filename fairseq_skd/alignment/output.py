@@ -12,9 +12,9 @@ from tabulate import tabulate
 
 import fairseq_skd
 from fairseq_skd.alignment import figures, totals
-from fairseq_skd.alignment.comparison import Compared
-from fairseq_skd.alignment.configuration import AlignSettings
-from fairseq_skd.alignment.examples import Example, spike_records
+from fairseq_skd.alignment.compare import Compared
+from fairseq_skd.alignment.config import AlignSettings
+from fairseq_skd.alignment.figures import Example, spike_records
 from fairseq_skd.alignment.sides import Side, Sides
 from fairseq_skd.decoding.transcripts import write_summary
 from fairseq_skd.files.disk import replacing
