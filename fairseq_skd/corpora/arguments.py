@@ -201,13 +201,13 @@ def _table(given: argparse.Namespace) -> Corpus:
 
 
 def _librispeech(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.librispeech import read_librispeech
+    from fairseq_skd.corpora.releases import read_librispeech
 
     return read_librispeech(given.root, given.splits)
 
 
 def _tedlium(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.tedlium import read_tedlium
+    from fairseq_skd.corpora.releases import read_tedlium
 
     return read_tedlium(given.root, given.splits, given.unknown_words == "drop")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from fairseq_skd.corpora.problems import Fault, Kind
+from fairseq_skd.corpora.records import Fault, Kind
 from fairseq_skd.files.disk import named
 
 SAMPLE_RATE = 16000

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import Piece, extract
-from fairseq_skd.corpora.problems import Fault
+from fairseq_skd.corpora.records import Fault
 from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.files.disk import named
 from fairseq_skd.files.workers import available_cpus, run_over

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.problems import Fault, Kind, Problem
-from fairseq_skd.corpora.records import Corpus, Record, Segment
-from fairseq_skd.corpora.splits import choose
+from fairseq_skd.corpora.records import Corpus, Fault, Kind, Problem, Record, Segment, choose
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import numbered_lines
 
@@ -56,7 +54,7 @@ def read_kaldi(folders: Sequence[Path], splits: Sequence[str] | None = None, aud
 
     Args:
         folders: each holds ``wav.scp`` and ``text``.
-        splits: see :func:`fairseq_skd.corpora.splits.choose`; None takes all.
+        splits: see :func:`fairseq_skd.corpora.records.choose`; None takes all.
         audio_root: what relative paths of ``wav.scp`` start from; None stands for the current folder, as in Kaldi.
 
     Raises:

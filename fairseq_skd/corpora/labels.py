@@ -74,7 +74,7 @@ def make_lexicon(labels: Labels, records: Sequence[Record], units: Units) -> dic
     """
     if not labels.lexicon:
         return {}
-    from fairseq_skd.corpora.lexicon import lexicon, read_words
+    from fairseq_skd.corpora.writing import lexicon, read_words
 
     if labels.words is not None:
         words = read_words(labels.words, units)

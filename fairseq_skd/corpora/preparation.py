@@ -8,9 +8,7 @@ from typing import NamedTuple
 from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.derivation import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
-from fairseq_skd.corpora.problems import Fault, Problem, report
-from fairseq_skd.corpora.records import Corpus, Record
-from fairseq_skd.corpora.splits import SPLIT_NAME
+from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
 from fairseq_skd.errors import UserError

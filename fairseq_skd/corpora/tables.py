@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.problems import Fault, Kind, Problem
-from fairseq_skd.corpora.records import Record
+from fairseq_skd.corpora.records import Fault, Kind, Problem, Record
 from fairseq_skd.errors import UserError
 
 REQUIRED = ("path", "text")

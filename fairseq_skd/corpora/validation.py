@@ -6,9 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
-from fairseq_skd.corpora.problems import Fault, Kind, Problem
-from fairseq_skd.corpora.records import Record, Segment
-from fairseq_skd.corpora.splits import SPLIT_NAME
+from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Problem, Record, Segment
 from fairseq_skd.files.units import LETTERS, Units, foreign_characters, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 

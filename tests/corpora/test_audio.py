@@ -10,7 +10,7 @@ import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 
 from fairseq_skd.corpora.audio import CONVOLUTIONS, Audio, Piece, extract, frames, inspect, resampled_length
-from fairseq_skd.corpora.problems import Fault, Kind
+from fairseq_skd.corpora.records import Fault, Kind
 
 FORMATS = [
     ("a.wav", {}),

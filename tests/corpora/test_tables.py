@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairseq_skd.corpora.problems import Kind
+from fairseq_skd.corpora.records import Kind
 from fairseq_skd.corpora.tables import Record, read_table
 from fairseq_skd.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from fairseq_skd import manifest
-from fairseq_skd.corpora.stm import plain_words, read_stm
+from fairseq_skd.corpora.releases import plain_words, read_stm
 from fairseq_skd.errors import UserError
 
 RATE = 16000

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd.corpora.problems import Fault, Kind, report
-from fairseq_skd.corpora.records import Record
+from fairseq_skd.corpora.records import Fault, Kind, Record, report
 from fairseq_skd.corpora.validation import locate, validate
 
 
