@@ -28,7 +28,7 @@ def main() -> None:
         if not name:
             raise UserError(f"{log}: give each run as NAME=LOG")
     runs = {name: read_log(Path(log)) for name, _, log in named}
-    from fairseq_skd.reporting.curves import draw_curves  # matplotlib, whose import chatters unless it is quietened
+    from fairseq_skd.reporting.page import draw_curves  # matplotlib, whose import chatters unless it is quietened
 
     with replacing(args.out) as beside:
         draw_curves(runs).savefig(beside, dpi=110, format=args.out.suffix[1:])

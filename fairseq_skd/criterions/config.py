@@ -12,9 +12,9 @@ from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.objective.losses import SELECTIONS, FrameSelection
 from fairseq_skd.objective.schedule import AlphaSchedule, DistillationWeight
-from fairseq_skd.ranges import FINITE, Range, check_ranges
 from fairseq_skd.search.beam import BeamOptions, BeamSearch
 from fairseq_skd.search.lexicon import read_lexicon
+from fairseq_skd.typed_settings import FINITE, Range, check_ranges
 
 
 def _key(default: Any, text: str) -> Any:

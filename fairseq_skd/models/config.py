@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.trunk import Regularisation
 from fairseq_skd.errors import UserError, shown
-from fairseq_skd.ranges import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PROBABILITY, Range, check_ranges
+from fairseq_skd.typed_settings import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PROBABILITY, Range, check_ranges
 
 
 def root_of(section: Any) -> DictConfig | None:

@@ -19,7 +19,7 @@ from fairseq_skd.criterions.config import KdCtcCriterionConfig, SkdCtcCriterionC
 from fairseq_skd.criterions.ctc import metric_names
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.config import SkdCtcConfig, check_model, select
-from fairseq_skd.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges
+from fairseq_skd.typed_settings import COUNT, FINITE, NON_NEGATIVE, POSITIVE, PROBABILITY, Range, check_ranges
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
-from fairseq_skd.ranges import FINITE, Range
+from fairseq_skd.typed_settings import FINITE, Range
 
 _COUNT = Range(0, 10**12)
 _COUNTS = (

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from fairseq_skd.demo import corpus
-from fairseq_skd.demo.synthesis import Voice, open_synthesiser
+from fairseq_skd.demo.corpus import Voice, open_synthesiser
 from fairseq_skd.errors import UserError
 
 TABLE = Path(__file__).parents[2] / "manifests" / "demo.tsv"

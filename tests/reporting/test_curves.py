@@ -1,8 +1,8 @@
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.reporting.curves import draw_curves
 from fairseq_skd.reporting.folders import read_log
+from fairseq_skd.reporting.page import draw_curves
 from tests.reporting.conftest import LINES
 
 
