@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 import fairseq_skd  # noqa: F401  (registers skd_ctc)
 from benchmarks.multiply_adds import Shape
 from fairseq_skd.compat import compose, to_container
-from fairseq_skd.encoders.convolutions import frame_lengths, parse_conv_layers
+from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
+from fairseq_skd.encoders.trunk import frame_lengths
 from fairseq_skd.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from experiments.runs import ANALYSIS, SUMMARY
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import read_speakers
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval
-from fairseq_skd.scoring.error_rates import read_texts, utterance_errors, utterance_speakers
+from fairseq_skd.scoring.transcripts import read_texts, utterance_errors, utterance_speakers
 
 
 @dataclass

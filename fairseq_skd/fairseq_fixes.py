@@ -1,4 +1,4 @@
-"""What we fix in fairseq: how it reads labels and audio, writes checkpoints, orders batches, and computes HuBERT's loss.
+"""What we fix in fairseq: reading labels and audio, writing checkpoints, the order of batches, HuBERT's loss.
 
 Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 """

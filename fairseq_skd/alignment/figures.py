@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
 from fairseq_skd.alignment.compare import Posteriors
-from fairseq_skd.alignment.spikes import Agreement, Floats, Frames, Spikes, compare
+from fairseq_skd.alignment.spikes import BLANK, Agreement, Floats, Frames, Spikes, compare
 
 SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"
 
@@ -86,13 +91,6 @@ def _records(agreement: Agreement, spikes: Spikes, posteriors: Floats, symbols: 
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # fairseq's import sets DEBUG: it would tell of every font
 
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.ticker import PercentFormatter  # noqa: E402
-
-from fairseq_skd.alignment.spikes import BLANK, Floats  # noqa: E402
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 TEACHER, STUDENT = "#0072B2", "#D55E00"

@@ -16,10 +16,10 @@ from fairseq_skd.alignment.compare import Compared
 from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.alignment.figures import Example, spike_records
 from fairseq_skd.alignment.sides import Side, Sides
-from fairseq_skd.decoding.transcripts import write_summary
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.waveforms import read_audio
 from fairseq_skd.scoring.bootstrap import LEVEL, resampling
+from fairseq_skd.scoring.transcripts import write_summary
 
 
 def metrics(

@@ -17,7 +17,7 @@ from torch import Tensor
 from fairseq_skd.criterions.config import CtcKeys, beam_search, check_ctc
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective import losses
-from fairseq_skd.scoring.error_rates import count_errors
+from fairseq_skd.scoring.transcripts import count_errors
 from fairseq_skd.search.greedy import greedy_units
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 import fairseq_skd
-from fairseq_skd.decoding import transcripts
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, run
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
@@ -24,6 +23,7 @@ from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
+from fairseq_skd.scoring import transcripts
 from fairseq_skd.search.beam import Hypothesis
 
 _FEW = 5  # symbols that a message names

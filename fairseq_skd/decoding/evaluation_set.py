@@ -12,7 +12,6 @@ from fairseq.data import Dictionary
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fairseq_skd.decoding import transcripts
 from fairseq_skd.decoding.config import CommonSettings, DatasetSettings, TaskSettings
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files import subset
@@ -22,6 +21,7 @@ from fairseq_skd.files.subset import Subset
 from fairseq_skd.files.waveforms import UnreadableAudioError, Waveforms, fault_of, length_batches, pad
 from fairseq_skd.models.trained import TrainedModel
 from fairseq_skd.recognizer import DeviceMemoryError, NotFiniteError, Output, Recognizer
+from fairseq_skd.scoring import transcripts
 
 Unreadable = Callable[[int, str], None]  # place in the manifest, and the reason
 

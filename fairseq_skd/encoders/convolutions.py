@@ -5,8 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from fairseq_skd.errors import UserError
 
 # Far beyond any feature extractor, and so little that reading the text costs nothing whatever it says.
@@ -101,23 +99,6 @@ def _value(node: ast.expr) -> list | tuple | int:
         ):
             return left * right
     raise ValueError(ast.dump(node))
-
-
-def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
-    """Frames that the feature extractor gives for each utterance, from its kernels and strides.
-
-    fairseq's HuBERT folds the padding mask of the samples instead and counts one frame too many in padded batches.
-
-    Args:
-        samples: (B,) real samples, integer.
-        layers: the convolutions.
-
-    Returns:
-        (B,) real frames, at least 1: attention over no frame at all would give NaN.
-    """
-    for _, kernel, stride in layers:
-        samples = (samples - kernel).div(stride, rounding_mode="floor") + 1
-    return samples.clamp(min=1)
 
 
 def receptive_field(layers: Sequence[ConvLayer]) -> int:

@@ -22,20 +22,38 @@ from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths, parse_conv_layers, receptive_field
+from fairseq_skd.encoders.convolutions import ConvLayer
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
 
 
-def extract_features(extractor: Any, source: Tensor, samples: Tensor, conv_layers: Sequence[ConvLayer]) -> Tensor:
+def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
+    """Frames that the feature extractor gives for each utterance, from its kernels and strides.
+
+    fairseq's HuBERT folds the padding mask of the samples instead and counts one frame too many in padded batches.
+
+    Args:
+        samples: (B,) real samples, integer.
+        layers: the convolutions.
+
+    Returns:
+        (B,) real frames, at least 1: attention over no frame at all would give NaN.
+    """
+    for _, kernel, stride in layers:
+        samples = (samples - kernel).div(stride, rounding_mode="floor") + 1
+    return samples.clamp(min=1)
+
+
+def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_layer: ConvLayer, shortest: int) -> Tensor:
     """Run fairseq's feature extractor, with group norm statistics over the real samples of each utterance.
 
     Args:
         extractor: fairseq's ``ConvFeatureExtractionModel``, in evaluation mode.
         source: (B, samples).
         samples: (B,) real samples.
-        conv_layers: the extractor's convolutions.
+        first_layer: the extractor's first convolution.
+        shortest: samples that the extractor needs for one frame.
 
     Returns:
         (B, C, T) features. Padded frames hold finite values without meaning.
@@ -45,9 +63,9 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, conv_layer
     if not isinstance(norm, nn.GroupNorm):
         return extractor(source)
     # Audio too short for a frame of the whole extractor counts as one frame, padding included: see frame_lengths.
-    samples = samples.clamp(min=receptive_field(conv_layers))
+    samples = samples.clamp(min=shortest)
     x = dropout(convolution(source.unsqueeze(1)))  # (B, samples) -> (B, C, T of the first convolution)
-    x = activation(_norm_by_utterance(norm, x, frame_lengths(samples, conv_layers[:1]).tolist()))
+    x = activation(_norm_by_utterance(norm, x, frame_lengths(samples, [first_layer]).tolist()))
     for block in others:
         x = block(x)
     return x
@@ -173,7 +191,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
         self.proj: nn.Linear | None = None  # the teacher's head: fairseq's checkpoints keep it under this name
-        self.conv_layers = parse_conv_layers(pretrained.architecture["conv_feature_layers"])
+        self.conv_layers, self.shortest_audio = pretrained.conv_layers, pretrained.shortest_audio
         self.frame_grid = pretrained.frame_grid
         self.regularisation = regularisation
         self.feature_grad_mult = feature_grad_mult
@@ -226,7 +244,7 @@ class Trunk(nn.Module):
             if self.training or samples is None:
                 features = extractor(source)
             else:
-                features = extract_features(extractor, source, samples, self.conv_layers)
+                features = extract_features(extractor, source, samples, self.conv_layers[0], self.shortest_audio)
         if not frozen and self.feature_grad_mult != 1.0:
             features = GradMultiply.apply(features, self.feature_grad_mult)
         return features

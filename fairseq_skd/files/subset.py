@@ -86,8 +86,8 @@ def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictio
         size: outputs of the checkpoint's CTC head.
 
     Raises:
-        UserError: see :func:`fairseq_skd.files.dictionaries.read_dictionary`; or the dictionary has another size, or another
-            symbol at some index.
+        UserError: see :func:`fairseq_skd.files.dictionaries.read_dictionary`; or the dictionary has another size, or
+            another symbol at some index.
     """
     dictionary = dictionaries.read_dictionary(path)
     if len(dictionary) != size:

@@ -85,8 +85,8 @@ class SkdCtc(BaseFairseqModel):
         """Build from ``cfg.w2v_path`` for training, or from ``cfg.w2v_args`` when a fine-tuned checkpoint is loaded.
 
         Raises:
-            UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_pretrained`; the audio was normalised otherwise in
-                pretraining; or a student layer does not exist.
+            UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_pretrained`; the audio was normalised otherwise
+                in pretraining; or a student layer does not exist.
         """
         check_model(cfg)
         if cfg.w2v_args is not None:

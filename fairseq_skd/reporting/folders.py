@@ -11,7 +11,7 @@ from typing import Any
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
-from fairseq_skd.scoring.error_rates import utterance_errors, utterance_speakers
+from fairseq_skd.scoring.transcripts import utterance_errors, utterance_speakers
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})$")
 Curve = list[tuple[float, float]]

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths
+from fairseq_skd.encoders.convolutions import ConvLayer
+from fairseq_skd.encoders.trunk import frame_lengths
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.subset import Subset, better_post_process, read_labels, units_of
 from fairseq_skd.files.units import frames_needed

@@ -9,10 +9,10 @@ from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_c
 from omegaconf import OmegaConf
 
 from fairseq_skd.decoding.config import TaskSettings
-from fairseq_skd.decoding.transcripts import choose_post_process
 from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.trained import build_model, open_trained
+from fairseq_skd.scoring.transcripts import choose_post_process
 from tests.builders import letter_dictionary, write_pretrained
 from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint, write_fine_tuned
 

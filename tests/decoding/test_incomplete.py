@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fairseq_skd.decoding import transcripts
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import replacing
-from fairseq_skd.scoring.error_rates import utterance_errors
+from fairseq_skd.scoring import transcripts
+from fairseq_skd.scoring.transcripts import utterance_errors
 from tests.decoding.checkpoints import damaged, read_summary, set_constant_symbols
 from tests.decoding.test_decode import decode
 from tests.decoding.test_results import edit_distance

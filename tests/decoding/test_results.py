@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd.decoding.transcripts import (
+from fairseq_skd.scoring.transcripts import (
     Transcript,
     score,
     transcribe,

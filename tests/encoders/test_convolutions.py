@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_skd.encoders.convolutions import ConvLayer, frame_lengths, parse_conv_layers
+from fairseq_skd.encoders.convolutions import ConvLayer, parse_conv_layers
+from fairseq_skd.encoders.trunk import frame_lengths
 from fairseq_skd.errors import UserError
 
 BASE = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2

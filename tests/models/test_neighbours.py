@@ -116,7 +116,7 @@ def test_group_norm_against_float64():
         extractor.conv_layers[0][2].weight.uniform_(0.5, 1.5)
         extractor.conv_layers[0][2].bias.uniform_(-0.5, 0.5)
         extractor.conv_layers = extractor.conv_layers[:1]
-        found = extract_features(extractor, source, samples, parse_conv_layers(CONVOLUTIONS)[:1])
+        found = extract_features(extractor, source, samples, parse_conv_layers(CONVOLUTIONS)[0], 10)
         double = copy.deepcopy(extractor.conv_layers[0][0]).double()
         for i, frames in enumerate([1599, 799, 800]):
             x = double(source[i : i + 1].double().unsqueeze(1))[0, :, :frames]
@@ -135,7 +135,7 @@ def test_half_precision_takes_its_statistics_in_float32(dtype):
     convolution, _, norm, _ = extractor.conv_layers[0]
     source = batch_of(6)["net_input"]["source"][:2, :8000].to(dtype)
     with torch.no_grad():
-        found = extract_features(extractor, source, torch.tensor([8000, 4005]), parse_conv_layers(CONVOLUTIONS)[:1])
+        found = extract_features(extractor, source, torch.tensor([8000, 4005]), parse_conv_layers(CONVOLUTIONS)[0], 10)
         x = convolution(source.unsqueeze(1)).double()
         for i, frames in enumerate([1599, 800]):
             weight, bias = norm.weight.double(), norm.bias.double()

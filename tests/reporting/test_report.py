@@ -13,7 +13,7 @@ from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.reporting.folders import read_runs
 from fairseq_skd.reporting.page import inline_svg
 from fairseq_skd.scoring.bootstrap import rate_interval
-from fairseq_skd.scoring.error_rates import count_errors, utterance_errors
+from fairseq_skd.scoring.transcripts import count_errors, utterance_errors
 
 
 class Cells(HTMLParser):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fairseq_skd.scoring.error_rates import ErrorCount, count_errors
+from fairseq_skd.scoring.transcripts import ErrorCount, count_errors
 
 
 def levenshtein(a: Sequence, b: Sequence) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.scoring.error_rates import utterance_speakers
+from fairseq_skd.scoring.transcripts import utterance_speakers
 
 
 def test_speakers_of_utterances_that_were_decoded(tmp_path):
