@@ -24,7 +24,7 @@ from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.scoring import transcripts
-from fairseq_skd.search.beam import Hypothesis
+from fairseq_skd.search.greedy import Hypothesis
 
 _FEW = 5  # symbols that a message names
 
@@ -39,6 +39,8 @@ class Plan:
     data: EvaluationSet
     search: SearchPlan
     searcher: Searcher
+    conditions: dict[str, Any]  # for summary.json
+    sample_rate: int
     folder: Path
 
 
@@ -102,7 +104,9 @@ def prepare(settings: Settings) -> Plan:
     if settings.decoding.type != "viterbi":
         name += f"-{settings.decoding.type}"
     folder = results_folder(settings.common_eval.results_path or os.path.join("decode", name))
-    return Plan(settings, trained, exit_layer, data, search, searcher, folder)
+    conditions = _conditions(settings, trained, exit_layer, data) | search.summary()
+    rate = trained.waveforms.sample_rate
+    return Plan(settings, trained, exit_layer, data, search, searcher, conditions, rate, folder)
 
 
 def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
@@ -127,7 +131,8 @@ def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
             print(f"HYPO: {text}\nREF: {wanted}")
     if not any(one.units for one in hypotheses.values()):
         print(plan.search.empty, file=sys.stderr)
-    summary = _error_rates(transcripts.score(hypothesis, reference)) | _conditions(plan, frames, samples, seconds)
+    summary = _error_rates(transcripts.score(hypothesis, reference))
+    summary |= plan.conditions | _costs(frames, samples, seconds, plan.sample_rate)
     summary["sentences"] = len(hypotheses)
     summary["not_decoded"] = [
         {"file": utterances.path(place), "line": place + 2, "reason": reason}
@@ -201,31 +206,35 @@ def _error_rates(score: transcripts.Score) -> dict[str, Any]:
     }
 
 
-def _conditions(plan: Plan, frames: Frames, samples: int, seconds: float) -> dict[str, Any]:
-    """What ``summary.json`` says beside the error rates: what was run, on what, how fast."""
-    _, dtype = choose_device(plan.settings.common)
-    seconds_of_audio = samples / plan.trained.waveforms.sample_rate
+def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data: EvaluationSet) -> dict[str, Any]:
+    """What ``summary.json`` says of checkpoint, subset and settings."""
+    _, dtype = choose_device(settings.common)
     return {
-        "unknown_symbols": plan.data.unknown.total(),
-        "exit_layer": plan.exit_layer,
-        "layers": plan.trained.depth,
-        "parameters": frames.parameters,
-        "audio_seconds": round(seconds_of_audio, 3),
-        "decode_seconds": round(seconds, 3),
-        "real_time_factor": round(seconds / seconds_of_audio, 6),
-        "checkpoint": plan.trained.path,
-        "manifest": str(plan.data.subset.manifest),
-        "device": frames.device,
-        "max_tokens": plan.settings.dataset.max_tokens,
-        "batch_size": plan.settings.dataset.batch_size,
+        "unknown_symbols": data.unknown.total(),
+        "exit_layer": exit_layer,
+        "layers": trained.depth,
+        "checkpoint": trained.path,
+        "manifest": str(data.subset.manifest),
+        "max_tokens": settings.dataset.max_tokens,
+        "batch_size": settings.dataset.batch_size,
         "precision": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "post_process": plan.data.post_process,
-        **plan.search.summary(),
+        "post_process": data.post_process,
         "versions": {
             "fairseq_skd": fairseq_skd.__version__,
             "fairseq": fairseq.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+    }
+
+
+def _costs(frames: Frames, samples: int, seconds: float, sample_rate: int) -> dict[str, Any]:
+    seconds_of_audio = samples / sample_rate
+    return {
+        "parameters": frames.parameters,
+        "audio_seconds": round(seconds_of_audio, 3),
+        "decode_seconds": round(seconds, 3),
+        "real_time_factor": round(seconds / seconds_of_audio, 6),
+        "device": frames.device,
+        "threads": torch.get_num_threads(),
     }

@@ -13,17 +13,12 @@ from torch import Tensor
 
 from fairseq_skd.decoding.config import DecodingSettings
 from fairseq_skd.files.disk import absolute
-from fairseq_skd.search.beam import BeamSearch, Hypothesis
-from fairseq_skd.search.greedy import greedy_units
+from fairseq_skd.search.beam import BeamSearch
+from fairseq_skd.search.greedy import Hypothesis, greedy
 from fairseq_skd.search.language_model import check_language_model, flashlight
 from fairseq_skd.search.lexicon import Coverage, Lexicon, coverage, read_lexicon
 
 Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and (B,) frames
-
-
-def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """The best path of each utterance."""
-    return [Hypothesis(units, None) for units in greedy_units(logits, lengths)]
 
 
 def weigh_blank(search: Searcher, weight: float, blank: int) -> Searcher:

@@ -16,7 +16,7 @@ from fairseq.data.data_utils import post_process
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import read_lines, read_speakers, replacing
 from fairseq_skd.files.subset import units_of
-from fairseq_skd.search.beam import Hypothesis
+from fairseq_skd.search.greedy import Hypothesis
 
 
 class ErrorCount(NamedTuple):

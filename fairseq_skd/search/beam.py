@@ -9,28 +9,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.greedy import Hypothesis
 from fairseq_skd.search.language_model import UNKNOWN, flashlight, load_language_model, unknown_entries
 from fairseq_skd.search.lexicon import Lexicon, boundary_of
 
 Spelling = tuple[int, ...]
-
-
-class Hypothesis(NamedTuple):
-    """What a search finds in an utterance.
-
-    Attributes:
-        units: indices, repeats merged and blanks dropped.
-        words: as the lexicon has them; None where there is no lexicon and words are to be made of the units.
-    """
-
-    units: list[int]
-    words: list[str] | None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,26 @@
 """Greedy CTC decoding of a whole batch at once."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Hypothesis(NamedTuple):
+    """What a search finds in an utterance.
+
+    Attributes:
+        units: indices, repeats merged and blanks dropped.
+        words: as the lexicon has them; None where there is no lexicon and words are to be made of the units.
+    """
+
+    units: list[int]
+    words: list[str] | None
+
+
+def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
+    """The best path of each utterance: (T, B, V) logits, (B,) real frames."""
+    return [Hypothesis(units, None) for units in greedy_units(logits, lengths)]
 
 
 def greedy_units(logits: Tensor, lengths: Tensor, blank: int = 0) -> list[list[int]]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_skd.decoding.searches import greedy, recognise, weigh_blank
+from fairseq_skd.decoding.searches import recognise, weigh_blank
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.greedy import greedy
 
 SYMBOLS = 5
 
