@@ -1,7 +1,7 @@
 """The keys of ``criterion:`` for ``skd_ctc`` and ``kd_ctc``: those of fairseq's ``ctc``, and the objective's."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -42,14 +42,14 @@ class CtcKeys(FairseqDataclass):
     zero_infinity: bool = _key(False, "zero infinite CTC losses")
     sentence_avg: bool = II("optimization.sentence_avg")
     post_process: str = _key("letter", "how units become words: letter, sentencepiece, ...")
-    wer_kenlm_model: str | None = _key(
+    wer_kenlm_model: Optional[str] = _key(
         None, "language model of words: wer is then that of a beam search, raw_wer that of the best path"
     )
-    wer_lexicon: str | None = _key(None, "lexicon " + _SEARCH)
+    wer_lexicon: Optional[str] = _key(None, "lexicon " + _SEARCH)
     wer_lm_weight: float = _key(2.0, "weight of the language model " + _SEARCH)
     wer_word_score: float = _key(-1.0, "score of a word " + _SEARCH)
     wer_sil_weight: float = _key(0.0, "score of a frame of silence " + _SEARCH)
-    wer_args: str | None = _key(None, "refused: set the four keys that it stands for")
+    wer_args: Optional[str] = _key(None, "refused: set the four keys that it stands for")
     max_update: int = II("optimization.max_update")
 
 
@@ -80,7 +80,7 @@ class KdCtcCriterionConfig(DistillationKeys):
 
     method: str = _key("softmax_kl", "guide, softmax_l2 or softmax_kl")
     teacher_path: str = _key(MISSING, "fine-tuned checkpoint of model skd_ctc, run at its full depth")
-    teacher_sha256: str | None = _key(None, "written by the criterion: the file that the run began with")
+    teacher_sha256: Optional[str] = _key(None, "written by the criterion: the file that the run began with")
 
 
 def check_criterion(cfg: Any) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models.wav2vec.wav2vec2 import MASKING_DISTRIBUTION_CHOICES
@@ -64,7 +64,7 @@ class SkdCtcConfig(FairseqDataclass):
     w2v_args: Any = None  # its configuration, kept in every fine-tuned checkpoint
     no_pretrained_weights: bool = _key(False, "build the encoder of w2v_path with random weights")
     load_ema: bool = _key(False, "data2vec only: refused")
-    encoder_embed_dim: int | None = _key(768, "unused, as in fairseq: the width is the checkpoint's")
+    encoder_embed_dim: Optional[int] = _key(768, "unused, as in fairseq: the width is the checkpoint's")
     autoregressive: bool = _key(False, "sequence-to-sequence only: refused")
     normalize: bool = II("task.normalize")
     data: str = II("task.data")
@@ -87,7 +87,7 @@ class SkdCtcConfig(FairseqDataclass):
     mask_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of the spans' lengths")
     mask_other: float = _key(0.0, "second parameter of that distribution")
     no_mask_overlap: bool = _key(False, "keep spans apart")
-    mask_min_space: int | None = _key(1, "frames between spans that are kept apart")
+    mask_min_space: Optional[int] = _key(1, "frames between spans that are kept apart")
     require_same_masks: bool = _key(True, "mask equally many frames in all utterances of a batch")
     mask_dropout: float = _key(0.0, "share of masked frames to unmask again")
     zero_mask: bool = _key(False, "data2vec only: refused")
@@ -98,13 +98,13 @@ class SkdCtcConfig(FairseqDataclass):
     mask_channel_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of the spans' lengths")
     mask_channel_other: float = _key(0.0, "second parameter of that distribution")
     no_mask_channel_overlap: bool = _key(False, "keep spans apart")
-    mask_channel_min_space: int | None = _key(1, "channels between spans that are kept apart")
+    mask_channel_min_space: Optional[int] = _key(1, "channels between spans that are kept apart")
     mask_channel_before: bool = _key(False, "mask channels before frames")
 
     # What is trained when
     freeze_finetune_updates: int = _key(0, "updates during which only the heads train")
     feature_grad_mult: float = _key(0.0, "scales the feature extractor's gradient; 0 freezes it")
-    freeze_regex: str | None = _key(None, "freeze encoder parameters whose whole name matches")
+    freeze_regex: Optional[str] = _key(None, "freeze encoder parameters whose whole name matches")
 
     # Output
     blank_weight: float = _key(0.0, "added to (or set as) the blank's logit")
