@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import fairseq_skd  # noqa: F401  (registers skd_ctc)
 from benchmarks.multiply_adds import Shape
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import frame_lengths

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from experiments.grid import RATES, read_grid
 from experiments.results import mixed, read_results
-from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.extras import require
+from fairseq_skd.errors import UserError, require, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

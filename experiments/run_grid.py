@@ -14,8 +14,7 @@ from experiments.execution import run_all, teacher_ready
 from experiments.folder import check_folder, state
 from experiments.grid import read_grid
 from experiments.runs import Run, runs_of, shown
-from fairseq_skd.cli import quieten_libraries
-from fairseq_skd.compat import compose
+from fairseq_skd.cli import compose, quieten_libraries
 from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command

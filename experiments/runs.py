@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from experiments.grid import REPOSITORY, TEACHER, Grid
+from fairseq_skd.cli import hydra_overrides
 from fairseq_skd.errors import UserError
-from fairseq_skd.overrides import hydra_overrides
 
 CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
 SUMMARY, ANALYSIS = "summary.json", "align.json"  # the last file that decoding, and the comparison, writes

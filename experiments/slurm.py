@@ -11,8 +11,7 @@ import hydra
 from hydra.utils import to_absolute_path
 
 from experiments.grid import REPOSITORY
-from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.extras import require
+from fairseq_skd.errors import UserError, require, run_command
 
 
 def job(cfg: Any) -> None:

@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries
-from fairseq_skd.errors import run_command
-from fairseq_skd.extras import require
-from fairseq_skd.overrides import quote_texts
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
+from fairseq_skd.errors import require, run_command
 
 _INSTEAD = {"common_eval.model_overrides": "use align.layer or align.teacher_layer"}
 _EXAMPLE = """examples

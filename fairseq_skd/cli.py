@@ -1,15 +1,92 @@
-"""What the commands that read a YAML have in common: its arguments, its values, and a quiet terminal."""
+"""What commands that read a YAML have in common: their arguments and keys, composing, and a quiet terminal."""
 
 import argparse
 import logging
+import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.compat import compose_yaml, to_container
 from fairseq_skd.errors import UserError
+
+_FEW = 8  # overrides that a message can hold
+# What the grammar takes for a plain value; anything else needs quotes.
+_PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+
+
+def hydra_overrides(settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Write ``key=value`` arguments.
+
+    A path that holds a space or another character of Hydra's grammar is put in quotes. Of ``~key``, which takes a key
+    out, the value is left out: Hydra would compare it.
+    """
+    return tuple(key if key.startswith("~") else f"{key}={_hydra_value(value)}" for key, value in settings.items())
+
+
+def _hydra_value(value: object) -> str:
+    text = str(value)
+    if not isinstance(value, Path) or _PLAIN.fullmatch(text):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool = False) -> list[str]:
+    """Quote paths and the like that a user typed for Hydra's grammar, which refuses ``~`` and accents.
+
+    Values that are quoted already, null, and interpolations stay as they are.
+
+    Args:
+        overrides: ``key=value``.
+        texts: keys that hold texts.
+        several: a comma stands between values, each of which is quoted.
+    """
+    quoted = []
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        plain = sign and key in texts and value not in ("", "null") and value[0] not in "'\"$"
+        values = value.split(",") if several else [value]
+        escaped = [part.replace("\\'", "'").replace("'", "\\'") for part in values]
+        quoted.append(f"{key}=" + ",".join(f"'{part}'" for part in escaped) if plain else override)
+    return quoted
+
+
+# What hydra says of a key that a configuration lacks; what follows tells how to add it, which would not help.
+_LACKING = re.compile(r"Could not override '([^']+)'")
+
+
+def explain(reason: str, overrides: Sequence[str], known: Callable[[], DictConfig]) -> str:
+    """Why hydra refused overrides: which of them, and what there is instead.
+
+    Args:
+        reason: what it said.
+        overrides: what it was given.
+        known: composes the configuration without them.
+    """
+    if overrides and (lacking := _LACKING.match(reason)):
+        return _no_such_key(lacking[1], OmegaConf.to_container(known(), resolve=False))
+    for override in overrides:
+        try:
+            OverridesParser.create().parse_override(override)
+        except Exception:  # of the parser that it generated, or its own
+            return f"{override} cannot be read: {reason}"
+    return reason
+
+
+def _no_such_key(key: str, config: Any) -> str:
+    """Names the part of the key that is unknown, and the keys beside it."""
+    where = ""
+    for part in key.split("."):
+        if not isinstance(config.get(part), Mapping):
+            break
+        config, where = config[part], f"{where}.{part}".lstrip(".")
+    return f"there is no key {key}, {where or 'it'} has: {', '.join(map(str, config))}"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, folder: str, name: str) -> None:
@@ -17,6 +94,33 @@ def add_config_arguments(parser: argparse.ArgumentParser, folder: str, name: str
     parser.add_argument("--config-dir", "-cd", required=True, help=f"folder of the YAML, e.g. {folder}")
     parser.add_argument("--config-name", "-cn", default=name, help=f"its name ({name})")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set, see below")
+
+
+def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """A Hydra YAML with ``key=value`` overrides applied, without Hydra's working directory and log files.
+
+    Args:
+        config_dir: folder of the YAML, relative to the current one or absolute.
+        config_name: its name, with or without ``.yaml``.
+        overrides: as on a command line.
+
+    Raises:
+        UserError: no such folder or file, an unknown key, or a value that does not parse.
+    """
+    folder = Path(config_dir).expanduser().resolve()
+    name = config_name[: -len(".yaml")] if config_name.endswith(".yaml") else config_name
+    if not (folder / f"{name}.yaml").is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "no YAML at all"
+        raise UserError(f"--config-name {name} is not in {folder} (there: {known})")
+    try:
+        return compose_yaml(folder, name, overrides)
+    except Exception as error:  # hydra raises a dozen kinds, all of them about what the user wrote
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
+            reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
+        reason = explain(reason, overrides, lambda: compose(config_dir, config_name))
+        given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
+        raise UserError(f"{folder / name}.yaml with {given or 'no overrides'}: {reason}") from error
 
 
 def compose_values(
@@ -31,7 +135,7 @@ def compose_values(
         instead: ``section.key`` that fairseq's decoder has and the command has not, and what to do instead.
 
     Raises:
-        UserError: what :func:`~fairseq_skd.compat.compose` refuses, an interpolation of nothing, a key of ``instead``.
+        UserError: what :func:`compose` refuses, an interpolation of nothing, a key of ``instead``.
     """
 
     def refuse(key: str) -> None:

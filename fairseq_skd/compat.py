@@ -27,15 +27,10 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import meters
 from omegaconf import DictConfig
 
-from fairseq_skd.errors import UserError
-from fairseq_skd.overrides import explain
-
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORBID = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 _SCALAR = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
-
-_FEW = 8  # overrides that a message can hold
 
 
 def checkpoint_globals() -> list[Any]:
@@ -138,40 +133,15 @@ def weights_only() -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """A Hydra YAML with ``key=value`` overrides applied, without Hydra's working directory and log files.
-
-    Args:
-        config_dir: folder of the YAML, relative to the current one or absolute.
-        config_name: its name, with or without ``.yaml``.
-        overrides: as on a command line.
-
-    Raises:
-        UserError: no such folder or file, an unknown key, or a value that does not parse.
-    """
-    folder = Path(config_dir).expanduser().resolve()
-    name = config_name[: -len(".yaml")] if config_name.endswith(".yaml") else config_name
-    if not (folder / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "no YAML at all"
-        raise UserError(f"--config-name {name} is not in {folder} (there: {known})")
+def compose_yaml(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    """Hydra's ``compose``, which moved and took up an argument."""
     if hasattr(hydra, "compose"):
-        from hydra import compose as hydra_compose
-        from hydra import initialize_config_dir
+        from hydra import compose, initialize_config_dir
     else:  # hydra 1.0
-        from hydra.experimental import compose as hydra_compose
-        from hydra.experimental import initialize_config_dir
+        from hydra.experimental import compose, initialize_config_dir
     versioned = "version_base" in inspect.signature(initialize_config_dir.__init__).parameters  # from hydra 1.2 on
-    context = initialize_config_dir(config_dir=str(folder), **({"version_base": "1.1"} if versioned else {}))
-    try:
-        with context:
-            return hydra_compose(config_name=name, overrides=list(overrides))
-    except Exception as error:  # hydra raises a dozen kinds, all of them about what the user wrote
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
-            reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
-        reason = explain(reason, overrides, lambda: compose(config_dir, config_name))
-        given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
-        raise UserError(f"{folder / name}.yaml with {given or 'no overrides'}: {reason}") from error
+    with initialize_config_dir(config_dir=str(folder), **({"version_base": "1.1"} if versioned else {})):
+        return compose(config_name=name, overrides=list(overrides))
 
 
 def to_container(config: Any) -> Any:

@@ -1,9 +1,10 @@
 """Mistakes of the user, told in one sentence: the last line of every command, and of ``fairseq-hydra-train``."""
 
+import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -117,3 +118,19 @@ def end_hydra_with_a_sentence() -> None:
             sys.stderr.write(f"fairseq-hydra-train: {sentence}\n")
 
     sys.excepthook = hook
+
+
+def require(modules: Iterable[str], extra: str, purpose: str) -> None:
+    """Make sure that modules can be imported.
+
+    Args:
+        modules: top-level names.
+        extra: of ``setup.cfg`` that installs them.
+        purpose: what needs them, for the message.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{purpose} needs {' and '.join(missing)}: pip install 'fairseq_skd[{extra}]'")

@@ -8,13 +8,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import decode
 from fairseq_skd.errors import PartialResult, UserError, run_command
 from fairseq_skd.files.disk import absolute
-from fairseq_skd.overrides import quote_texts
 
 _INSTEAD = {
     "common_eval.model_overrides": "use decoding.layer",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairseq_skd.cli import quieten_libraries
-from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.extras import require
+from fairseq_skd.errors import UserError, require, run_command
 from fairseq_skd.files.disk import replacing
 
 DESCRIPTION = """\

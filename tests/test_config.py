@@ -12,7 +12,8 @@ from fairseq.optim.lr_scheduler import LR_SCHEDULER_DATACLASS_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from tests.baselines import BASELINES
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"

@@ -13,7 +13,8 @@ from fairseq import optim, tasks
 from fairseq.optim.lr_scheduler import build_lr_scheduler
 from omegaconf import OmegaConf
 
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from fairseq_skd.training.checks import check_composed
 from tests.builders import batch, write_dictionary, write_pretrained
 

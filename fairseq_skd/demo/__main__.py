@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 import fairseq_skd
+from fairseq_skd.cli import hydra_overrides
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.overrides import hydra_overrides
 
 DESCRIPTION = """\
 The whole main job on a small synthetic corpus: speak it, pretrain a tiny HuBERT on it, fine-tune that with

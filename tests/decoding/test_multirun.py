@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from fairseq_skd import infer
+from fairseq_skd.cli import quote_texts
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.multirun import Run, combinations, folder_name, run_all
 from fairseq_skd.errors import UserError, run_command
-from fairseq_skd.overrides import quote_texts
 from tests.decoding.checkpoints import CONFIG
 
 pytestmark = pytest.mark.usefixtures("here")

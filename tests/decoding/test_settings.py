@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from fairseq_skd.decoding.config import TYPES, Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.typed_settings import MISSING

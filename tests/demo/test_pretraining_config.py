@@ -10,7 +10,8 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from tests.builders import letter_dictionary
 

@@ -11,7 +11,8 @@ import pytest
 from experiments.grid import REPOSITORY, read_grid
 from experiments.runs import Data, runs_of, shown
 from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.compat import compose, to_container
+from fairseq_skd.cli import compose
+from fairseq_skd.compat import to_container
 from fairseq_skd.errors import UserError
 from tests.experiments.grids import GIVEN, GRID, decoding
 

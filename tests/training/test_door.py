@@ -9,7 +9,7 @@ from fairseq.dataclass.configs import FairseqConfig
 from fairseq.dataclass.initialize import add_defaults
 from omegaconf import OmegaConf
 
-from fairseq_skd.compat import compose
+from fairseq_skd.cli import compose
 from fairseq_skd.errors import UserError
 from fairseq_skd.training import lock
 from fairseq_skd.training.door import check_at_the_door

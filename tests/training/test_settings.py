@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from fairseq_skd.compat import compose
+from fairseq_skd.cli import compose
 from fairseq_skd.errors import UserError
 from fairseq_skd.training.checks import check_composed, check_device
 from tests.baselines import BASELINES

@@ -5,7 +5,7 @@ from pathlib import Path
 from fairseq import tasks
 from fairseq.trainer import Trainer
 
-from fairseq_skd.compat import compose
+from fairseq_skd.cli import compose
 from fairseq_skd.training.checks import check_composed
 from tests.builders import write_pretrained
 from tests.end_to_end.training import REPOSITORY, SMALL, corpus
