@@ -50,10 +50,11 @@ test: lint  ## lint, then the test suite (PYTEST_ARGS="-k words" chooses tests)
 fuzz: $(INSTALLED)  ## read 2,100 damaged and hostile checkpoints, about five minutes (FUZZ_ARGS="--seed 2")
 	$(RUN) -m tests.fuzz.run $(FUZZ_ARGS)
 
-lint: $(INSTALLED)  ## ruff's check and format, then mypy; changes no file
+lint: $(INSTALLED)  ## ruff's check and format, mypy, the arrows between rooms; changes no file
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 format: $(INSTALLED)  ## let ruff sort the imports and lay out the code
 	$(RUN) -m ruff check --select I --fix

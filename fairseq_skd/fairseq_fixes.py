@@ -25,7 +25,6 @@ from torch.utils.data import get_worker_info
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import replacing
-from fairseq_skd.models.config import select
 
 _TRIES, _PAUSE = 3, 2.5  # fairseq's own, for file systems that fail now and then
 
@@ -243,19 +242,18 @@ def speed_up_hubert_pretraining() -> None:
 _FIRST_EPOCH = 1
 
 
-def keep(dataset: FairseqDataset, root: Any) -> None:
-    """Order a training set in every process as in one that begins with the first epoch.
+def keep_order(dataset: FairseqDataset, seed: int) -> None:
+    """Make a training set have one order, and so the same batches, in every process, also after a resume.
 
-    Left alone where fairseq is asked for new batches in each epoch: those follow from the epoch's number.
+    fairseq draws the order of utterances of one length from a generator that is seeded with the epoch in which the
+    process began, and makes its batches of that order once. A run that was resumed in epoch 6 therefore goes on with
+    other batches than it had: of the same lengths, but of other utterances.
 
     Args:
         dataset: its ``ordered_indices`` is wrapped.
-        root: the whole configuration, or as much of it as there is.
+        seed: ``common.seed``.
     """
-    seed = select(root, "common.seed")
-    anew = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
-    if seed is not None and not any(select(root, key) for key in anew):
-        dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)
+    dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)  # which can be pickled
 
 
 def _ordered(ordered_indices: Callable[[], Any], seed: int) -> Any:

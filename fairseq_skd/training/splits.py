@@ -234,10 +234,18 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
             manifests = ", ".join(str(Path(task.cfg.data) / f"{name}.tsv") for name in names)
             check_batches(task.dataset(split), manifests, root, training)
         if training:
-            fairseq_fixes.keep(task.dataset(split), root)
+            _keep_order(task.dataset(split), root)
         return loaded
 
     task.load_dataset = load_dataset
+
+
+def _keep_order(dataset: Any, root: Any) -> None:
+    """Give a training set its order, unless fairseq is asked for new batches in each epoch: those follow the epoch."""
+    seed = select(root, "common.seed")
+    anew = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
+    if seed is not None and not any(select(root, key) for key in anew):
+        fairseq_fixes.keep_order(dataset, seed)
 
 
 def _loaded_to_validate(task: FairseqTask, split: str, root: Any) -> bool:
