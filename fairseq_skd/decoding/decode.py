@@ -49,11 +49,15 @@ class Frames(Iterable[Ran]):
         batches: as they are computed, or read.
         parameters: numbers that recognition at the exit uses.
         device: name of the GPU, or ``cpu``.
+        threads: of the encoder, on the CPU; a search may have fewer.
         unreadable: place in the manifest -> why its audio could not be read; complete after the last batch.
     """
 
-    def __init__(self, batches: Iterable[Ran], parameters: int, device: str, unreadable: dict[int, str]) -> None:
-        self.batches, self.parameters, self.device, self.unreadable = batches, parameters, device, unreadable
+    def __init__(
+        self, batches: Iterable[Ran], parameters: int, device: str, threads: int, unreadable: dict[int, str]
+    ) -> None:
+        self.batches, self.parameters, self.unreadable = batches, parameters, unreadable
+        self.device, self.threads = device, threads
 
     def __iter__(self) -> Iterator[Ran]:
         return iter(self.batches)
@@ -66,7 +70,7 @@ class Frames(Iterable[Ran]):
         unreadable: dict[int, str] = {}
         batches = run(recognizer, plan.data.subset, plan.settings.dataset, unreadable.__setitem__)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return cls(batches, recognizer.parameters, name, unreadable)
+        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable)
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -219,7 +223,7 @@ def _conditions(plan: Plan, frames: Frames, samples: int, seconds: float) -> dic
         "max_tokens": plan.settings.dataset.max_tokens,
         "batch_size": plan.settings.dataset.batch_size,
         "precision": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "threads": frames.threads,
         "post_process": plan.data.post_process,
         **plan.search.summary(),
         "versions": {

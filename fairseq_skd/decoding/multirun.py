@@ -155,7 +155,7 @@ def save_frames(frames: Frames, folder: Path) -> None:
         logits = {layer: values.cpu() for layer, values in batch.output.logits.items()}
         with replacing(folder / f"{count}.pt") as path:
             torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
-    about = {"parameters": frames.parameters, "device": frames.device, "unreadable": frames.unreadable}
+    about = {name: value for name, value in vars(frames).items() if name != "batches"}
     torch.save({"batches": count, **about}, folder / "about.pt")
 
 

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fairseq_skd import infer
 from fairseq_skd.decoding import decode as decoding
@@ -72,7 +74,7 @@ class Searches:
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(multirun, "prepare", lambda settings: settings)
         monkeypatch.setattr(multirun, "search_and_write", self.run)
-        monkeypatch.setattr(Frames, "computed", lambda _: Frames([], 0, "cpu", {}))
+        monkeypatch.setattr(Frames, "computed", lambda _: Frames([], 0, "cpu", 1, {}))
 
     def run(self, settings: Settings, _: Frames) -> dict[str, Any]:
         folder = Path(str(settings.common_eval.results_path))
@@ -154,11 +156,19 @@ def test_a_failure_stops_what_has_not_begun(here: Path, monkeypatch: pytest.Monk
         run_all(runs("aa", here), here, jobs=1)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_encoder_runs_once_for_all_searches(
     corpus: Path, hubert: Path, wav2vec2: Path, here: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    """Once per checkpoint, exit and subset; and each combination finds what it finds alone."""
+    """Once per checkpoint, exit and subset; and each combination finds, and says of itself, what it does alone."""
     data = shutil.copytree(corpus, here / "data")
     for name in ("tsv", "ltr"):
         lines = (data / f"test.{name}").read_text().splitlines(keepends=True)
@@ -200,7 +210,7 @@ def test_the_encoder_runs_once_for_all_searches(
         together, alone = (json.loads((folder / "summary.json").read_text()) for folder in (run.folder, here / "alone"))
         for timed in ("decode_seconds", "real_time_factor"):
             assert together.pop(timed) > 0 and alone.pop(timed) > 0
-        assert together == alone
+        assert together == alone and alone["threads"] == 2
 
 
 @pytest.mark.faults
