@@ -8,7 +8,7 @@ from fairseq.data import Dictionary
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import dictionaries
-from fairseq_skd.files.dictionaries import first_difference, read_dictionary
+from fairseq_skd.files.dictionaries import first_difference, fitting_post_process, read_dictionary
 from tests.builders import letter_dictionary, write_dictionary
 
 
@@ -51,6 +51,37 @@ def test_the_first_difference() -> None:
     longer = first_difference(symbols, [*symbols, "\u00c4"])
     assert longer is not None
     assert longer.describe("A", "B") == "at index 32 A has no symbol, B has '\u00c4'"
+
+
+LETTERS, PIECES = ["<s>", "A", "|"], ["<s>", "A", "\u2581THE"]
+
+
+@pytest.mark.parametrize(
+    ("process", "symbols", "expected"),
+    [
+        (None, LETTERS, "letter"),
+        ("letter", LETTERS, "letter"),
+        ("sentencepiece", PIECES, "sentencepiece"),
+        ("none", LETTERS, "none"),  # only the two usual ones exclude each other
+        ("none", PIECES, "none"),
+    ],
+)
+def test_a_fitting_post_process(process: str | None, symbols: list[str], expected: str) -> None:
+    assert fitting_post_process(process, symbols, "key") == expected
+
+
+@pytest.mark.parametrize(
+    ("process", "symbols", "sentence"),
+    [
+        ("evil", LETTERS, r"^key=evil is unknown: choose one of letter, none, sentencepiece, .*, @@$"),
+        ("sentencepiece", LETTERS, r"^key=sentencepiece makes no words of .* without word pieces: set it to letter$"),
+        ("letter", PIECES, r"^key=letter makes no words of .* with word pieces: set it to sentencepiece$"),
+        (None, PIECES, r"^key=letter makes no words of .* with word pieces: set it to sentencepiece$"),
+    ],
+)
+def test_a_post_process_that_does_not_fit(process: str | None, symbols: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        fitting_post_process(process, symbols, "key")
 
 
 def test_the_examples() -> None:

@@ -17,7 +17,7 @@ class TaskSettings:
     """What is read. The rest of the task is the checkpoint's."""
 
     data: str = key(MISSING, "folder with <gen_subset>.tsv, the labels and the dictionary")
-    label_dir: str | None = key(None, "folder of labels and dictionary, if another (hubert_pretraining only)")
+    label_dir: str | None = key(None, "folder of labels and dictionary, if another")
     labels: str | list[str] | None = key(None, "extension of the label file, e.g. ltr; null: the checkpoint's")
 
 

@@ -51,11 +51,15 @@ class Frames(Iterable[Ran]):
         batches: as they are computed, or read.
         parameters: numbers that recognition at the exit uses.
         device: name of the GPU, or ``cpu``.
+        threads: of the encoder, on the CPU; a search may have fewer.
         unreadable: place in the manifest -> why its audio could not be read; complete after the last batch.
     """
 
-    def __init__(self, batches: Iterable[Ran], parameters: int, device: str, unreadable: dict[int, str]) -> None:
-        self.batches, self.parameters, self.device, self.unreadable = batches, parameters, device, unreadable
+    def __init__(
+        self, batches: Iterable[Ran], parameters: int, device: str, threads: int, unreadable: dict[int, str]
+    ) -> None:
+        self.batches, self.parameters, self.unreadable = batches, parameters, unreadable
+        self.device, self.threads = device, threads
 
     def __iter__(self) -> Iterator[Ran]:
         return iter(self.batches)
@@ -68,7 +72,7 @@ class Frames(Iterable[Ran]):
         unreadable: dict[int, str] = {}
         batches = run(recognizer, plan.data.subset, plan.settings.dataset, unreadable.__setitem__)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return cls(batches, recognizer.parameters, name, unreadable)
+        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable)
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -236,5 +240,5 @@ def _costs(frames: Frames, samples: int, seconds: float, sample_rate: int) -> di
         "decode_seconds": round(seconds, 3),
         "real_time_factor": round(seconds / seconds_of_audio, 6),
         "device": frames.device,
-        "threads": torch.get_num_threads(),
+        "threads": frames.threads,
     }

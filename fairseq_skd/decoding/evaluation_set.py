@@ -66,7 +66,9 @@ def open_set(
     dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
     label_file = labels / f"{name}.{extension}"
     units = [line.split() for line in subset.read_labels(label_file, utterances)]
-    where = "common_eval.post_process" if post_process else f"{trained.path}: its criterion.post_process"
+    where = key = "common_eval.post_process"
+    if not post_process:
+        where = f"{key}=null takes it from {trained.path}, whose criterion.post_process"
     process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
     reference, unknown = transcripts.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):

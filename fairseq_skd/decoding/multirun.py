@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -30,6 +31,7 @@ from fairseq_skd.recognizer import Output
 
 TABLE = "multirun.tsv"
 _DONE = "settings.json"  # in the folder of a combination that came to its end
+_CACHE = ".logits-"  # begins the name of the folder of logits that is beside the table meanwhile
 
 
 class Run(NamedTuple):
@@ -108,9 +110,11 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
     """
     if len({run.folder for run in runs}) < len(runs):
         raise UserError("--multirun: two combinations would have the same folder, their values differ in signs only")
+    for leftover in base.glob(f"{_CACHE}*"):  # of a call that was killed
+        shutil.rmtree(leftover)
     waiting = [run for run in runs if run.summary() is None]
     for number, group in enumerate(_by_encoder(waiting), start=1):
-        with tempfile.TemporaryDirectory(prefix=".logits-", dir=results_folder(str(base))) as cache:
+        with tempfile.TemporaryDirectory(prefix=_CACHE, dir=results_folder(str(base))) as cache:
             with _named(group[0]):
                 save_frames(Frames.computed(prepare(group[0].settings)), Path(cache))
             title = f"searching {number}" if len(waiting) > len(group) else "searching"
@@ -151,7 +155,7 @@ def save_frames(frames: Frames, folder: Path) -> None:
         logits = {layer: values.cpu() for layer, values in batch.output.logits.items()}
         with replacing(folder / f"{count}.pt") as path:
             torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
-    about = {"parameters": frames.parameters, "device": frames.device, "unreadable": frames.unreadable}
+    about = {name: value for name, value in vars(frames).items() if name != "batches"}
     torch.save({"batches": count, **about}, folder / "about.pt")
 
 

@@ -1,3 +1,5 @@
+"""What is read of a fine-tuned checkpoint, what a recognizer of it holds, and what strangers' checkpoints may hold."""
+
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -5,20 +7,22 @@ from typing import Any
 import pytest
 import torch
 from fairseq import checkpoint_utils
-from fairseq_skd.decoding.checkpoint import build_task, count_parameters, task_config
 from omegaconf import OmegaConf
 
-from fairseq_skd.decoding.config import TaskSettings
+from fairseq_skd.decoding.config import DatasetSettings, TaskSettings
+from fairseq_skd.decoding.evaluation_set import open_set
 from fairseq_skd.encoders.convolutions import parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.trained import build_model, open_trained
-from fairseq_skd.scoring.transcripts import choose_post_process
+from fairseq_skd.models.trained import TrainedModel, open_trained
+from fairseq_skd.recognizer import Recognizer, load
 from tests.builders import letter_dictionary, write_pretrained
 from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint, write_fine_tuned
 
 
-def settings(**changes: Any) -> TaskSettings:
-    return dataclasses.replace(TaskSettings(data="/data"), **changes)
+def post_process_of(trained: TrainedModel, corpus: Path, asked: str | None = None, **task: Any) -> str:
+    """As decoding chooses it, for the subset ``test``."""
+    settings = dataclasses.replace(TaskSettings(data=str(corpus)), **task)
+    return open_set(settings, DatasetSettings(), asked, trained).post_process
 
 
 def test_what_is_read_of_a_checkpoint(hubert: Path) -> None:
@@ -34,13 +38,16 @@ def test_receptive_field_of_the_usual_extractor() -> None:
 
 
 def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> None:
-    trained = open_trained(hubert)
-    shortest = trained.shortest_audio
-    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
-    model = build_model(trained, task, FULL)
-    assert model(source=torch.zeros(1, shortest), padding_mask=None)["encoder_out"].size(0) == 1
+    recognizer = load(hubert, [FULL], "cpu")
+    shortest = recognizer.waveforms.shortest
+    source, padding_mask = recognizer.batch([torch.zeros(shortest)])
+    assert recognizer(source, padding_mask).lengths.tolist() == [1]
+    assert recognizer(source).logits[FULL].size(0) == 1
     with pytest.raises(RuntimeError):
-        model(source=torch.zeros(1, shortest - 1), padding_mask=None)
+        recognizer(source[:, 1:])
+    sentence = rf"has {shortest - 1} samples, the model needs {shortest} for one frame"
+    with pytest.raises(UserError, match=sentence):
+        recognizer.batch([torch.zeros(shortest - 1)])
 
 
 @pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
@@ -50,13 +57,13 @@ def test_counted_parameters_are_those_that_the_output_depends_on(
     tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int
 ) -> None:
     students = (1, STUDENT)
-    trained = open_trained(write_fine_tuned(tmp_path / "c.pt", kind, students, layer_norm_first=layer_norm_first))
-    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
-    model = build_model(trained, task, exit_layer)
+    path = write_fine_tuned(tmp_path / "c.pt", kind, students, layer_norm_first=layer_norm_first)
+    recognizer = load(path, [exit_layer], "cpu")
+    model = recognizer._model.requires_grad_(True)
     model.w2v_encoder.feature_grad_mult = 1.0
     model(source=torch.randn(1, 4000), padding_mask=None)["encoder_out"].square().sum().backward()
     reached = sum(parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
-    assert count_parameters(model, exit_layer, trained.depth) == reached
+    assert recognizer.parameters == reached
 
 
 def test_a_checkpoint_with_conditioned_layers_names_its_reader(hubert: Path, tmp_path: Path) -> None:
@@ -64,8 +71,7 @@ def test_a_checkpoint_with_conditioned_layers_names_its_reader(hubert: Path, tmp
     state = torch.load(hubert, weights_only=True)
     state["cfg"]["model"]["condition_on_students"] = False  # every checkpoint of 0.1.0 has the key
     torch.save(state, tmp_path / "without.pt")
-    trained = open_trained(tmp_path / "without.pt")
-    assert build_model(trained, build_task(trained, task_config(trained, settings()), letter_dictionary()), FULL)
+    assert load(tmp_path / "without.pt", device="cpu").exits == (FULL, STUDENT)
     state["cfg"]["model"]["condition_on_students"] = True
     state["model"]["conditioners.2.weight"] = torch.zeros(32, 32)
     torch.save(state, tmp_path / "with.pt")
@@ -77,8 +83,8 @@ def test_a_checkpoint_with_conditioned_layers_names_its_reader(hubert: Path, tmp
 
 def test_layers_above_the_exit_are_gone(hubert: Path) -> None:
     trained = open_trained(hubert)
-    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
-    model = build_model(trained, task, STUDENT)
+    recognizer = Recognizer(trained, [STUDENT], "cpu")
+    model = recognizer._model
     assert not model.training
     layers = {name.split(".")[4] for name, _ in model.named_parameters() if ".encoder.layers." in name}
     assert layers == {str(layer) for layer in range(STUDENT)}
@@ -87,52 +93,28 @@ def test_layers_above_the_exit_are_gone(hubert: Path) -> None:
         f"student_heads.{STUDENT}.proj.bias",
     ]
     assert trained.weights == {}
-
-
-def test_hubert_is_neither_cropped_nor_filtered(hubert: Path) -> None:
-    config = task_config(open_trained(hubert), settings())
-    assert (config["pad_audio"], config["random_crop"]) == (True, False)
-    assert (config["max_sample_size"], config["min_sample_size"], config["max_keep_size"]) == (None, None, None)
-    assert (config["data"], config["label_dir"], config["labels"]) == ("/data", None, ["ltr"])
-
-
-def test_audio_finetuning_pads_by_itself(wav2vec2: Path) -> None:
-    config = task_config(open_trained(wav2vec2), settings(labels=["phn"]))
-    assert not {"pad_audio", "random_crop"} & set(config)
-    assert (config["max_sample_size"], config["min_sample_size"]) == (None, None)
-    assert (config["data"], config["labels"]) == ("/data", "phn")
-    with pytest.raises(UserError, match=r"task\.label_dir is no key of audio_finetuning"):
-        task_config(open_trained(wav2vec2), settings(label_dir="/labels"))
-
-
-def test_keys_of_another_fairseq_are_left_out(hubert: Path, tmp_path: Path) -> None:
-    newer = edit_checkpoint(hubert, tmp_path / "c.pt", task={"invented_later": 1})
-    config = task_config(open_trained(newer), settings())
-    assert "invented_later" not in config
-    build_task(open_trained(newer), config, letter_dictionary())
+    assert not recognizer(torch.randn(1, 4000)).logits[STUDENT].requires_grad
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("labels", "sentence"),
     [
-        ({"labels": ["ltr", "phn"]}, r"task\.labels=\['ltr', 'phn'\] has to name one extension"),
+        (["ltr", "phn"], r"^task\.labels=\['ltr', 'phn'\] has to name one extension, such as ltr$"),
+        ([], r"^task\.labels=\[\] has to name one extension, such as ltr$"),
     ],
 )
-def test_a_task_that_differs_from_training(hubert: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_labels_of_one_kind(hubert: Path, corpus: Path, labels: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        task_config(open_trained(hubert), settings(**changes))
+        post_process_of(open_trained(hubert), corpus, labels=labels)
 
 
 def test_foreign_checkpoints(hubert: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a checkpoint of model hubert, one of skd_ctc is needed"):
+    with pytest.raises(UserError, match=r"is of model hubert, one of skd_ctc is needed"):
         open_trained(write_pretrained(tmp_path / "new.pt"))
-    with pytest.raises(UserError, match=r"is a checkpoint of model wav2vec2, one of skd_ctc is needed"):
+    with pytest.raises(UserError, match=r"is of model wav2vec2, one of skd_ctc is needed"):
         open_trained(write_pretrained(tmp_path / "old.pt", "wav2vec2", style="args"))
     with pytest.raises(UserError, match=r"nowhere\.pt does not exist"):
         open_trained(tmp_path / "nowhere.pt")
-    other_task = edit_checkpoint(hubert, tmp_path / "task.pt", task={"_name": "speech_to_text"})
-    with pytest.raises(UserError, match=r"was trained with task speech_to_text, this command knows hubert_pretraining"):
-        task_config(open_trained(other_task), settings())
     damaged = edit_checkpoint(hubert, tmp_path / "args.pt", model={"w2v_args": None})
     with pytest.raises(UserError, match=r"lacks the encoder's configuration or a CTC head: it is damaged"):
         open_trained(damaged)
@@ -142,10 +124,8 @@ def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
     state = torch.load(hubert, weights_only=True)
     del state["model"]["w2v_encoder.w2v_model.encoder.layers.0.fc1.weight"]
     torch.save(state, tmp_path / "c.pt")
-    trained = open_trained(tmp_path / "c.pt")
-    task = build_task(trained, task_config(trained, settings()), letter_dictionary())
-    with pytest.raises(UserError, match=r"the weights do not fit the configuration .*layers\.0\.fc1\.weight"):
-        build_model(trained, task, FULL)
+    with pytest.raises(UserError, match=r"c\.pt: its weights do not fit its configuration: .*layers\.0\.fc1\.weight"):
+        load(tmp_path / "c.pt")
 
 
 @pytest.mark.faults
@@ -177,18 +157,33 @@ def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section,
 
 
 @pytest.mark.faults
-def test_a_strangers_task(hubert: Path, tmp_path: Path) -> None:
-    """X12: values of the task that fairseq's classes do not take."""
-    path = edit_checkpoint(hubert, tmp_path / "c.pt", task={"label_rate": "evil", "labels": ["../ltr"]})
-    trained = open_trained(path)
+def test_a_strangers_task(hubert: Path, corpus: Path, tmp_path: Path) -> None:
+    """X12: the extension is no path; and of a task that fairseq does not take, all else is without effect."""
+    task = {"_name": "evil", "label_rate": "evil", "labels": ["../ltr"], "invented": 1}
+    path = edit_checkpoint(hubert, tmp_path / "c.pt", task=task)
     with pytest.raises(UserError, match=rf"^{path}: task\.labels=\['\.\./ltr'\] has to name one extension"):
-        task_config(trained, settings())
-    config = task_config(trained, settings(labels=["ltr"]))
-    with pytest.raises(UserError, match=rf"^{path}: its task hubert_pretraining cannot be set up: .*'evil'"):
-        build_task(trained, config, letter_dictionary())
-    with pytest.raises(UserError, match=r"^the checkpoint: its criterion\.post_process='evil' is unknown: set"):
-        choose_post_process(None, {"criterion": {"post_process": "evil"}}, letter_dictionary())
-    choose_post_process("letter", {"criterion": {"post_process": "evil"}}, letter_dictionary())
+        post_process_of(open_trained(path), corpus)
+    assert post_process_of(open_trained(path), corpus, labels="ltr") == "letter"
+    for labels in (None, [None], 7, [["ltr"]], "a/b"):
+        edited = edit_checkpoint(hubert, tmp_path / "labels.pt", task={"labels": labels})
+        with pytest.raises(UserError, match=r"labels\.pt: task\.labels=.* has to name one extension"):
+            post_process_of(open_trained(edited), corpus)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("process", ["evil", ["letter"], {"a": 1}, 7])
+def test_a_strangers_post_process(hubert: Path, corpus: Path, tmp_path: Path, process: Any) -> None:
+    """X12."""
+    state = torch.load(hubert, weights_only=True)
+    state["cfg"]["criterion"] = {"_name": "skd_ctc", "post_process": process}
+    torch.save(state, tmp_path / "c.pt")
+    trained = open_trained(tmp_path / "c.pt")
+    sentence = r"^common_eval\.post_process=null takes it from .*c\.pt, whose criterion\.post_process=.* is unknown: "
+    with pytest.raises(UserError, match=sentence):
+        post_process_of(trained, corpus)
+    assert post_process_of(trained, corpus, "letter") == "letter"
+    with pytest.raises(UserError, match=r"c\.pt: its criterion\.post_process=.* is unknown: choose one of letter, "):
+        load(tmp_path / "c.pt", device="cpu").transcribe([torch.zeros(4000)])
 
 
 @pytest.mark.faults

@@ -10,15 +10,14 @@ import pytest
 import soundfile
 import torch
 import yaml
-from fairseq_skd.decoding.checkpoint import build_task, task_config
+from omegaconf import OmegaConf
 
 import fairseq_skd
 import fairseq_skd.decoding.decode
-from fairseq_skd.decoding.config import Settings, TaskSettings
+from fairseq_skd.decoding.config import Settings
 from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
-from fairseq_skd.models.trained import build_model, open_trained
-from tests.builders import LETTERS, letter_dictionary, write_corpus
+from tests.builders import LETTERS, CtcTask, write_corpus
 from tests.decoding.checkpoints import (
     CONFIG,
     FULL,
@@ -52,9 +51,12 @@ def decode(corpus: Path, checkpoint: Path, *overrides: str, out: str | None = "o
 
 @functools.cache
 def whole_model(checkpoint: Path) -> SkdCtc:
-    trained = open_trained(checkpoint)
-    task = build_task(trained, task_config(trained, TaskSettings(data="/unused")), letter_dictionary())
-    return build_model(trained, task, FULL)
+    """As fairseq builds and loads it."""
+    state = torch.load(checkpoint, weights_only=True)
+    config = OmegaConf.create(state["cfg"])
+    model = SkdCtc.build_model(config.model, CtcTask(normalize=config.model.normalize))
+    model.load_state_dict(state["model"], strict=True)
+    return model.eval()
 
 
 def expected_units(checkpoint: Path, corpus: Path, exit_layer: int, index: int) -> str:
@@ -153,17 +155,19 @@ def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Pat
         decode(corpus, plain, "decoding.layer=2")
 
 
-def test_labels_beside_the_data(corpus: Path, hubert: Path, tmp_path: Path) -> None:
-    expected = decode(corpus, hubert)
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+def test_labels_beside_the_data(corpus: Path, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    checkpoint = request.getfixturevalue(kind)
+    expected = decode(corpus, checkpoint)
     data, labels = tmp_path / "data", tmp_path / "labels"
     data.mkdir()
     labels.mkdir()
     shutil.copy(corpus / "test.tsv", data)
     for name in ("test.ltr", "dict.ltr.txt"):
         shutil.copy(corpus / name, labels)
-    assert decode(data, hubert, f"task.label_dir={labels}") == expected
+    assert decode(data, checkpoint, f"task.label_dir={labels}") == expected
     with pytest.raises(UserError, match=r"data/dict\.ltr\.txt does not exist"):
-        decode(data, hubert)
+        decode(data, checkpoint)
 
 
 def test_bfloat16_on_the_cpu(corpus: Path, hubert: Path) -> None:
@@ -317,7 +321,7 @@ def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit there; .* \(2\)"),
+        ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit of 3 layers; take 0 .* \(2\)$"),
         ("dataset.gen_subset=dev", r"dev\.tsv does not exist \(there: test\)"),
         ("task.labels=phn", r"dict\.phn\.txt does not exist"),
         ("common.fp16=true", r"common\.fp16=true needs CUDA"),
