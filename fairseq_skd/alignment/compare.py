@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from fairseq_skd.alignment import output
 from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.alignment.sides import Sides, choose_sides
-from fairseq_skd.alignment.spikes import Agreement, Floats, Frames, compare
+from fairseq_skd.alignment.spikes import Agreement, Frames, Posteriors, compare
 from fairseq_skd.alignment.totals import Certainty
 from fairseq_skd.decoding.config import DatasetSettings
 from fairseq_skd.decoding.evaluation_set import Ran, run
@@ -66,13 +66,6 @@ def _updates(path: Path, state: dict[str, Any]) -> int:
     if type(updates) is not int:
         raise UserError(f"{path} does not say after how many updates it was saved")
     return updates
-
-
-class Posteriors(NamedTuple):
-    """(T, V) posteriors of one utterance."""
-
-    teacher: Floats
-    student: Floats
 
 
 @dataclass

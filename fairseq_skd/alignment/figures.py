@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from fairseq_skd.alignment.compare import Posteriors
-from fairseq_skd.alignment.spikes import BLANK, Agreement, Floats, Frames, Spikes, compare
+from fairseq_skd.alignment.spikes import BLANK, Agreement, Floats, Frames, Posteriors, Spikes, compare
 
 SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"
 

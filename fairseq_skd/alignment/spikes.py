@@ -14,6 +14,13 @@ Floats = npt.NDArray[np.float32]
 BLANK = 0
 
 
+class Posteriors(NamedTuple):
+    """(T, V) posteriors of one utterance."""
+
+    teacher: Floats
+    student: Floats
+
+
 class Frames(NamedTuple):
     """What is kept of the posteriors of one exit over one utterance.
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
-from fairseq_skd.alignment.compare import Posteriors
 from fairseq_skd.alignment.figures import Example, draw_history, draw_offsets, draw_spikes, spike_records
+from fairseq_skd.alignment.spikes import Posteriors
 
 SYMBOLS = ["<s>", "<pad>", "A", "|"]
 
