@@ -8,10 +8,9 @@ from pathlib import Path
 
 from experiments import folder
 from experiments.grid import REPOSITORY
+from experiments.processes import Processes, share_cores
 from experiments.runs import Run, shown
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.workers import share_cores
-from fairseq_skd.processes import Processes
 
 _AGAIN = 2.0  # seconds until it is looked again whether a teacher is trained
 

@@ -1,11 +1,240 @@
 """``python -m fairseq_skd.manifest``: from recordings and transcripts to fairseq's manifests."""
 
+import argparse
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-from fairseq_skd.corpora.arguments import labels, parser, read_corpus
-from fairseq_skd.corpora.preparation import Options, prepare
-from fairseq_skd.corpora.summary import summary
+from fairseq_skd.corpora.labels import Labels
+from fairseq_skd.corpora.preparation import Options, prepare, summary
+from fairseq_skd.corpora.records import Corpus
 from fairseq_skd.errors import UserError, run_command
+
+PROGRAM = "python -m fairseq_skd.manifest"
+
+DESCRIPTION = """\
+Checks recordings and transcripts and writes the manifests that fairseq trains on.
+
+  table TABLE        a .tsv, .csv or .jsonl with columns path and text, optionally split and speaker
+  librispeech ROOT   train-clean-100/SPEAKER/CHAPTER/*.flac and .trans.txt, ...
+  tedlium ROOT       releases 2 and 3: train/stm/*.stm and train/sph/*.sph, ...
+  kaldi DIR...       wav.scp and text, optionally segments and utt2spk; each DIR is a split
+
+SOURCE --help tells the options. Transcripts are upper-case A-Z, apostrophe and single spaces: nothing is normalised
+unless --normalize says so. Audio is WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz, one channel.
+"""
+
+TABLE = """\
+TABLE (.tsv, .csv or .jsonl; UTF-8) has the columns path and text, optionally split and speaker; others are ignored.
+TSV and CSV name their columns in the first line.
+
+    path                split   text
+    audio/001.flac      train   GO ON
+    audio/002.flac      test    DON'T
+"""
+
+LIBRISPEECH = """\
+ROOT holds the splits' folders, each as SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with the chapter's FLAC files.
+All splits that are there are written under their own names; --splits chooses, renames and merges:
+
+    --splits train=train-clean-100+train-clean-360 valid=dev-clean test-clean
+"""
+
+TEDLIUM = """\
+ROOT is TEDLIUM_release2 (train, dev, test), TEDLIUM_release-3 (legacy, data) or the folder above it. Segments are cut
+from the SPHERE files into audio_segments/. Splits: train, dev, test; in release 3 also data, all talks for training.
+
+The texts are in lower case (add --normalize upper) and have marks of their own, which are treated so, and counted:
+  ignore_time_segment_in_scoring   the segment is left out
+  <unk>                            the segment is left out; with --unknown-words drop the mark alone is
+  {NOISE} <sil>                    removed
+  the(2)                           the
+  it 's, don 't, parents '         it's, don't, parents'; 'em and 'cause stay as they are
+"""
+
+KALDI = """\
+DIR holds wav.scp and text, optionally segments and utt2spk, and becomes the split of its name. Segments are cut into
+audio_segments/. Nothing is executed: a wav.scp with commands (cmd |) is refused. Run them once, and name the files that
+they make; uncompressed SPHERE files are read as they are.
+"""
+
+EPILOG = """\
+written into OUT, for each split:
+  <split>.tsv   the audio root, then for each utterance its path and number of samples, tab between
+  <split>.ltr   its letters: G O | O N |      or  <split>.spm  its word pieces: ▁GO ▁O N
+  <split>.wrd   its words: GO ON
+and the dictionary, dict.ltr.txt or dict.spm.txt with spm.model. Where audio is cut or converted: audio_segments/,
+audio_16khz/ and derived_audio.tsv, which tells a later run what it need not write again.
+
+--normalize takes, in any order:
+  upper         upper case
+  punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes a space; other punctuation goes
+  digits        numbers in English words (21st: twenty first; years and digits read one by one as cardinals, too)
+
+Everything that cannot be used is listed, by file and line, and then nothing is written.
+
+exit status: 0 written; 2 refused, OUT is as it was; 130 interrupted, likewise.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers the call of earlier versions, without a subcommand, in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message and "argument SOURCE" in message:
+            message = "the kind of source comes first: table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
+        super().error(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    lines = argparse.RawDescriptionHelpFormatter
+    made = _Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=lines)
+    sources = made.add_subparsers(metavar="SOURCE", required=True)
+
+    def source(name: str, text: str, read: Callable[[argparse.Namespace], Corpus], example: str) -> _Parser:
+        epilog = f"{EPILOG}\nexample:\n  {PROGRAM} {name} {example}\n"
+        command = sources.add_parser(name, description=text, epilog=epilog, formatter_class=lines)
+        command.set_defaults(read=read)
+        return command
+
+    table = source("table", TABLE, _table, "corpus/table.tsv --audio-root corpus --out manifests/corpus")
+    table.add_argument("table", metavar="TABLE", type=Path, help="the table; its suffix tells its format")
+    table.add_argument("--audio-root", metavar="DIR", type=Path, required=True, help="folder that paths start from")
+    table.add_argument(
+        "--split", metavar="NAME", help="split of all rows if TABLE has no column split (default: train)"
+    )
+    libri = source("librispeech", LIBRISPEECH, _librispeech, "/data/LibriSpeech --out manifests/librispeech")
+    libri.add_argument("root", metavar="ROOT", type=Path, help="folder of the splits")
+    talks = source("tedlium", TEDLIUM, _tedlium, "/data/TEDLIUM_release2 --out manifests/tedlium --normalize upper")
+    talks.add_argument("root", metavar="ROOT", type=Path, help="folder of the release")
+    talks.add_argument(
+        "--unknown-words",
+        choices=("omit", "drop"),
+        default="omit",
+        help="a segment with <unk>: omit it, or drop the mark (default: omit)",
+    )
+    kaldi = source("kaldi", KALDI, _kaldi, "data/train data/dev --out manifests/kaldi")
+    kaldi.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="data folders")
+    kaldi.add_argument(
+        "--audio-root", metavar="DIR", type=Path, help="folder that wav.scp's paths start from (default: the current)"
+    )
+    for command in (libri, talks, kaldi):
+        command.add_argument(
+            "--splits", metavar="SPLIT", nargs="+", help="splits to write, each NAME or NEW=NAME+NAME (default: all)"
+        )
+    for command in (table, libri, talks, kaldi):
+        _add_shared(command)
+    return made
+
+
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    """The options that every source has."""
+    command.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder to write; created if missing")
+    command.add_argument(
+        "--normalize",
+        metavar="STEPS",
+        type=_steps,
+        default=(),
+        help="what to change in transcripts, e.g. upper,punctuation,digits (default: nothing); the summary tells what",
+    )
+    command.add_argument("--unit", choices=("ltr", "spm"), default="ltr", help="letters or word pieces (default: ltr)")
+    command.add_argument(
+        "--vocab-size", metavar="N", type=_positive, help="word pieces to train; dict.spm.txt has so many lines"
+    )
+    command.add_argument("--spm-model", metavar="FILE", type=Path, help="take these word pieces, train none")
+    command.add_argument(
+        "--train-split",
+        "--spm-split",
+        metavar="NAME",
+        nargs="+",
+        default=(),
+        help="splits that pieces and lexicon are made from (default: train, or else all that begin with train)",
+    )
+    command.add_argument(
+        "--lexicon",
+        metavar="WORDS",
+        type=Path,
+        nargs="?",
+        const=False,
+        help="write lexicon.txt for beam search, of the train transcripts' words or of those in a file, one a line",
+    )
+    command.add_argument(
+        "--resample", action="store_true", help="convert other sampling rates to 16 kHz FLAC under OUT"
+    )
+    command.add_argument(
+        "--decode", action="store_true", help="decode all audio from end to end: slower, finds damage inside"
+    )
+    command.add_argument(
+        "--jobs", metavar="N", type=_positive, help="processes (default: 1, for large corpora one a CPU)"
+    )
+    command.add_argument("--force", action="store_true", help="replace files of OUT that have another content")
+
+
+def labels(given: argparse.Namespace) -> Labels:
+    """The options about labels."""
+    return Labels(
+        given.unit,
+        given.vocab_size,
+        given.spm_model,
+        given.train_split,
+        lexicon=given.lexicon is not None,
+        words=given.lexicon or None,
+    )
+
+
+def read_corpus(given: argparse.Namespace) -> Corpus:
+    """Read the source that the command line names.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    corpus: Corpus = given.read(given)
+    return corpus
+
+
+# The readers are imported one at a time: a small folder need not wait for what only the others need.
+
+
+def _table(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.tables import read_table
+
+    return Corpus("the table", *read_table(given.table, given.split), given.audio_root)
+
+
+def _librispeech(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.releases import read_librispeech
+
+    return read_librispeech(given.root, given.splits)
+
+
+def _tedlium(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.releases import read_tedlium
+
+    return read_tedlium(given.root, given.splits, given.unknown_words == "drop")
+
+
+def _kaldi(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.kaldi import read_kaldi
+
+    return read_kaldi(given.folders, given.splits, given.audio_root)
+
+
+def _steps(text: str) -> tuple[str, ...]:
+    from fairseq_skd.corpora.normalization import STEPS
+
+    steps = tuple(text.split(","))
+    unknown = [step for step in steps if step not in STEPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+    return steps
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> None:

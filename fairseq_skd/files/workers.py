@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from fairseq_skd.errors import UserError
@@ -25,12 +25,6 @@ def default_jobs(items: int) -> int:
 def available_cpus() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def share_cores(environment: MutableMapping[str, str], jobs: int) -> None:
-    """Give each of ``jobs`` processes at a time its share of the threads, unless OMP_NUM_THREADS says how many."""
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
 
 
 def run_over(

@@ -10,10 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from experiments import execution, folder
+from experiments import execution, folder, processes
 from experiments.folder import data_hash, locked, state
 from experiments.grid import REPOSITORY
-from fairseq_skd import processes
 from fairseq_skd.errors import UserError
 from tests.experiments.grids import DECODE, JOB, TRAIN, decoding, noted, other_decoding, stubbed
 
@@ -179,7 +178,7 @@ def meeting(run, here, other, then=TRAIN, status=""):
 
 def test_two_run_at_a_time_and_share_the_cores(grid, tmp_path, data, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("fairseq_skd.files.workers.available_cpus", lambda: 8)
+    monkeypatch.setattr("experiments.processes.available_cpus", lambda: 8)
     first, second = stubbed(grid, tmp_path, data, ["ctc", "skd"], [1])
     notes = tmp_path / "first", tmp_path / "second"
     both = [meeting(first, *notes), meeting(second, *notes[::-1])]

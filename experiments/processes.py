@@ -2,10 +2,18 @@
 
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from fairseq_skd.files.workers import available_cpus
+
 _PATIENCE = 10.0  # seconds that a command has to end in once it is told to
+
+
+def share_cores(environment: MutableMapping[str, str], jobs: int) -> None:
+    """Give each of ``jobs`` processes at a time its share of the threads, unless OMP_NUM_THREADS says how many."""
+    if jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
 
 
 class Processes:
