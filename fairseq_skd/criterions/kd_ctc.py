@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fairseq_skd.criterions.configuration import KdCtcCriterionConfig, check_method, distillation_of
 from fairseq_skd.criterions.ctc import Batch, CtcCriterion
-from fairseq_skd.criterions.teacher import FrozenTeacher
 from fairseq_skd.objective import losses
 
 
@@ -27,6 +26,9 @@ class KdCtcCriterion(CtcCriterion):
     """
 
     def __init__(self, cfg: KdCtcCriterionConfig, task: FairseqTask) -> None:
+        # Here: the recognizer imports the models, and with them this module, which registers.
+        from fairseq_skd.criterions.teacher import FrozenTeacher
+
         super().__init__(cfg, task)
         check_method(cfg)
         self.frames, self.kd_weight = distillation_of(cfg)

@@ -68,13 +68,13 @@ class FrozenTeacher:
 
 def _check_task(trained: TrainedModel, task: FairseqTask) -> None:
     ours, theirs = list(task.target_dictionary.symbols), trained.dictionary
-    symbols = list(theirs.symbols) if theirs is not None else ours[: trained.symbols]
+    unnamed = (ours + ["unnamed"] * trained.symbols)[: trained.symbols]  # without a dictionary only V can differ
     try:
-        check_symbols(symbols if trained.symbols == len(symbols) else [], ours)
+        check_symbols(theirs.symbols if theirs is not None else unnamed, ours)
     except SymbolsError as error:
         raise UserError(
             f"{trained.path} was trained with another dictionary than the one of task.data: teacher and model need the "
-            f"same symbols in the same order (it has {trained.symbols}, the task {len(ours)}; "
+            f"same symbols in the same order (it has {error.sizes[0]}, the task {error.sizes[1]}; "
             f"{error.difference.describe('it', 'the task')})"
         ) from error
     for key, value in (("normalize", trained.encoder.normalize), ("sample_rate", trained.encoder.sample_rate)):

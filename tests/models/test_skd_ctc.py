@@ -132,7 +132,7 @@ def test_decoding_the_full_model(checkpoint, layer):
 
 def test_decode_layer_without_an_exit(checkpoint):
     model = build(checkpoint, student_layers=[1, 2])
-    with pytest.raises(UserError, match=r"no exit there; take 0 for the full model of 4 layers.*\(1 or 2\)"):
+    with pytest.raises(UserError, match=r"no exit of 3 layers; take 0 for the full model of 4 layers.*\(1 or 2\)"):
         rebuild(model, student_layers=[1, 2], decode_layer=3)
     plain = build(checkpoint, student_layers=[])
     with pytest.raises(UserError, match="it was trained without a student"):
