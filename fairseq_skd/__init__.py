@@ -7,6 +7,15 @@ with ``import fairseq_skd.models``, which a script needs that does not name a us
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    import torch
+
+    from fairseq_skd.recognizer import Recognizer
 
 if __name__ != "fairseq_skd":
     raise ImportError(f"the user dir {Path(__file__).parent} must keep its name, fairseq_skd: rename the folder back")
@@ -27,6 +36,19 @@ class _UserDir(list[str]):
 
 
 __path__ = _UserDir(__path__)
+
+
+def load(
+    path: "str | os.PathLike[str]",
+    exits: "Sequence[int] | None" = None,
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | None" = None,
+) -> "Recognizer":
+    """Open a fine-tuned checkpoint for recognition: see :func:`fairseq_skd.recognizer.load`."""
+    from fairseq_skd import recognizer  # here: it imports torch and fairseq
+
+    return recognizer.load(path, exits, device, dtype)
+
 
 if "fairseq" in sys.modules:
     from fairseq_skd import registration  # noqa: F401

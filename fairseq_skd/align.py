@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
     require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import output
-    from fairseq_skd.alignment.compare import analyse
+    from fairseq_skd.alignment.analysis import analyse
 
     folder, found = analyse(settings)
     if "history" in found:

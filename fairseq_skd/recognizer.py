@@ -135,7 +135,8 @@ class Recognizer:
         dtype: what it computes in.
 
     Raises:
-        UserError: no such exit; or weights that hold NaN or Inf, or are not those of the configuration.
+        UserError: no such exit, or none at all; weights that hold NaN or Inf, or are not those of the configuration; or
+            a dictionary that is not the heads'.
     """
 
     def __init__(
@@ -146,6 +147,13 @@ class Recognizer:
         dtype: torch.dtype | None = None,
     ) -> None:
         wanted = (0, *trained.students) if exits is None else exits
+        if not wanted:
+            raise UserError("exits is empty: give layer counts, 0 for the full model")
+        if trained.dictionary is not None and len(trained.dictionary) != trained.symbols:
+            raise UserError(
+                f"checkpoint {trained.path} is damaged: its dictionary has {len(trained.dictionary)} symbols, its CTC "
+                f"heads have {trained.symbols}"
+            )
         self.exits = tuple(dict.fromkeys(check_exit(layer, trained.students, trained.depth) for layer in wanted))
         self.path, self.depth, self._dictionary = trained.path, trained.depth, trained.dictionary
         self.frame_grid = trained.encoder.frame_grid

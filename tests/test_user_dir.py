@@ -166,6 +166,7 @@ FIRST = {
     "fairseq_skd": "utils.import_user_module(argparse.Namespace(user_dir=sys.argv[1]))",
     "fairseq_skd.models": "",
     "fairseq_skd.criterions.ctc": "",
+    "fairseq_skd.recognizer": "",
     "fairseq_skd.training.starting": "",
 }
 AFTER = """
@@ -217,6 +218,14 @@ def test_imported_before_fairseq_it_names_both_copies(firsts: dict[str, Any], pl
 
 def test_alone_it_imports_neither_fairseq_nor_torch(firsts: dict[str, Any]) -> None:
     assert firsts["fairseq_skd"]["before"] == []
+
+
+@pytest.mark.parametrize("first", ["fairseq_skd", "fairseq.models, fairseq_skd"])
+def test_a_checkpoint_is_opened_in_a_new_process(places: Path, first: str) -> None:
+    code = f"import sys, {first}; print(fairseq_skd.load(sys.argv[1], device='cpu').transcribe(sys.argv[2:]))"
+    goldens = Path(__file__).parent / "goldens"
+    files = [str(goldens / "hubert.pt"), str(goldens / "corpus" / "test1.flac")]
+    assert finish(start(["-c", code, *files], places, True)) == "['IT IS']\n"
 
 
 def test_manifests_are_made_without_fairseq_and_torch(places: Path) -> None:

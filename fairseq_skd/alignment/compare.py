@@ -1,7 +1,6 @@
-"""The whole analysis: everything is checked, then the models run, then the files are written."""
+"""A whole subset, teacher against student: batches in, agreements and sums out; and which checkpoints a history has."""
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fairseq_skd.alignment import output
-from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.alignment.sides import Sides, choose_sides
+from fairseq_skd.alignment.sides import Sides
 from fairseq_skd.alignment.spikes import Agreement, Frames, Posteriors, compare
 from fairseq_skd.alignment.totals import Certainty
 from fairseq_skd.decoding.config import DatasetSettings
 from fairseq_skd.decoding.evaluation_set import Ran, run
 from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.disk import absolute, read_speakers
 
 _BY_UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 _BY_EPOCH = re.compile(r"checkpoint\d+\.pt")
@@ -145,42 +141,3 @@ def batch_frames(log_posteriors: Tensor, lengths: Sequence[int]) -> list[Frames]
     entropy = torch.special.entr(log_posteriors.exp()).sum(dim=-1) / np.log(2)
     columns = [values.transpose(0, 1).cpu().numpy() for values in (best, height, entropy)]  # (B, T)
     return [Frames(*(column[i, :length] for column in columns)) for i, length in enumerate(lengths)]
-
-
-_EXAMPLES = 3  # where none are named
-
-
-def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
-    """Compare, write.
-
-    Returns:
-        the folder of the results and what ``align.json`` says of the metrics.
-
-    Raises:
-        UserError: anything that cannot be used, see the modules of this package.
-    """
-    keys = settings.align
-    kept = kept_checkpoints(absolute(keys.history)) if keys.history is not None else []
-    path = settings.common_eval.path
-    shown = absolute(path) if path else kept[-1][1]
-    sides = choose_sides(settings, str(shown))
-    speakers = read_speakers(sides.data.subset.manifest)
-    examples = keys.examples
-    if examples is None:
-        examples = list(range(min(_EXAMPLES, len(sides.data.subset.names))))
-    compared = compare_sides(sides, settings.dataset, examples)
-    measured = output.metrics(sides, compared, settings, speakers)
-    found = measured | output.details(sides, compared, settings, speakers)
-    if kept:
-        found["history"] = [
-            {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint, speakers))}
-            for updates, checkpoint in kept
-        ]
-    output.write(sides.folder, found, output.examples(sides, compared))
-    return sides.folder, found
-
-
-def _measure(settings: AlignSettings, checkpoint: Path, speakers: list[str] | None) -> dict[str, Any]:
-    print(checkpoint, file=sys.stderr)
-    sides = choose_sides(settings, str(checkpoint))
-    return output.metrics(sides, compare_sides(sides, settings.dataset), settings, speakers)

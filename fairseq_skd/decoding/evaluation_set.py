@@ -18,7 +18,7 @@ from fairseq_skd.files import subset
 from fairseq_skd.files.dictionaries import fitting_post_process
 from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.subset import Subset
-from fairseq_skd.files.waveforms import UnreadableAudioError, Waveforms, fault_of, length_batches, pad
+from fairseq_skd.files.waveforms import UnreadableAudioError, Waveforms, length_batches, pad
 from fairseq_skd.models.trained import TrainedModel
 from fairseq_skd.recognizer import DeviceMemoryError, NotFiniteError, Output, Recognizer
 from fairseq_skd.scoring import transcripts
@@ -178,7 +178,10 @@ class _Waves(Dataset):
             wave = self.waveforms.read(self.utterances.path(place))
         except UnreadableAudioError as error:
             return place, error.reason
-        return place, fault_of(wave, self.utterances.samples[place]) or wave
+        if len(wave) != (listed := self.utterances.samples[place]):
+            found = f"it decodes to {len(wave)} samples, the manifest lists {listed}"
+            return place, f"{found}: replace it, or make the manifest again"
+        return place, wave
 
     def __len__(self) -> int:
         return len(self.utterances.names)

@@ -43,24 +43,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
         file, slice_ = parse_path(os.fspath(path))
         source = io.BytesIO(read_from_stored_zip(file, *slice_)) if len(slice_) == 2 else file
         waveform, sample_rate = soundfile.read(source, dtype="float32")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:
         raise UnreadableAudioError(path, " ".join(str(error).split()) or type(error).__name__) from error
     return waveform if waveform.ndim == 1 else waveform.mean(axis=-1), sample_rate
-
-
-def fault_of(waveform: Tensor, listed: int) -> str | None:
-    """Say what is wrong with decoded audio, (samples,), and what to do; None if nothing is.
-
-    Args:
-        waveform: scaled or not.
-        listed: its samples in the manifest.
-    """
-    if len(waveform) != listed:
-        found = f"it decodes to {len(waveform)} samples, the manifest lists {listed}"
-        return f"{found}: replace it, or make the manifest again"
-    if not bool(torch.isfinite(waveform).all()):
-        return "it holds NaN or Inf: replace it, or take it out of the manifest"
-    return None
 
 
 @dataclass(frozen=True)
@@ -81,8 +66,8 @@ class Waveforms:
         """One utterance, (samples,), scaled; arrays have the encoder's sampling rate.
 
         Raises:
-            UserError: a file that cannot be read or has another sampling rate; an array that is not (samples,); or
-                audio that is too short for one frame.
+            UserError: a file that cannot be read or has another sampling rate; an array that is not (samples,) or holds
+                integers; or audio that is too short for one frame or holds NaN or Inf.
         """
         if isinstance(audio, str | os.PathLike):
             array, sample_rate = read_audio(audio)
@@ -92,12 +77,20 @@ class Waveforms:
                 )
             waveform = torch.from_numpy(array)
         else:
-            waveform = torch.as_tensor(audio).float()
-            if waveform.dim() != 1:
-                raise UserError(f"an array of audio has the shape {tuple(waveform.shape)}, it has to be (samples,)")
+            given = torch.as_tensor(audio)
+            if given.dim() != 1 or not given.is_floating_point():  # integers are not in [-1, 1]
+                kind = str(given.dtype).removeprefix("torch.")
+                raise UserError(
+                    f"an array of audio has the shape {tuple(given.shape)} and holds {kind}: give (samples,), "
+                    f"floating-point numbers in [-1, 1]"
+                )
+            waveform = given.float()
+        name = audio if isinstance(audio, str | os.PathLike) else "given as an array"
         if len(waveform) < self.shortest:
             reason = f"it has {len(waveform)} samples, the model needs {self.shortest} for one frame"
-            raise UnreadableAudioError(audio if isinstance(audio, str | os.PathLike) else "given as an array", reason)
+            raise UnreadableAudioError(name, reason)
+        if not bool(torch.isfinite(waveform).all()):
+            raise UnreadableAudioError(name, "it holds NaN or Inf: replace it, or leave it out")
         return F.layer_norm(waveform, waveform.shape) if self.normalize else waveform
 
     def batch(self, audio: Sequence[Audio]) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ def criterion(teacher_path, root=None, task=None, **changes) -> KdCtcCriterion:
 def expected_terms(model, criterion, method, temperature, frames, plain):
     """CTC and the distillation term, an utterance at a time in float64."""
     out = model(**SAMPLE["net_input"])
-    guide = criterion.teacher.model(**SAMPLE["net_input"])["encoder_out"]
+    guide = criterion.teacher.recognizer._model(**SAMPLE["net_input"])["encoder_out"]
     ctc = kd = 0.0
     for i, count in enumerate(out["frame_lengths"].tolist()):
         target = SAMPLE["target"][i, : SAMPLE["target_lengths"][i]]
@@ -99,7 +99,7 @@ def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, te
     model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
     made = criterion(teacher_path)
     assert list(made.parameters()) == [] and list(made.modules()) == [made] and made.state_dict() == {}
-    before = {name: value.clone() for name, value in made.teacher.model.state_dict().items()}
+    before = {name: value.clone() for name, value in made.teacher.recognizer._model.state_dict().items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for update in range(10):
         made.train()  # as the trainer does
@@ -107,8 +107,8 @@ def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, te
         optimizer.zero_grad()
         made(model, SAMPLE)[0].backward()
         optimizer.step()
-    assert all(torch.equal(value, before[name]) for name, value in made.teacher.model.state_dict().items())
-    assert not made.teacher.model.training
+    assert all(torch.equal(value, before[name]) for name, value in made.teacher.recognizer._model.state_dict().items())
+    assert not made.teacher.recognizer._model.training
 
 
 def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
@@ -120,7 +120,7 @@ def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
     teacher = criterion(trained).train().teacher
     assert torch.equal(teacher(SAMPLE["net_input"], model), plain)
     assert not torch.equal(
-        teacher.model.train()(**SAMPLE["net_input"])["encoder_out"], plain
+        teacher.recognizer._model.train()(**SAMPLE["net_input"])["encoder_out"], plain
     )  # there is something to see
 
 
@@ -129,7 +129,7 @@ def test_it_follows_the_model_to_another_precision(pretrained, teacher_path):
     sample = {**SAMPLE, "net_input": {**SAMPLE["net_input"], "source": SAMPLE["net_input"]["source"].bfloat16()}}
     made = criterion(teacher_path)
     loss, _, log = made(model, sample)
-    assert next(made.teacher.model.parameters()).dtype == torch.bfloat16
+    assert next(made.teacher.recognizer._model.parameters()).dtype == torch.bfloat16
     assert loss.dtype == log["kd"].dtype == torch.float32
 
 
@@ -140,7 +140,7 @@ def test_it_follows_the_model_to_another_device(pretrained, teacher_path):
     (frames, utterances, symbols) = made.teacher({"source": source}, model).shape
     logits = made.teacher({"source": source.to("meta")}, model.to("meta"))
     assert (logits.device.type, logits.shape) == ("meta", (frames, utterances, symbols))
-    assert {parameter.device.type for parameter in made.teacher.model.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in made.teacher.recognizer._model.parameters()} == {"meta"}
 
 
 def test_a_batch_of_infeasible_utterances_is_zero(pretrained, teacher_path):
@@ -190,7 +190,13 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
     for name in ("w2v_encoder.proj.weight", "w2v_encoder.proj.bias"):
         state["model"][name] = torch.cat([state["model"][name], state["model"][name][:1]])
     torch.save(state, bare)
-    with pytest.raises(UserError, match=r"another dictionary .*\(it has 33, the task 32\)$"):
+    with pytest.raises(UserError, match=r"bare.pt is damaged: its dictionary has 32 symbols, its CTC heads have 33$"):
+        criterion(bare)
+    torch.save({**state, "task_state": {}}, bare)
+    with pytest.raises(
+        UserError,
+        match=r"another dictionary .*has 33, the task 32; at index 32 it has 'unnamed', the task has no symbol\)$",
+    ):
         criterion(bare)
     with pytest.raises(UserError, match="was trained with task.normalize=False, not True"):
         criterion(teacher_path, task=CtcTask(normalize=True))
@@ -213,7 +219,9 @@ def test_refusals(teacher_path, changes, sentence):
 
 
 def test_a_pretrained_teacher_is_refused(pretrained):
-    with pytest.raises(UserError, match=r"criterion.teacher_path=.*w2v.pt is a checkpoint of model hubert"):
+    with pytest.raises(
+        UserError, match=r"^criterion.teacher_path: checkpoint .*w2v.pt is of model hubert, one of skd_ctc is needed"
+    ):
         criterion(pretrained)
 
 

@@ -262,7 +262,7 @@ def test_samples_that_are_no_numbers(
     soundfile.write(data / "audio" / "test2.wav", wave, rate, subtype="FLOAT")
     decode(data, request.getfixturevalue(kind), f"dataset.num_workers={workers}")
     (left_out,) = read_summary()["not_decoded"]
-    reason = "it holds NaN or Inf: replace it, or take it out of the manifest"
+    reason = "it holds NaN or Inf: replace it, or leave it out"
     assert left_out == {"file": f"{data}/audio/test2.wav", "line": 4, "reason": reason}
 
 

@@ -7,8 +7,8 @@ import torch
 
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.trained import build_model, open_trained
-from tests.builders import CtcTask, write_pretrained
+from fairseq_skd.recognizer import load
+from tests.builders import write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.models.models import build
 
@@ -37,7 +37,7 @@ def test_fine_tuned_weights(tmp_path):
     path = write_fine_tuned(tmp_path / "tuned.pt")
     damage(path, "student_heads.2.proj.bias", torch.inf)
     with pytest.raises(UserError, match=f"^checkpoint {path}: student_heads.2.proj.bias holds NaN or Inf"):
-        build_model(open_trained(path), CtcTask(), 4)
+        load(path, (4,), "cpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

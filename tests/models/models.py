@@ -2,7 +2,10 @@
 
 import torch
 
+from fairseq_skd.compat import to_container
+from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.models import SkdCtc
+from fairseq_skd.models.trained import TrainedModel
 from tests.builders import CtcTask, model_config
 
 LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
@@ -20,3 +23,11 @@ def rebuild(model: SkdCtc, **changes) -> SkdCtc:
     fresh = SkdCtc.build_model(config, CtcTask())
     fresh.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, strict=True)
     return fresh.eval()
+
+
+def trained(model: SkdCtc) -> TrainedModel:
+    """What opening a checkpoint of a model gives, without its dictionary."""
+    config = to_container(model.cfg)
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    encoder = PretrainedEncoder.from_w2v_args(config["w2v_args"])
+    return TrainedModel("checkpoint.pt", {"model": config}, weights, 32, None, encoder)

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from fairseq.models.hubert.hubert import HubertConfig
 
-from fairseq_skd.criterions.kd_ctc import FrozenTeacher
+from fairseq_skd.criterions.teacher import FrozenTeacher
 from fairseq_skd.encoders.convolutions import parse_conv_layers
 from fairseq_skd.encoders.trunk import extract_features
 from fairseq_skd.models import SkdCtc
+from fairseq_skd.recognizer import Recognizer
 from tests.builders import CONVOLUTIONS, batch, pretrained_model, write_pretrained
 from tests.criterions.criterion import criterion
-from tests.models.models import LARGE, build, rebuild
+from tests.models.models import LARGE, build, rebuild, trained
 
 KINDS = ("hubert", "wav2vec2", "wavlm")
 LAYER_NORM = {"extractor_mode": "layer_norm"}
@@ -198,7 +199,7 @@ def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
 def test_the_guide_of_a_frozen_teacher(models, name):
     """The teacher of ``kd_ctc`` is in evaluation inside a training, whose own encoder is not."""
     student, sample = rebuild(models["hubert", name]).train(), batch_of(10)
-    teacher = FrozenTeacher(rebuild(models["wavlm", name]), "")
+    teacher = FrozenTeacher(Recognizer(trained(models["wavlm", name]), (0,), "cpu"))
     together = teacher(sample["net_input"], student)
     for i in range(5):
         expected = teacher({"source": alone(sample, i)}, student)[:, 0]
