@@ -296,11 +296,11 @@ def test_several_threads_at_once(name: str, tmp_path: Path) -> None:
     if not changes.keys() <= HubertConfig.__dataclass_fields__.keys():
         pytest.skip("this build of fairseq has no conv_pos_batch_norm")
     rec = load(write_fine_tuned(tmp_path / "tuned.pt", **changes), device="cpu")
-    batches = [rec.batch(noise(0.3 + 0.11 * i, 0.9, 0.25 + 0.05 * i, seed=i)) for i in range(8)]
-    expected = [rec(*batch) for batch in batches]
+    audio = [noise(0.3 + 0.11 * i, 0.9, 0.25 + 0.05 * i, seed=i) for i in range(8)]
+    expected = [rec(*rec.batch(waves)) for waves in audio]
 
     def several(first: int) -> list[Output]:
-        return [rec(*batches[(first + i) % 8]) for i in range(8)]
+        return [rec(*rec.batch(audio[(first + i) % 8])) for i in range(8)]
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(several, range(8)))
