@@ -63,6 +63,7 @@ def test_a_config_that_is_not_there(configs: Path) -> None:
         ("~model.width", "'model.width' does not exist"),
     ],
 )
+@pytest.mark.slow
 def test_an_override_that_does_not_fit(configs: Path, override: str, reason: str) -> None:
     sentence = refusal(configs, "run", "task.data=x", override)
     assert sentence.startswith(f"{configs / 'run.yaml'} with task.data=x {override}: ")
@@ -77,6 +78,7 @@ def test_an_override_that_does_not_fit(configs: Path, override: str, reason: str
         ("a:\n\tb: 1\n", "line 2: found character '\\t' that cannot start any token"),
     ],
 )
+@pytest.mark.slow
 def test_a_file_that_is_not_yaml(configs: Path, text: str, reason: str) -> None:
     (configs / "bad.yaml").write_text(text)
     assert refusal(configs, "bad").startswith(f"{configs / 'bad.yaml'} with no overrides: {reason}")

@@ -53,6 +53,7 @@ def test_flat(path):
 
 @pytest.mark.parametrize("name", FINETUNE)
 @pytest.mark.parametrize("group", REGISTRIES)
+@pytest.mark.slow
 def test_every_key_is_listed(name, group):
     """Hydra composes before the user dir is imported: a key that the YAML does not list could not be overridden."""
     listed = to_container(OmegaConf.load(CONFIG / "finetune" / f"{name}.yaml")[group])
@@ -63,6 +64,7 @@ def test_every_key_is_listed(name, group):
 
 
 @pytest.mark.parametrize("name", FINETUNE)
+@pytest.mark.slow
 def test_values(name):
     cfg = compose(CONFIG / "finetune", name, GIVEN)
     if cfg.task._name == "audio_finetuning":  # it pads by itself, and refuses the keys
@@ -80,6 +82,7 @@ def test_values(name):
 
 
 @pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.slow
 def test_a_baseline_is_the_recipe_of_self_distillation(name):
     """Arms of a comparison differ in what is compared and in nothing else."""
     finetune = CONFIG / "finetune"
@@ -100,6 +103,7 @@ def test_a_baseline_is_the_recipe_of_self_distillation(name):
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_composes_as_the_file_reads(path):
     """No part is dropped or moved: what hydra composes is the file, so two versions of hydra agree through it."""
     composed = OmegaConf.to_container(compose(path.parent, path.stem), resolve=False)

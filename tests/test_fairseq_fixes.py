@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.slow
 def test_the_file_is_named_that_no_check_saw(name, folder):
     """fairseq says which rate it met, not where."""
     task = make_task(name, folder)

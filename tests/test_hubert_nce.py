@@ -107,6 +107,7 @@ CASES = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("masks")
+@pytest.mark.slow
 def test_loss_gradient_and_counts_are_fairseqs(case, dtype, monkeypatch):
     sets, changes = CASES[case]
     loss, gradient = compare(hubert_model(sets, **changes).to(dtype), padded_batch(sets, dtype), monkeypatch)

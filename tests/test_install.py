@@ -109,6 +109,7 @@ def test_every_version_of_the_environment_is_pinned() -> None:
     assert not unlike
 
 
+@pytest.mark.slow
 def test_wheel_and_source_carry_types_and_the_page(tmp_path: Path) -> None:
     """Built without the network, from a copy: setuptools writes beside what it builds."""
     pytest.importorskip("setuptools", minversion="77", reason="setuptools is older than pyproject.toml asks for")

@@ -41,6 +41,7 @@ def files_run(call: Callable[[], Any]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_step_is_the_files_that_are_listed(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path)
     (sample, *_) = batches(trainer)
@@ -69,6 +70,7 @@ def test_a_decode_is_the_files_that_are_listed(tmp_path: Path, monkeypatch: pyte
     assert len(found) <= 10
 
 
+@pytest.mark.slow
 def test_every_place_is_there() -> None:
     """A line ``- `file`: `name` ...`` names functions, classes or methods of that file."""
     for line in TEXT.splitlines():

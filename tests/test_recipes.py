@@ -99,6 +99,7 @@ def test_values_are_the_published_ones_but_for_the_named_departures(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_batches(name):
     """Seconds of speech in an update, as the papers have them."""
     cfg = compose(CONFIG / "finetune", name)
@@ -146,6 +147,7 @@ def training_config(name: str, data: Path, checkpoint: Path):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_model_criterion_and_schedule_are_built(name, pretrained, tmp_path):
     write_dictionary(tmp_path)
     family, large = name.partition("_")[0], size(name) == "large"
@@ -178,6 +180,7 @@ def test_model_criterion_and_schedule_are_built(name, pretrained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hubert_base_10h", "wavlm_large_960h"])
+@pytest.mark.slow
 def test_an_encoder_of_the_other_norm_is_refused(name, pretrained, tmp_path):
     write_dictionary(tmp_path)
     other = {"base": "large", "large": "base"}[size(name)]

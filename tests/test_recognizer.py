@@ -81,6 +81,7 @@ def noise(*seconds: float, seed: int = 0) -> list[np.ndarray]:
 # ---- exits
 
 
+@pytest.mark.slow
 def test_any_exits_in_any_order_give_the_whole_models_logits(checkpoint: Path) -> None:
     whole = whole_model(checkpoint)
     every = load(checkpoint, device="cpu")
@@ -101,6 +102,7 @@ def test_any_exits_in_any_order_give_the_whole_models_logits(checkpoint: Path) -
 
 
 @pytest.mark.parametrize(("exits", "deepest"), [((1,), 1), ((2, 1), 2), ((2,), 2), ((0, 1), 4)])
+@pytest.mark.slow
 def test_layers_above_the_deepest_exit_are_neither_kept_nor_computed(
     checkpoint: Path, exits: tuple[int, ...], deepest: int
 ) -> None:
@@ -129,6 +131,7 @@ def test_layers_above_the_deepest_exit_are_neither_kept_nor_computed(
     assert ran == list(range(1, deepest + 1)) and not rec._model.training
 
 
+@pytest.mark.slow
 def test_exits_that_are_not_there(checkpoint: Path) -> None:
     for exits in ((3,), (0, 5), (-1,)):
         with pytest.raises(NoExitError, match=rf"no exit of {exits[-1]} layers; take 0 for the full .*\(1 or 2\)$"):
@@ -220,6 +223,7 @@ def test_audio_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [HUBERT, WAVLM])
+@pytest.mark.slow
 def test_transcribe_gives_the_texts_of_a_decoding(path: Path) -> None:
     rec = load(path, (4, 2), "cpu")
     arrays = [soundfile.read(file)[0] for file in AUDIO]
@@ -267,6 +271,7 @@ def test_a_dictionary_that_is_not_the_heads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [HUBERT, WAVLM])
+@pytest.mark.slow
 def test_bfloat16(path: Path) -> None:
     rec, exact = load(path, device="cpu", dtype=torch.bfloat16), load(path, device="cpu")
     batch = rec.batch(AUDIO[:4])
@@ -290,6 +295,7 @@ THREADS = {
 
 
 @pytest.mark.parametrize("name", THREADS)
+@pytest.mark.slow
 def test_several_threads_at_once(name: str, tmp_path: Path) -> None:
     """Padding is kept out by hooks on the modules, which know the padding of one batch."""
     changes: dict[str, Any] = THREADS[name]

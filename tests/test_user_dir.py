@@ -123,6 +123,7 @@ ORDERS = pytest.mark.parametrize("order", ["by name", "by path"])
 
 
 @ORDERS
+@pytest.mark.slow
 def test_importing_registers_model_and_criterion(reports: dict[str, Any], order: str) -> None:
     assert reports[order]["registered"] == [True, True]
     assert Path(reports[order]["package"]).resolve() == PACKAGE / "__init__.py"
@@ -201,6 +202,7 @@ def firsts(places: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("first", FIRST)
+@pytest.mark.slow
 def test_imported_before_fairseq_it_is_registered_all_the_same(firsts: dict[str, Any], first: str) -> None:
     assert firsts[first]["registered"] == [True] * 4
 

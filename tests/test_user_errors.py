@@ -110,6 +110,7 @@ def failing(tmp_path):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["mistake", "hidden", "worker"])
+@pytest.mark.slow
 def test_a_mistake_ends_hydra_with_one_sentence(failing, kind):
     lines = failing(kind)
     sentence = {"worker": "audio file a.flac cannot be used: it is empty"}.get(

@@ -47,6 +47,7 @@ def both(tmp_path_factory, corpus, hubert):
         return run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1,2,3,4]", out=out), out
 
 
+@pytest.mark.slow
 def test_spikes_spell_what_infer_decodes(both, corpus, hubert):
     found, _ = both
     assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (FULL, STUDENT)
@@ -102,6 +103,7 @@ def test_files(both, corpus):
     assert [example["text"] for example in found["examples"]][:2] == ["A NO", "TEN"]
 
 
+@pytest.mark.slow
 def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, tmp_path, capsys):
     expected, _ = both
     assert expected["interval"] == {
@@ -130,6 +132,7 @@ def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, 
         run(data, f"common_eval.path={hubert}")
 
 
+@pytest.mark.slow
 def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
     """A separate teacher is read, run and compared on its own; a copy has to give what the one checkpoint gives."""
     twin = shutil.copy(hubert, tmp_path / "twin.pt")
@@ -148,6 +151,7 @@ def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_batches_do_not_change_the_comparison(corpus, hubert):
     """With a group-norm extractor: counts are equal, entropies to six digits."""
     together, alone = (
@@ -160,6 +164,7 @@ def test_batches_do_not_change_the_comparison(corpus, hubert):
     assert together == alone
 
 
+@pytest.mark.slow
 def test_a_model_agrees_with_itself(corpus, hubert, tmp_path):
     twin = shutil.copy(hubert, tmp_path / "twin.pt")
     found = run(corpus, f"common_eval.path={hubert}", f"align.teacher_path={twin}")
@@ -170,6 +175,7 @@ def test_a_model_agrees_with_itself(corpus, hubert, tmp_path):
     assert found["offset"]["matched"] == found["teacher_spikes"]
 
 
+@pytest.mark.slow
 def test_another_normalisation(corpus, hubert, tmp_path):
     """Each of two checkpoints hears the audio as in its own training."""
     other = write_fine_tuned(tmp_path / "normalising.pt", "wav2vec2", normalize=True)
@@ -181,6 +187,7 @@ def test_another_normalisation(corpus, hubert, tmp_path):
 
 
 @pytest.mark.parametrize(("symbols", "disagreement"), [(("T", "E"), 1), (("<s>", "<s>"), 0)])
+@pytest.mark.slow
 def test_extremes(corpus, hubert, tmp_path, capsys, symbols, disagreement):
     constant = set_constant_symbols(hubert, tmp_path / "constant.pt", dict(zip(BOTH, symbols, strict=True)))
     found = run(corpus, f"common_eval.path={constant}")
@@ -193,6 +200,7 @@ def test_extremes(corpus, hubert, tmp_path, capsys, symbols, disagreement):
     assert f"frame disagreement {100 * disagreement:.2f} % " in " ".join(printed.split())
 
 
+@pytest.mark.slow
 def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
     """Files by update and by epoch; one that names the same update twice counts once."""
     runs = tmp_path / "run"
@@ -216,6 +224,7 @@ def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
     assert rows[:4] == ["updates", "20", "100", "300"]
 
 
+@pytest.mark.slow
 def test_two_students_of_one_checkpoint(corpus, models):
     found = run(corpus, f"common_eval.path={models['two']}", "align.teacher_layer=2", "align.layer=1")
     assert (found["teacher"]["exit_layer"], found["student"]["exit_layer"]) == (2, 1)
@@ -236,6 +245,7 @@ def test_every_key_is_listed_in_the_config():
     assert listed == {section: dataclasses.asdict(sections[section]()) for section in sections}
 
 
+@pytest.mark.slow
 def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):
     """align.examples is not set: those that are there."""
     corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.3), ("E", 0.2)]})
@@ -243,6 +253,7 @@ def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):
     assert len(found["examples"]) == 2 and (Path("out") / "spikes-1.png").is_file()
 
 
+@pytest.mark.slow
 def test_silence_and_the_shortest_audio(hubert, tmp_path):
     """One frame, and digital silence: figures and metrics take both."""
     corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.026), ("E", 0.1)]})

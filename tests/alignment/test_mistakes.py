@@ -79,6 +79,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
     ],
 )
+@pytest.mark.slow
 def test_mistakes(corpus, hubert, models, overrides, sentence):
     given = [override.format(hubert=hubert, **models) for override in overrides]
     given = [f"common_eval.path={one}" if one.startswith("/") else one for one in given]
@@ -113,6 +114,7 @@ def test_missing_libraries_are_one_sentence(corpus, hubert, monkeypatch, capsys)
     assert capsys.readouterr().err == sentence
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_of_a_history_is_met_before_anything_runs(corpus, hubert, tmp_path, monkeypatch):
     shutil.copy(hubert, tmp_path / "checkpoint_1_20.pt")
     (tmp_path / "checkpoint_2_40.pt").write_bytes(hubert.read_bytes()[:5000])
@@ -122,6 +124,7 @@ def test_a_damaged_checkpoint_of_a_history_is_met_before_anything_runs(corpus, h
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_full_disk_leaves_a_folder_that_is_incomplete(corpus, hubert, monkeypatch):
     """X9: new figures and audio beside the align.json of another run."""
     run(corpus, f"common_eval.path={hubert}")
@@ -138,6 +141,7 @@ def test_a_full_disk_leaves_a_folder_that_is_incomplete(corpus, hubert, monkeypa
 
 @pytest.mark.faults
 @pytest.mark.parametrize("indices", [(2,), (2, 1)])
+@pytest.mark.slow
 def test_a_corrupt_file_is_refused(corpus, hubert, tmp_path, indices):
     """F29: figures over a part of the subset would not be comparable."""
     data = damaged(corpus, tmp_path / "data", *indices)

@@ -8,6 +8,7 @@ from benchmarks.gauges import MIB, PeakMemory
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_since_the_start():
     before = torch.ones(64 * MIB // 4)
     del before

@@ -4,6 +4,7 @@ from benchmarks import manifest
 from fairseq_skd.errors import UserError
 
 
+@pytest.mark.slow
 def test_both_commands_list_the_same_files(tmp_path):
     found = manifest.measure(tmp_path, {"large": 60}, {"large": 1})
     assert {arm: len(times["wall"]) for arm, times in found["large"].items()} == {"fairseq": 1, "fairseq_skd": 1}

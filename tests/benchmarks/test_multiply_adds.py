@@ -49,6 +49,7 @@ def test_no_projection_between_equal_widths():
 
 
 @pytest.mark.parametrize("samples", [50, 63])
+@pytest.mark.slow
 def test_torch_counts_the_convolutions_alike(samples):
     layers = [nn.Conv1d(1, 4, 10, 5), nn.Conv1d(4, 6, 3, 2)]
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -10,6 +10,7 @@ from fairseq_skd.errors import UserError
 SETTING = Setting(batch=2, seconds=2.0, threads=1, device="cpu", dtype="float32", student=6)
 
 
+@pytest.mark.slow
 def test_arms_differ_in_the_student_alone():
     ctc, skd = recipe(SETTING, ()), recipe(SETTING, (6,))
     assert (ctc.model.student_layers, skd.model.student_layers) == ([], [6])
@@ -78,6 +79,7 @@ def test_pretraining_loss_report():
     assert table.splitlines()[-1] == "frames: relative difference 5.0e-07"
 
 
+@pytest.mark.slow
 def test_pretraining_loss_is_measured_with_both_functions():
     args = argparse.Namespace(frames=20, labels=5, width=8, threads=1, device="cpu")
     ours, theirs = (pretraining_loss.Loss(args, arm) for arm in (pretraining_loss.OURS, pretraining_loss.THEIRS))

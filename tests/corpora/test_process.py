@@ -86,6 +86,7 @@ def long_run(write_table, corpus: Path, tmp_path: Path) -> Iterator[subprocess.P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_killed_in_the_middle_leaves_nothing(long_run, tmp_path: Path, number: signal.Signals):
     long_run.send_signal(number)
     _, errors = long_run.communicate(timeout=60)

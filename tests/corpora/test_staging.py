@@ -133,6 +133,7 @@ def replace_and_die(out: Path, steps: int) -> bool:
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_kill_among_the_moves_is_told(tmp_path: Path):
     """X9: a mix of new and old files was accepted later. After each kill: old, new, or called incomplete."""
     old, new = {"b": "old b", "d": "old d"}, {"a": "new a", "audio/c": "new c", "b": "new b", "d": "new d"}

@@ -32,6 +32,7 @@ def dawdle(number: int) -> int:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.slow
 def test_long_work_shows_progress_and_short_work_none(jobs: int, capsys, monkeypatch):
     assert [*run_over(dawdle, range(5), jobs, "dawdling")] == [*range(5)]
     assert capsys.readouterr().err == ""

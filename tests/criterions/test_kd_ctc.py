@@ -74,6 +74,7 @@ def expected_terms(model, criterion, method, temperature, frames, plain):
 @pytest.mark.parametrize(
     ("method", "temperature"), [("guide", 1), ("softmax_l2", 1), ("softmax_l2", 2), ("softmax_kl", 2)]
 )
+@pytest.mark.slow
 def test_loss(pretrained, teacher_path, method, temperature, frames, plain):
     model = student(pretrained).train()
     chosen = {"method": method, "temperature": float(temperature), "frames": frames, "frames_plain_sum": plain}
@@ -87,6 +88,7 @@ def test_loss(pretrained, teacher_path, method, temperature, frames, plain):
     assert size == 3 and {"blanks_teacher", "blanks_student"} <= set(log)
 
 
+@pytest.mark.slow
 def test_the_teachers_weight_grows(pretrained, teacher_path):
     model = student(pretrained).train()
     for updates, weight in ((0, 0.0), (30, 0.3), (60, 0.6), (99, 0.6)):
@@ -95,6 +97,7 @@ def test_the_teachers_weight_grows(pretrained, teacher_path):
         assert float(loss.detach()) == pytest.approx(float(log["ctc"]) + weight * float(log["kd"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, teacher_path):
     model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
     made = criterion(teacher_path)
@@ -151,6 +154,7 @@ def test_a_batch_of_infeasible_utterances_is_zero(pretrained, teacher_path):
     assert float(model.w2v_encoder.proj.weight.grad.abs().max()) == 0
 
 
+@pytest.mark.slow
 def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teacher_path):
     save_dir = folder / "run"
     save_dir.mkdir()
@@ -172,6 +176,7 @@ def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teac
         criterion(other, {"checkpoint": {**new, "continue_once": str(save_dir / "checkpoint_last.pt")}})
 
 
+@pytest.mark.slow
 def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher_path):
     slower = write_pretrained(folder / "slow.pt", conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 3")
     with pytest.raises(
@@ -227,6 +232,7 @@ def test_a_pretrained_teacher_is_refused(pretrained):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("method", ["guide", "softmax_l2", "softmax_kl"])
+@pytest.mark.slow
 def test_a_teacher_that_has_diverged_is_refused(tmp_path, teacher_path, method):
     """X6: with method=guide a NaN made no spike, the run ended with status 0 and ``kd: 0``."""
     state = torch.load(teacher_path, weights_only=True)

@@ -43,6 +43,7 @@ def stock_criterion(_):
         ("ctc", stock_criterion, [2], False),
     ],
 )
+@pytest.mark.slow
 def test_the_declared_names_are_those_of_a_validation(tmp_path, name, make, students, beam_search):
     """F24: checkpoint.best_checkpoint_metric is checked against them; what begins with _ is no metric."""
     model = build(write_pretrained(tmp_path / "w2v.pt"), student_layers=students).eval()

@@ -59,6 +59,7 @@ def reference_terms(model: SkdCtc, sample: dict, utterances: list[int], temperat
         ({"kd_weight": 0.8, "kd_warmup": 0.8, "max_update": 100}, 20, 0.3),  # a quarter of 80 updates: 0.2
     ],
 )
+@pytest.mark.slow
 def test_loss(checkpoint, students, changes, updates, alpha):
     model = build(checkpoint, student_layers=students).train()
     model.set_num_updates(updates)
@@ -75,6 +76,7 @@ def test_loss(checkpoint, students, changes, updates, alpha):
 
 
 @pytest.mark.parametrize("sentence_avg", [False, True])
+@pytest.mark.slow
 def test_without_students_it_is_fairseqs_ctc(checkpoint, sentence_avg):
     model = build(checkpoint, student_layers=[]).eval()
     config = CtcCriterionConfig(zero_infinity=True, sentence_avg=sentence_avg)

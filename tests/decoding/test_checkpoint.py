@@ -53,6 +53,7 @@ def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> 
 @pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.parametrize("layer_norm_first", [False, True])
+@pytest.mark.slow
 def test_counted_parameters_are_those_that_the_output_depends_on(
     tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int
 ) -> None:
@@ -146,6 +147,7 @@ def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
         ("model", "w2v_args", [1], "lacks the encoder's configuration or a CTC head: it is damaged"),
     ],
 )
+@pytest.mark.slow
 def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section, key, value, words) -> None:
     """X11, X12, X2: tracebacks, a hang, or the environment."""
     path = edit_checkpoint(hubert, tmp_path / "c.pt", **{section: {key: value}})
@@ -157,6 +159,7 @@ def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section,
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_strangers_task(hubert: Path, corpus: Path, tmp_path: Path) -> None:
     """X12: the extension is no path; and of a task that fairseq does not take, all else is without effect."""
     task = {"_name": "evil", "label_rate": "evil", "labels": ["../ltr"], "invented": 1}
@@ -172,6 +175,7 @@ def test_a_strangers_task(hubert: Path, corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("process", ["evil", ["letter"], {"a": 1}, 7])
+@pytest.mark.slow
 def test_a_strangers_post_process(hubert: Path, corpus: Path, tmp_path: Path, process: Any) -> None:
     """X12."""
     state = torch.load(hubert, weights_only=True)

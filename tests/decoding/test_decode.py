@@ -74,6 +74,7 @@ def expected_units(checkpoint: Path, corpus: Path, exit_layer: int, index: int) 
 
 
 @pytest.mark.parametrize(("layer", "symbol"), [("0", "T"), (str(FULL), "T"), ("null", "T"), (str(STUDENT), "E")])
+@pytest.mark.slow
 def test_bytes_of_the_files(corpus: Path, hubert: Path, tmp_path: Path, layer: str, symbol: str) -> None:
     heads = {"w2v_encoder": "T", f"student_heads.{STUDENT}": "E"}
     constant = set_constant_symbols(hubert, tmp_path / "constant.pt", heads)
@@ -105,6 +106,7 @@ def test_blanks_only(corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("exit_layer", [FULL, STUDENT])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.slow
 def test_text_of_each_exit(corpus: Path, kind: str, exit_layer: int, request: pytest.FixtureRequest) -> None:
     checkpoint = request.getfixturevalue(kind)
     found = decode(corpus, checkpoint, f"decoding.layer={exit_layer}", "dataset.batch_size=1")
@@ -122,6 +124,7 @@ def test_text_of_each_exit(corpus: Path, kind: str, exit_layer: int, request: py
 @pytest.mark.faults
 @pytest.mark.parametrize("extractor", ["default", "layer_norm"])
 @pytest.mark.parametrize(("kind", "normalize"), [("hubert", False), ("wav2vec2", True), ("wavlm", False)])
+@pytest.mark.slow
 def test_batches_do_not_change_the_text(
     corpus: Path, tmp_path: Path, kind: str, normalize: bool, extractor: str
 ) -> None:
@@ -133,6 +136,7 @@ def test_batches_do_not_change_the_text(
     assert texts[3] == f"{expected_units(checkpoint, corpus, FULL, 3)} (None-3)"
 
 
+@pytest.mark.slow
 def test_two_runs_and_worker_processes_give_the_same_bytes(corpus: Path, hubert: Path) -> None:
     first = decode(corpus, hubert, "decoding.layer=2")
     assert decode(corpus, hubert, "decoding.layer=2", "common.seed=7") == first
@@ -145,6 +149,7 @@ def test_a_results_folder_that_cannot_be_made(corpus: Path, hubert: Path, tmp_pa
         decode(corpus, hubert, out=f"{tmp_path}/file/out")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Path) -> None:
     plain = write_fine_tuned(tmp_path / "c.pt", students=())
     state = torch.load(plain, weights_only=True)
@@ -156,6 +161,7 @@ def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.slow
 def test_labels_beside_the_data(corpus: Path, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     checkpoint = request.getfixturevalue(kind)
     expected = decode(corpus, checkpoint)
@@ -249,6 +255,7 @@ def test_references_without_a_word_boundary(
 @pytest.mark.faults
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.slow
 def test_samples_that_are_no_numbers(
     kind: str, workers: int, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -268,6 +275,7 @@ def test_samples_that_are_no_numbers(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
+@pytest.mark.slow
 def test_a_file_that_decodes_to_less_than_the_manifest_lists(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

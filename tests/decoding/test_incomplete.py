@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.usefixtures("here"), pytest.mark.faults]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.slow
 def test_a_corrupt_file_does_not_end_a_decode(
     corpus: Path, hubert: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,6 +51,7 @@ def test_no_error_rate_of_nothing(corpus: Path, hubert: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", range(5))
+@pytest.mark.slow
 def test_a_full_disk_between_the_files(
     corpus: Path, hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

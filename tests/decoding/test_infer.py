@@ -51,6 +51,7 @@ def test_keys_of_fairseqs_decoder_that_have_another_name_here(
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.slow
 def test_home_accents_and_signs_in_paths(
     corpus: Path, hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_home_accents_and_signs_in_paths(
     assert decode(Path(relative, "data"), Path(relative, "c.pt")) == expected
 
 
+@pytest.mark.slow
 def test_hypotheses_are_printed_on_request(
     corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_hypotheses_are_printed_on_request(
         ("common_eval.results_path=${nowhere}", r"nowhere"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         decode(corpus, hubert, override)
@@ -98,6 +101,7 @@ def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, senten
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.slow
 def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     """A checkpoint alone in a folder, data in another, run from a third."""
     alone = tmp_path / "alone"

@@ -165,6 +165,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.slow
 def test_the_encoder_runs_once_for_all_searches(
     corpus: Path, hubert: Path, wav2vec2: Path, here: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
@@ -214,6 +215,7 @@ def test_the_encoder_runs_once_for_all_searches(
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_audio_that_cannot_be_read_is_left_out_of_every_search(corpus: Path, hubert: Path, here: Path) -> None:
     """F29, by the encoder's one run."""
     data = damaged(corpus, here / "data", 1, 3)
@@ -237,6 +239,7 @@ def test_what_a_killed_call_left_is_removed(here: Path, monkeypatch: pytest.Monk
         assert not list(here.glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     arguments = ["--config-dir", str(CONFIG), "-m", f"task.data={corpus}", f"common_eval.path={hubert}"]
     arguments += ["dataset.num_workers=0", "common_eval.results_path=out"]

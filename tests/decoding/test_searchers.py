@@ -44,6 +44,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {"lexicon": str(lexicon), "lmpath": str(write_arpa(tmp_path))}
 
 
+@pytest.mark.slow
 def test_kenlm(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str], capsys: Any) -> None:
     """A head that says N a little louder than all else is heard as the one word that the model makes cheap."""
     constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "N"})
@@ -66,6 +67,7 @@ def test_kenlm(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str]
 
 
 @pytest.mark.parametrize("kind", ["kenlm", "lexfree"])
+@pytest.mark.slow
 def test_the_weight_of_the_blank(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str], kind: str) -> None:
     silent = set_constant_symbols(hubert, tmp_path / "silent.pt", {"w2v_encoder": "<s>"})
     used = {**files, "lmweight": 0.0, "wordscore": 0.0} if kind == "kenlm" else {}
@@ -74,6 +76,7 @@ def test_the_weight_of_the_blank(corpus: Path, hubert: Path, tmp_path: Path, fil
     assert decode(corpus, silent, kind, blankweight=-1000, **used)["hypo.word"] != nothing
 
 
+@pytest.mark.slow
 def test_lexfree(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     """Without a model it is the best path; a model that knows one letter makes the others dear."""
     greedy = decode(corpus, hubert, "viterbi")
@@ -129,6 +132,7 @@ def test_a_broken_model_leaves_nothing(corpus: Path, hubert: Path, files: dict[s
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.slow
 def test_words_of_pieces_come_from_the_checkpoint(corpus: Path, tmp_path: Path) -> None:
     """A head over word pieces: null is what it was validated with, another way would make other words."""
     letters = [letter if letter != "|" else "\u2581A" for letter in LETTERS]

@@ -27,6 +27,7 @@ def test_yaml_lists_every_key_at_its_default(name: str) -> None:
     assert (CONFIG / f"{name}.yaml").read_text().startswith("# @package _group_\n")
 
 
+@pytest.mark.slow
 def test_numbers_may_be_whole_or_infinite() -> None:
     values = {"lmweight": 2, "wordscore": -0.5, "unkweight": float("-inf"), "beamsizetoken": None}
     read = Settings.read({**NEEDED, "decoding": values}).decoding

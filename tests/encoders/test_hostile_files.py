@@ -305,6 +305,7 @@ def test_a_damaged_dictionary(tmp_path: Path) -> None:
         assert "its dictionary is damaged" in refusal(path)
 
 
+@pytest.mark.slow
 def test_one_value_copied_a_thousand_times(tmp_path: Path) -> None:
     long = list(range(100_000))
     copies = [Harmful(set, long) for _ in range(1000)]
@@ -332,6 +333,7 @@ COLLIDING = b"".join(b"\x8a\x0c" + (k * (2**61 - 1)).to_bytes(12, "little") + b"
     ],
     ids=["nested", "colliding", "laughs", "set", "ordered"],
 )
+@pytest.mark.slow
 def test_keys_that_python_cannot_hash(tmp_path: Path, pickled: bytes) -> None:
     """X1, X11: a segmentation fault (nested), for ever (laughs), a minute (colliding)."""
     assert "it holds a key that is neither a text nor a number of usual size" in refusal(crafted(tmp_path, pickled))

@@ -23,6 +23,7 @@ def assert_same(found: PretrainedEncoder, expected: PretrainedEncoder) -> None:
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
 @pytest.mark.parametrize("large", [False, True])
+@pytest.mark.slow
 def test_the_shape_is_read_from_the_configuration(tmp_path: Path, kind: str, large: bool) -> None:
     write_folder(tmp_path, kind, **(LARGE if large else {}))
     encoder = load_pretrained(tmp_path)

@@ -21,6 +21,7 @@ from tests.encoders.checkpoints import MODEL, TASK, save
 @pytest.mark.parametrize("style", ["cfg", "args"])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.slow
 def test_the_kind_is_told_from_the_content(tmp_path: Path, kind: str, style: str, normalize: bool) -> None:
     # The name of the file says nothing.
     path = write_pretrained(tmp_path / "model", kind, style, normalize, encoder_layers=2)
@@ -104,6 +105,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("gated", [True, False, None])
+@pytest.mark.slow
 def test_microsoft_files_are_told_from_their_content(tmp_path: Path, gated: bool | None) -> None:
     path = write_pretrained(tmp_path / "file", "wavlm", normalize=True, gru_rel_pos=bool(gated))
     state = torch.load(path, weights_only=True)

@@ -28,6 +28,7 @@ def runs(row: np.ndarray) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("no_overlap", [False, True])
 @pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.slow
 def test_every_selection_masks_and_leaves_something(selection: str, no_overlap: bool) -> None:
     mask = SpanMask(0.65, 10, selection, OTHER[selection], no_overlap, min_spans=2, same_count=False)
     for seed in range(40):
@@ -172,6 +173,7 @@ def fairseqs(patching: pytest.MonkeyPatch, prob: float, length: int, shape: tupl
     ("prob", "length", "size", "min_spans"),
     [(0.65, 10, 500, 2), (0.65, 10, 50, 2), (0.5, 10, 100, 2), (0.65, 10, 16, 2), (0.5, 64, 768, 0), (0.2, 1, 40, 0)],
 )
+@pytest.mark.slow
 def test_covers_what_fairseqs_static_masks_cover(
     monkeypatch: pytest.MonkeyPatch, prob: float, length: int, size: int, min_spans: int
 ) -> None:

@@ -89,6 +89,7 @@ def reference_states(
 
 @pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
 @pytest.mark.parametrize("kind", [*KINDS, "microsoft"])
+@pytest.mark.slow
 def test_every_layer_equals_transformers(tmp_path: Path, kind: str, large: bool) -> None:
     reference = write_folder(tmp_path / "model", "wavlm" if kind == "microsoft" else kind, **(LARGE if large else {}))
     path = tmp_path / "model"

@@ -164,6 +164,7 @@ def test_truncated_files(tmp_path: Path, legacy: bool) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.slow
 def test_damaged_files_load_or_are_refused_in_a_sentence(tmp_path: Path, legacy: bool) -> None:
     cfg = OmegaConf.create({"model": MODEL, "task": TASK})
     whole = save(tmp_path / "whole.pt", legacy, cfg=cfg, args=argparse.Namespace(a=1)).read_bytes()

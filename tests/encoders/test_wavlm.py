@@ -39,6 +39,7 @@ def exact_bucket(distance: int, num_buckets: int, max_distance: int) -> int:
 
 
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(320, 800), (32, 128), (32, 40), (4, 2), (8, 3)])
+@pytest.mark.slow
 def test_buckets_equal_whole_number_arithmetic(num_buckets, max_distance):
     distances = np.arange(-1499, 1500)
     expected = [exact_bucket(int(distance), num_buckets, max_distance) for distance in distances]
@@ -123,6 +124,7 @@ def test_attention_in_half_precision(dtype):
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05 * expected.abs().max().item())
 
 
+@pytest.mark.slow
 def test_attention_dropout_is_for_training():
     attention, x, padding, bias = attention_case(dropout=0.5)
     plain = attention_case()[0](x, key_padding_mask=(padding, bias))[0]
@@ -148,6 +150,7 @@ class Numbers:
 
 @pytest.mark.parametrize("changes", [{}, LARGE], ids=["post_ln", "pre_ln"])
 @pytest.mark.parametrize("dropped", [(0,), (0, 2), (1,), ()])
+@pytest.mark.slow
 def test_a_dropped_layer_leaves_the_bias_to_the_others(changes, dropped):
     trunk = build(regularisation=Regularisation(layerdrop=0.5), **changes)
     encoder, states = trunk.w2v_model.encoder, {}
@@ -174,6 +177,7 @@ def test_without_its_bias_it_would_be_another(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{}, {"layerdrop": 0.9}, {"freeze_finetune_updates": 5}])
+@pytest.mark.slow
 def test_the_buckets_are_looked_up_once_a_forward_pass(tmp_path, monkeypatch, settings):
     path = write_pretrained(tmp_path / "wavlm.pt", "wavlm")
     model = SkdCtc.build_model(model_config(path, **settings), CtcTask()).train()

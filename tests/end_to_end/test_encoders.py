@@ -54,6 +54,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Run(request.param, work / "straight", data, work / "resumed", result.stdout)
 
 
+@pytest.mark.slow
 def test_training_reaches_the_encoder_and_its_exits(run: Run) -> None:
     assert {"valid_wer", "valid_student_wer", "valid_infeasible"} <= set(logged(run.output, "valid")[-1])
     (middle,) = run.folder.glob("checkpoint_*_3.pt")
@@ -69,6 +70,7 @@ def test_a_resumed_run_is_the_same_run(run: Run) -> None:
     assert_equal(parameters(run.resumed / "checkpoint_last.pt"), parameters(run.folder / "checkpoint_last.pt"))
 
 
+@pytest.mark.slow
 def test_the_checkpoint_decodes_at_both_depths_by_itself(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +91,7 @@ def test_the_checkpoint_decodes_at_both_depths_by_itself(
     assert student["parameters"] < full["parameters"]
 
 
+@pytest.mark.slow
 def test_fairseq_loads_it_from_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
     shutil.copy(run.folder / "checkpoint_last.pt", tmp_path / "model.pt")
     write_dictionary(tmp_path)

@@ -31,6 +31,7 @@ def trained(work):
     return places, result.stdout
 
 
+@pytest.mark.slow
 def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
     places, output = trained
     inner = logged(output, "train_inner")[-1]
@@ -52,6 +53,7 @@ def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
     )
 
 
+@pytest.mark.slow
 def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
     places, _ = trained
     before = parameters(work / "kd" / "checkpoint_last.pt")

@@ -11,6 +11,7 @@ from tests.end_to_end.training import REPOSITORY, SMALL, corpus
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_whole_checkpoints(tmp_path):
     """X3: kill -9 during the copies to last and best left files of 0 bytes. Three runs go on to equal parameters."""
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")

@@ -13,6 +13,7 @@ from tests.end_to_end.workers import free_port
 pytestmark = pytest.mark.faults
 
 
+@pytest.mark.slow
 def test_a_loader_worker_names_the_file(tmp_path):
     """The sentence travels as a traceback's text from the process that reads the audio."""
     data = corpus(tmp_path / "data")
@@ -30,6 +31,7 @@ def test_a_loader_worker_names_the_file(tmp_path):
     assert "Traceback" not in result.stdout
 
 
+@pytest.mark.slow
 def test_each_worker_of_torchrun_says_it_on_one_line(tmp_path):
     data = corpus(tmp_path / "data")
     command = [

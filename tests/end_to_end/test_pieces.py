@@ -42,6 +42,7 @@ def trained(data: Path) -> tuple[Path, str]:
     return folder, result.stdout
 
 
+@pytest.mark.slow
 def test_outputs_are_the_blank_fairseqs_specials_and_the_pieces(trained: tuple[Path, str]):
     state = torch.load(trained[0] / "checkpoint_last.pt", weights_only=True)["model"]
     assert state["w2v_encoder.proj.weight"].shape[0] == 4 + PIECES
@@ -50,6 +51,7 @@ def test_outputs_are_the_blank_fairseqs_specials_and_the_pieces(trained: tuple[P
 
 
 @pytest.mark.parametrize(("layer", "name"), [(0, "valid_wer"), (2, "valid_student_wer")])
+@pytest.mark.slow
 def test_decoding_counts_the_words_that_validation_counts(data: Path, trained, tmp_path: Path, layer: int, name: str):
     folder, output = trained
     arguments = ["--config-dir", str(REPOSITORY / "config" / "decode"), f"decoding.layer={layer}", "common.cpu=true"]

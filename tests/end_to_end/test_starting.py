@@ -41,6 +41,7 @@ def reordered(work, settings):
     return folder
 
 
+@pytest.mark.slow
 def test_a_start_with_the_letters_in_another_order(work, settings, trained, reordered):
     """F1: at a learning rate of 1e-9, valid loss and error rates are the checkpoint's."""
     folder, expected = trained
@@ -56,6 +57,7 @@ def test_a_start_with_the_letters_in_another_order(work, settings, trained, reor
     assert first["alpha"] == 0.3  # the first update of this run, not the fifth of the other
 
 
+@pytest.mark.slow
 def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained, reordered):
     """X15, F1: worker 0 reads and maps, worker 1 gets what it read; resumed, it is the run that was never stopped."""
     settings = [*settings, f"task.data={reordered}", "optimization.lr=[1e-5]"]
@@ -77,6 +79,7 @@ def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained,
     assert_equal(parameters(work / "two_resumed" / "checkpoint_last.pt"), straight)
 
 
+@pytest.mark.slow
 def test_a_resume_in_another_training_set_is_refused(work, settings, trained):
     """fairseq's traceback was the last word: "please report this to the fairseq developers"."""
     (middle,) = trained[0].glob("checkpoint_*_3.pt")

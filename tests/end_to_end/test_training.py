@@ -39,6 +39,7 @@ def trained(work, data, hubert):
     return work / "straight", overrides, result.stdout
 
 
+@pytest.mark.slow
 def test_a_run_logs_its_terms(trained):
     folder, _, output = trained
     inner, valid = logged(output, "train_inner"), logged(output, "valid")
@@ -56,6 +57,7 @@ def test_a_run_logs_its_terms(trained):
     assert (folder / "checkpoint_best.pt").is_file() and (folder / "checkpoint_last.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(work, trained):
     folder, overrides, _ = trained
     (middle,) = folder.glob("checkpoint_*_10.pt")
@@ -68,6 +70,7 @@ def test_a_resumed_run_is_the_same_run(work, trained):
     assert_equal(parameters(work / "resumed" / "checkpoint_last.pt"), straight)
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal(work, trained):
     folder, overrides, _ = trained
     again = train(work / "again", overrides)
@@ -76,6 +79,7 @@ def test_two_runs_of_one_seed_are_equal(work, trained):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_complete_run_that_is_started_again_trains_nothing(work, trained):
     """fairseq trains one more update at each start and saves it; this one says so, and leaves the files."""
     folder, overrides, _ = trained
@@ -87,6 +91,7 @@ def test_a_complete_run_that_is_started_again_trains_nothing(work, trained):
         assert (work / "complete" / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_self_contained(tmp_path, trained):
     """Loaded by fairseq's own function in a folder that holds only it and the dictionary, at both depths."""
     shutil.copy(trained[0] / "checkpoint_best.pt", tmp_path / "model.pt")
@@ -101,6 +106,7 @@ def test_a_checkpoint_is_self_contained(tmp_path, trained):
     torch.testing.assert_close(outputs[2]["encoder_out"], outputs[0]["exit_logits"][2], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stock_checkpoint_starts_a_run(work, trained, hubert, data):
     """``checkpoint.finetune_from_model`` with fairseq's names only: the student's head is filled in."""
     state = torch.load(trained[0] / "checkpoint_best.pt", weights_only=True)
@@ -113,6 +119,7 @@ def test_a_stock_checkpoint_starts_a_run(work, trained, hubert, data):
     assert "the checkpoint has no head for student layers 2: they start fresh" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_original_hubert_recipe_carries_over(work, data, hubert):
     """fairseq's base_10h.yaml as it is, with model and criterion renamed and the crops switched off."""
     recipe = RECIPES / "hubert" / "config" / "finetune" / "base_10h.yaml"
@@ -129,6 +136,7 @@ def test_the_original_hubert_recipe_carries_over(work, data, hubert):
     assert {"valid_wer_4", "valid_wer_1", "valid_wer_3"} <= set(logged(result.stdout, "valid")[-1])
 
 
+@pytest.mark.slow
 def test_the_original_wav2vec_recipe_carries_over(work, data):
     """The same with fairseq's wav2vec 2.0 base_100h.yaml, an ``audio_finetuning`` task and a pre-LN encoder."""
     encoder = write_pretrained(work / "wav2vec.pt", "wav2vec2", "args", layer_norm_first=True)
@@ -146,6 +154,7 @@ def test_the_original_wav2vec_recipe_carries_over(work, data):
     assert "student_heads.2.layer_norm.weight" in names
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_sentence_before_training(tmp_path, data, hubert):
     """It needs the encoder to be known; what the settings alone decide is told earlier."""
     overrides = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "model.student_layers=[4]"]

@@ -15,6 +15,7 @@ QUIET = (*QUIET, "common.log_interval=1", "dataset.batch_size=1")
 
 
 @pytest.mark.parametrize("baseline", [None, "softmax_kl"])
+@pytest.mark.slow
 def test_two_workers_equal_two_accumulated_batches(tmp_path, baseline):
     data = corpus(tmp_path / "data")
     settings = [*QUIET, f"task.data={data}", f"model.w2v_path={write_pretrained(tmp_path / 'hubert.pt')}"]

@@ -17,6 +17,7 @@ from fairseq_skd.errors import UserError
 from tests.experiments.grids import DECODE, JOB, TRAIN, decoding, noted, other_decoding, stubbed
 
 
+@pytest.mark.slow
 def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
     runs = stubbed(grid, tmp_path, data)
     assert execution.run_all(runs, tmp_path) == []
@@ -194,6 +195,7 @@ def test_threads_that_the_user_chose_are_left(grid, tmp_path, data, monkeypatch)
     assert (tmp_path / "note").read_text() == "7"
 
 
+@pytest.mark.slow
 def test_a_run_begins_as_soon_as_its_teacher_is_trained(grid, tmp_path, data, monkeypatch):
     """While the teacher is still decoded, and before those that stand behind it in the grid."""
     monkeypatch.setattr(execution, "_AGAIN", 0.05)
@@ -237,6 +239,7 @@ def test_a_run_that_cannot_be_written_is_named(grid, tmp_path, data):
         execution.run_all([missing], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_kill_after_a_failure_takes_the_others_along(grid, tmp_path, data):
     broken, slow = stubbed(grid, tmp_path, data, ["ctc", "skd"], [1])
     broken = meeting(broken, tmp_path / "broken", tmp_path / "slow", FAIL, 3)

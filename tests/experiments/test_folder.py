@@ -85,6 +85,7 @@ TRAINING = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.s
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_no_second_training_beside_one_that_outlives_its_job(grid, tmp_path, data, kill, jobs):
     runs = stubbed(grid, tmp_path, data, ["ctc"], [1, 2][:jobs])
     runs = [replace(run, train=(sys.executable, "-c", TRAINING, str(run.folder / "begun"))) for run in runs]

@@ -132,6 +132,7 @@ def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_a_shipped_grid_composes(tmp_path, path):
     """Every arm sets keys that its configuration has."""
     grid = read_grid(path)

@@ -88,6 +88,7 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
     ],
 )
 @pytest.mark.parametrize("listed", [[], ["--list"]])
+@pytest.mark.slow
 def test_what_a_later_arm_would_meet(tmp_path, given, old, new, sentence, listed):
     assert old in GRID
     text = GRID.replace(old, new, 1).replace("better: skd 2, worse: kd 2", "better: skd 4, worse: ctc 4")
@@ -97,6 +98,7 @@ def test_what_a_later_arm_would_meet(tmp_path, given, old, new, sentence, listed
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
     with pytest.raises(UserError, match=r"^arm ctc: .*grid\.yaml"):
         run_grid.main([*given[:-1], f"model.w2v_path={given[0]}", "--arms", "ctc"])
@@ -105,6 +107,7 @@ def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
         run_grid.main(given)
 
 
+@pytest.mark.slow
 def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
     run_grid.main([*given, "--list"])
     states = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny ")]
@@ -112,6 +115,7 @@ def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_arm_whose_teacher_was_not_named(tmp_path, given):
     with pytest.raises(UserError, match="^not done: tiny kd seed 1 .it needs ctc, which is not done: name that among"):
         run_grid.main([*given, "--arms", "kd", "--seeds", "1"])
@@ -124,6 +128,7 @@ def test_lists_that_are_none(given, wrong, capsys):
     assert f"argument {wrong[0]}: {wrong[1]!r} is not " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypatch):
     """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
     folder = tmp_path / "my data"
@@ -140,6 +145,7 @@ def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypa
     assert json.loads((run.folder / "result.json").read_text())["data_sha256"] == data_hash(run.data.training_files())
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_met_before_the_first_one_trains(tmp_path, given, monkeypatch):
     folder = tmp_path / "out" / "tiny" / "kd" / "seed2"
     folder.mkdir(parents=True)

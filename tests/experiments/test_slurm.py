@@ -80,6 +80,7 @@ def submit(environment: dict[str, str], *overrides: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 def test_a_job_is_a_run_of_the_grid(tmp_path, slurm):
     settings = ", ".join(f'{key}: "{value}"' for key, _, value in (part.partition("=") for part in SMALL))
     (tmp_path / "grid.yaml").write_text(GRID.format(SETTINGS=f"{{{settings}}}"))

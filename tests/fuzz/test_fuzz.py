@@ -11,6 +11,7 @@ from tests.fuzz.run import fuzz
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_share_of_the_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """X1, X2, X4, X11, X12: no read ends by a signal, a time-out, a traceback, a command or the environment."""
     monkeypatch.setenv(CANARY, "")  # so that it is put back

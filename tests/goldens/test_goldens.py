@@ -34,6 +34,7 @@ def assert_same(found: Any, expected: Any, where: str, rounded: float = 0.0) -> 
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: "-".join(map(str, case)))
+@pytest.mark.slow
 def test_decode(case: tuple[str, int, str, str], data: Path, tmp_path: Path) -> None:
     if case[-1] == "kenlm":
         pytest.importorskip("flashlight.lib.text")
@@ -42,12 +43,14 @@ def test_decode(case: tuple[str, int, str, str], data: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.slow
 def test_align(kind: str, data: Path, tmp_path: Path) -> None:
     assert_same(cases.align(data, tmp_path / "out", kind), EXPECTED[f"{kind}, align"], kind)
 
 
 @pytest.mark.parametrize("criterion", ["skd_ctc", "kd_ctc"])
 @pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.slow
 def test_losses(kind: str, criterion: str, tmp_path: Path) -> None:
     name = f"{kind}, {criterion}, losses"
     assert_same(cases.losses(tmp_path, kind, criterion), EXPECTED[name], name, ROUNDED)

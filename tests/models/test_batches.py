@@ -61,6 +61,7 @@ def batches_of(folder, name, seed, epoch, whole):
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.slow
 def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
     folder = write_corpus(tmp_path / "data", {"train": [("A", 0.2)] * 12})
     first = batches_of(folder, name, 1, 1, root(1))

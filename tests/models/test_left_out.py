@@ -37,6 +37,7 @@ def cropped(task, split="train"):
 @pytest.mark.parametrize("split", ["train", "valid"])
 @pytest.mark.parametrize("limit", [1600, 3200, 4000, 4799])
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.slow
 def test_max_sample_size_crops_padded_batches(name, limit, split, folder):
     """F3: fairseq's collater takes the minimum of both."""
     stock, task = (make_task(name, folder, max_sample_size=limit) for _ in range(2))
@@ -163,6 +164,7 @@ def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog)
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("multiple", "seen"), [(1, 5), (2, 4), (3, 3), (8, 0)])
+@pytest.mark.slow
 def test_a_last_batch_that_is_dropped(name, multiple, seen, folder, caplog):
     """fairseq's default is 8: of a stock YAML's validation set up to seven utterances are missing, or all."""
     limits = {"max_tokens": 80_000, "max_tokens_valid": 80_000, "batch_size": None, "batch_size_valid": None}

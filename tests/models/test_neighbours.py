@@ -81,6 +81,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Sk
 @pytest.mark.faults
 @pytest.mark.parametrize(("kind", "name"), ALL)
 @pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.slow
 def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
     model, sample = models[kind, name], batch_of(seed)
     with torch.no_grad():
@@ -196,6 +197,7 @@ def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", NORMS)
+@pytest.mark.slow
 def test_the_guide_of_a_frozen_teacher(models, name):
     """The teacher of ``kd_ctc`` is in evaluation inside a training, whose own encoder is not."""
     student, sample = rebuild(models["hubert", name]).train(), batch_of(10)

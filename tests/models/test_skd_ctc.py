@@ -13,6 +13,7 @@ from tests.models.models import LARGE, build, rebuild
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])
 
 
+@pytest.mark.slow
 def test_pretrained_weights_arrive(checkpoint):
     weights = torch.load(checkpoint, weights_only=False)["model"]
     own = build(checkpoint).w2v_encoder.w2v_model.state_dict()
@@ -69,6 +70,7 @@ def test_plain_ctc_has_no_student(checkpoint):
         ([2, 2], "names a layer twice"),
     ],
 )
+@pytest.mark.slow
 def test_impossible_students(checkpoint, layers, sentence):
     with pytest.raises(UserError, match=sentence):
         build(checkpoint, student_layers=layers)
@@ -87,6 +89,7 @@ def test_impossible_students(checkpoint, layers, sentence):
         ({"blank_weight": float("inf")}, "model.blank_weight=inf is out of range: it has to be finite"),
     ],
 )
+@pytest.mark.slow
 def test_refusals(checkpoint, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         build(checkpoint, **changes)
@@ -108,6 +111,7 @@ def test_the_saved_configuration_is_self_contained(checkpoint):
 
 
 @pytest.mark.parametrize("layer", [1, 3])
+@pytest.mark.slow
 def test_decode_layer_equals_the_tap(checkpoint, layer):
     model = build(checkpoint, student_layers=[3, 1]).eval()
     expected = model(**SAMPLE["net_input"])["exit_logits"][layer]
@@ -123,6 +127,7 @@ def test_decode_layer_equals_the_tap(checkpoint, layer):
 
 
 @pytest.mark.parametrize("layer", [0, 4])
+@pytest.mark.slow
 def test_decoding_the_full_model(checkpoint, layer):
     model = build(checkpoint).eval()
     full = rebuild(model, decode_layer=layer)
@@ -130,6 +135,7 @@ def test_decoding_the_full_model(checkpoint, layer):
     torch.testing.assert_close(full(**SAMPLE["net_input"])["encoder_out"], expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_decode_layer_without_an_exit(checkpoint):
     model = build(checkpoint, student_layers=[1, 2])
     with pytest.raises(UserError, match=r"no exit of 3 layers; take 0 for the full model of 4 layers.*\(1 or 2\)"):
@@ -151,6 +157,7 @@ def test_padded_frames_are_blank_with_certainty(checkpoint):
     assert torch.equal(out["encoder_out"], before), "get_logits must not write into the model's output"
 
 
+@pytest.mark.slow
 def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
     stock = build(checkpoint, student_layers=[]).state_dict()  # fairseq's names, no students
     assert all(name.startswith(("w2v_encoder.w2v_model.", "w2v_encoder.proj.")) for name in stock)
@@ -167,6 +174,7 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
         assert torch.equal(model.student_heads["3"].layer_norm.weight, final)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_checkpoint_is_not_pruned(checkpoint):
     deep = build(checkpoint, student_layers=[2]).state_dict()
     with pytest.raises(
@@ -176,6 +184,7 @@ def test_a_fine_tuned_checkpoint_is_not_pruned(checkpoint):
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("add", 1.5), ("set", None)])
+@pytest.mark.slow
 def test_blank_weight(checkpoint, mode, expected):
     plain = build(checkpoint).eval()(**SAMPLE["net_input"])["exit_logits"]
     weighed = build(checkpoint, blank_weight=1.5, blank_mode=mode).eval()(**SAMPLE["net_input"])["exit_logits"]

@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 import torch
 from fairseq.nan_detector import NanDetector
 
@@ -12,6 +13,7 @@ from tests.models.models import build
 SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])
 
 
+@pytest.mark.slow
 def test_heads_alone_train_first(checkpoint):
     model = build(checkpoint, freeze_finetune_updates=3).train()
     for updates, expected in ((2, False), (3, True)):
@@ -25,6 +27,7 @@ def test_heads_alone_train_first(checkpoint):
         assert all(parameter.grad is not None for parameter in model.student_heads.parameters())
 
 
+@pytest.mark.slow
 def test_freeze_regex(checkpoint):
     model = build(checkpoint, freeze_regex=r"w2v_model\.encoder\.layers\.[01]\..*")
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -39,6 +42,7 @@ def outputs(model: SkdCtc, updates: int) -> torch.Tensor:
     return model(**SAMPLE["net_input"])["encoder_out"].detach()
 
 
+@pytest.mark.slow
 def test_disturbances_are_keyed_by_seed_update_and_micro_batch(checkpoint, monkeypatch):
     model = build(checkpoint, **MASKED).train()
     first, second = outputs(model, 5), outputs(model, 5)
@@ -62,6 +66,7 @@ def test_no_mask_in_evaluation(checkpoint):
     assert torch.equal(outputs(model, 1), outputs(model, 2))
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_gradients(checkpoint):
     gradients = []
     for checkpointed in (False, True):
@@ -85,6 +90,7 @@ def test_bfloat16(checkpoint):
     out["encoder_out"].float().sum().backward()
 
 
+@pytest.mark.slow
 def test_fairseq_finds_where_a_gradient_is_not_finite(checkpoint, caplog):
     model = build(checkpoint).train()
     with torch.no_grad():

@@ -25,6 +25,7 @@ def build(kind: str, regularisation: Regularisation | None = None, layers: int =
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changes", [{}, LARGE], ids=["post_ln", "pre_ln"])
 @pytest.mark.parametrize("seconds", [1.0, 1.02], ids=["odd_frames", "even_frames"])
+@pytest.mark.slow
 def test_taps_equal_fairseq_layers(kind, changes, seconds):
     source = batch([seconds], ["A"])["net_input"]["source"]
     taps = build(kind, **changes)(source, None, [1, 2, 3, 4]).taps

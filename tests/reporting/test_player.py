@@ -91,6 +91,7 @@ def test_silence_is_a_line():
     assert {point.split()[1] for point in wave_path(np.zeros(1600, np.float32), 0.1)[1:-2].split(" L")} == {"35.0"}
 
 
+@pytest.mark.slow
 def test_examples_of_align(runs, tmp_path):
     """What align writes, the player reads."""
     shutil.copytree(runs / "skd" / "align", tmp_path / "align")

@@ -53,6 +53,7 @@ def page(runs, tmp_path_factory):
     return page_of(runs, tmp_path_factory.mktemp("page") / "new" / "report.html")
 
 
+@pytest.mark.slow
 def test_tables(page, runs):
     _, cells = page
     for layer in (4, 2):
@@ -153,6 +154,7 @@ def test_sections(page):
     assert re.search(r"<h4>EAT</h4>", text)
 
 
+@pytest.mark.slow
 def test_two_pages_are_equal(runs, tmp_path, page):
     """But for the numbers that keep identifiers apart."""
 
@@ -162,6 +164,7 @@ def test_two_pages_are_equal(runs, tmp_path, page):
     assert plain(page_of(runs, tmp_path / "again.html")[0]) == plain(page[0])
 
 
+@pytest.mark.slow
 def test_text_stays_text(runs, tmp_path):
     """Names and transcripts are strangers' words, and no markup."""
     shutil.copytree(runs / "skd", tmp_path / "runs" / "<b>bold" / "$x^$")

@@ -20,6 +20,7 @@ def trainer(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_gradients_that_are_not_finite(trainer, tmp_path):
     """Section 6: fairseq said "gradients are Nan/Inf" and neither update nor file; with several batches an update."""
     first, second, third, *_ = batches(trainer)
@@ -36,6 +37,7 @@ def test_gradients_that_are_not_finite(trainer, tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_large_batch_is_logged_in_full(trainer, caplog):
     everything = batches(trainer)
     with torch.no_grad():
@@ -45,6 +47,7 @@ def test_a_large_batch_is_logged_in_full(trainer, caplog):
     assert len(set(caplog.messages[-1].removeprefix("utterances of the batch: ").split(", "))) == 7
 
 
+@pytest.mark.slow
 def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
     """An overflow skips the update; workers whose gradients differ get fairseq's own words."""
 
@@ -75,6 +78,7 @@ INCONSISTENT = (
 
 @pytest.mark.faults
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
+@pytest.mark.slow
 def test_nan_on_several_gpus(trainer, monkeypatch, norm):
     """Section 6: NaN of one worker is NaN of all, and fairseq blames the DDP backend."""
 

@@ -52,6 +52,7 @@ def test_a_training_does_not_know_the_best_of_an_earlier_one(monkeypatch):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_one_training_of_a_folder(tmp_path, monkeypatch):
     """X5: rank 0 holds the folder, others and a training that saves nothing do not; the same process may begin anew."""
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
@@ -80,6 +81,7 @@ def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
     """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")

@@ -34,6 +34,7 @@ def composed(*overrides: str):
 
 
 @pytest.mark.parametrize("baseline", [None, *BASELINES])
+@pytest.mark.slow
 def test_our_configurations_have_nothing_wrong(baseline, caplog):
     check_composed(compose(FINETUNE, "hubert_mini", [*GIVEN, *BASELINES.get(baseline, [])]))
     assert not caplog.records or all(record.levelno < logging.WARNING for record in caplog.records)
@@ -78,6 +79,7 @@ def test_our_configurations_have_nothing_wrong(baseline, caplog):
         (["criterion.frames=some"], "criterion.frames=some is not known"),
     ],
 )
+@pytest.mark.slow
 def test_numbers_out_of_range(overrides, sentence):
     """X13: fairseq, numpy or torch met each of these later in words of their own, or trained on silently."""
     with pytest.raises(UserError, match=f"^{sentence}"):
@@ -120,6 +122,7 @@ def test_numbers_out_of_range(overrides, sentence):
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_length_of_the_run_against_its_phases(overrides, sentence):
     """X13: an AssertionError or ZeroDivisionError after the model was built; with stop_min_lr exit 0, untrained."""
     with pytest.raises(UserError, match=sentence):
@@ -164,6 +167,7 @@ def test_a_run_that_ends_inside_a_phase_is_warned_of(overrides, warning, caplog)
         (["checkpoint.maximize_best_checkpoint_metric=true"], "would keep the checkpoint with the highest student_wer"),
     ],
 )
+@pytest.mark.slow
 def test_the_metric_of_the_best_checkpoint(overrides, sentence):
     """F24: a KeyError after the first epoch with nothing saved; with maximize the worst checkpoint, silently."""
     with pytest.raises(UserError, match=sentence):
@@ -189,6 +193,7 @@ def test_the_metric_of_the_best_checkpoint(overrides, sentence):
         ),
     ],
 )
+@pytest.mark.slow
 def test_values_that_would_be_silently_wrong(overrides, sentence):
     """X16 and its kind: exit 0 without a training, or a key without effect."""
     with pytest.raises(UserError, match=f"^{sentence}"):

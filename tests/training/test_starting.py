@@ -96,6 +96,7 @@ def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
     """F9: the logits of the symbols that stay are equal, new ones start as a fresh head does."""
     letters = letter_dictionary().symbols[4:]
@@ -233,6 +234,7 @@ def validated(trainer: Trainer) -> list[dict[str, float]]:
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
     """F1, F2: ``restore_file`` with ``reset_optimizer`` starts with the checkpoint's losses; without, it is refused."""
     first = build_trainer(tmp_path)
@@ -258,6 +260,7 @@ def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
         (["model.freeze_regex=.*layers.0.*"], "loaded state dict contains a parameter group that doesn't match"),
     ],
 )
+@pytest.mark.slow
 def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
     """An AssertionError of fairseq, or a ValueError of torch, after the checkpoint was read."""
     file = saved(build_trainer(tmp_path), tmp_path)
@@ -276,6 +279,7 @@ def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
     ],
     ids=["shape", "missing", "nan"],
 )
+@pytest.mark.slow
 def test_the_moments_of_an_optimizer(tmp_path, change, words):
     """X12: a traceback in the first update, or an advice to leave out the audio that was read then."""
     file = saved(build_trainer(tmp_path), tmp_path)
@@ -430,6 +434,7 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
     """X12: each was a traceback, and epoch -3 was trained."""
     path = changed(checkpoint, "damaged.pt", **parts)
