@@ -114,6 +114,7 @@ def test_composes_as_the_file_reads(path):
 
 
 @pytest.mark.parametrize("override", ["model.student_layers=[3,6]", "criterion.kd_weight=0.1", "task.normalize=true"])
+@pytest.mark.slow
 def test_overrides_need_no_plus(override):
     cfg = compose(CONFIG / "finetune", "hubert_mini", [override])
     key, value = override.split("=")

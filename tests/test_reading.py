@@ -56,6 +56,7 @@ def test_a_step_is_the_files_that_are_listed(tmp_path: Path) -> None:
     assert len(files) <= 8
 
 
+@pytest.mark.slow
 def test_a_decode_is_the_files_that_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, found = decode.search_and_write, set()
 

@@ -78,6 +78,7 @@ def test_the_minis_differ_in_words_only():
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_values_are_the_published_ones_but_for_the_named_departures(name):
     chosen = RECIPES[name]
     source = EXAMPLES / chosen.source

@@ -248,6 +248,7 @@ def test_what_it_knows_of_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not isinstance(rec, torch.nn.Module)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_dictionary(tmp_path: Path) -> None:
     state = torch.load(HUBERT, weights_only=True)
     bare = tmp_path / "bare.pt"

@@ -121,6 +121,7 @@ def test_a_mistake_ends_hydra_with_one_sentence(failing, kind):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback_in_hydra(failing):
     lines = failing("bug")
     assert "Traceback (most recent call last):" in lines
@@ -128,12 +129,14 @@ def test_a_bug_keeps_its_traceback_in_hydra(failing):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_hydra_full_error_keeps_the_traceback(failing):
     lines = failing("mistake", HYDRA_FULL_ERROR="1")
     assert "Traceback (most recent call last):" in lines
     assert lines[-1] == ("errors.UserError: model.student_layers=[9]: there is no student of 9 layers")
 
 
+@pytest.mark.slow
 def test_hydra_full_error_of_0_asks_for_no_traceback(failing):
     assert failing("mistake", HYDRA_FULL_ERROR="0")[-1].startswith("fairseq-hydra-train: model.student_layers=[9]")
 

@@ -59,6 +59,7 @@ def test_spikes_spell_what_infer_decodes(both, corpus, hubert):
         assert all(spelt)
 
 
+@pytest.mark.slow
 def test_totals_follow_from_the_spikes_of_the_examples(both):
     """All metrics once more, from the spikes in align.json and in another way: a set of (frame, symbol) each."""
     found, _ = both

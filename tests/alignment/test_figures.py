@@ -76,6 +76,7 @@ def test_records_say_what_the_other_has():
 
 
 @pytest.mark.parametrize("samples", [400, 1])
+@pytest.mark.slow
 def test_audio_shorter_than_a_window(samples):
     assert png(draw_spikes(example([2], [0], samples), ("t", "s")))
 
@@ -84,6 +85,7 @@ def test_dollars_are_no_mathematics():
     assert png(draw_spikes(example([2], [2], text="$x^$ {$"), ("t", "s")))
 
 
+@pytest.mark.slow
 def test_offsets_beyond_the_edge_are_gathered():
     histogram = [{"ms": -3000.0, "spikes": 1}, {"ms": -200.0, "spikes": 2}, {"ms": 0.0, "spikes": 5}]
     offsets = {

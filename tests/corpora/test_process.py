@@ -96,6 +96,7 @@ def test_killed_in_the_middle_leaves_nothing(long_run, tmp_path: Path, number: s
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_kill_that_nobody_can_answer(long_run, three: Path, corpus: Path, tmp_path: Path):
     """X8: kill -9. The workers end by themselves, and the next run removes the staged files."""
     long_run.kill()

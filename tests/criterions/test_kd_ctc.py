@@ -114,6 +114,7 @@ def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, te
     assert not made.teacher.recognizer._model.training
 
 
+@pytest.mark.slow
 def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
     """One that was trained with masks and dropout, and held by a criterion in training, says what it said without."""
     random = {"apply_mask": True, "mask_prob": 0.5, "dropout": 0.3, "layerdrop": 0.5, "final_dropout": 0.3}
@@ -136,6 +137,7 @@ def test_it_follows_the_model_to_another_precision(pretrained, teacher_path):
     assert loss.dtype == log["kd"].dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_it_follows_the_model_to_another_device(pretrained, teacher_path):
     """There is one that every machine has; it computes shapes."""
     model, made = student(pretrained).eval(), criterion(teacher_path)
@@ -146,6 +148,7 @@ def test_it_follows_the_model_to_another_device(pretrained, teacher_path):
     assert {parameter.device.type for parameter in made.teacher.recognizer._model.parameters()} == {"meta"}
 
 
+@pytest.mark.slow
 def test_a_batch_of_infeasible_utterances_is_zero(pretrained, teacher_path):
     model = student(pretrained).train()
     loss, _, log = criterion(teacher_path)(model, batch([0.1], ["TOO MANY LETTERS"]))

@@ -93,6 +93,7 @@ def test_bytes_of_the_files(corpus: Path, hubert: Path, tmp_path: Path, layer: s
     assert written["real_time_factor"] == pytest.approx(written["decode_seconds"] / 3.9, abs=0.001)
 
 
+@pytest.mark.slow
 def test_blanks_only(corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = set_constant_symbols(hubert, tmp_path / "silent.pt", {"w2v_encoder": "<s>"})
     found = decode(corpus, silent)

@@ -120,6 +120,7 @@ def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     assert Path("decode/test-layer2/ref.word").read_text() == REFERENCES["ref.word"]
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_in_one_sentence(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*YAML, f"task.data={corpus}", "common_eval.path=nowhere.pt"]
     assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 2

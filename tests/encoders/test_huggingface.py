@@ -46,6 +46,7 @@ def test_the_shape_is_read_from_the_configuration(tmp_path: Path, kind: str, lar
     assert (encoder.normalize, encoder.sample_rate) == (large, 16000)
 
 
+@pytest.mark.slow
 def test_keys_that_are_not_listed_have_the_defaults_of_transformers() -> None:
     import transformers
 

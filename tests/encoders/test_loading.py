@@ -34,6 +34,7 @@ def test_the_kind_is_told_from_the_content(tmp_path: Path, kind: str, style: str
     assert all(torch.equal(encoder.weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_what_is_kept_builds_the_same_encoder_again(tmp_path: Path) -> None:
     encoder = load_pretrained(write_pretrained(tmp_path / "w.pt", "wav2vec2", normalize=True, layer_norm_first=True))
     again = PretrainedEncoder.from_w2v_args(encoder.to_w2v_args())

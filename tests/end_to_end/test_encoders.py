@@ -66,6 +66,7 @@ def test_training_reaches_the_encoder_and_its_exits(run: Run) -> None:
     assert all(not torch.equal(before[name], after[name]) for name in moved)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(run: Run) -> None:
     assert_equal(parameters(run.resumed / "checkpoint_last.pt"), parameters(run.folder / "checkpoint_last.pt"))
 

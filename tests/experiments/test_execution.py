@@ -56,6 +56,7 @@ def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data)
     assert (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
     runs = stubbed(grid, tmp_path, data, seeds=[1])
     runs[0].folder.mkdir(parents=True)

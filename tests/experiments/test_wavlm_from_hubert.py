@@ -32,6 +32,7 @@ def trunk(path) -> Trunk:
 
 
 @pytest.mark.parametrize("changes", [{}, LARGE], ids=["base", "large"])
+@pytest.mark.slow
 def test_it_gives_the_outputs_of_the_hubert(tmp_path, convert, changes):
     hubert = write_pretrained(tmp_path / "hubert.pt", normalize=bool(changes), **changes)
     wavlm = convert(hubert, "--num-buckets=32", "--max-distance=40")

@@ -96,6 +96,7 @@ def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_constant_offset_costs_no_precision(models, kind):
     """Audio around 50: the first convolution's variance is below a millionth of its squared mean."""
     model, sample = models[kind, "group_norm"], batch_of(4)

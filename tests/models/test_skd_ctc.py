@@ -23,6 +23,7 @@ def test_pretrained_weights_arrive(checkpoint):
     assert not torch.equal(weights[name], blank[name])
 
 
+@pytest.mark.slow
 def test_heads_and_names(checkpoint):
     model = build(checkpoint, student_layers=[1, 3])
     assert model.exits == (4, 1, 3)

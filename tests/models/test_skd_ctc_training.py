@@ -61,6 +61,7 @@ def test_disturbances_are_keyed_by_seed_update_and_micro_batch(checkpoint, monke
     assert not torch.equal(outputs(build(checkpoint, **MASKED).train(), 5), first)
 
 
+@pytest.mark.slow
 def test_no_mask_in_evaluation(checkpoint):
     model = build(checkpoint, **MASKED).eval()
     assert torch.equal(outputs(model, 1), outputs(model, 2))
@@ -81,6 +82,7 @@ def test_checkpointed_activations_give_the_same_gradients(checkpoint):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=atol, msg=name)
 
 
+@pytest.mark.slow
 def test_bfloat16(checkpoint):
     model = build(checkpoint, **MASKED).train().bfloat16()
     net_input = {**SAMPLE["net_input"], "source": SAMPLE["net_input"]["source"].bfloat16()}

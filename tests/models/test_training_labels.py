@@ -43,6 +43,7 @@ def test_sound_labels_are_taken_silently(task, caplog):
 @pytest.mark.faults
 @pytest.mark.parametrize("symbol", ["<s>", "<pad>", "</s>", "<unk>"])
 @pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.slow
 def test_special_symbols_are_no_units(task, folder, split, symbol):
     (folder / f"{split}.ltr").write_text("".join(f"A {symbol} |\n" for _ in (folder / f"{split}.ltr").open()))
     sentence = (

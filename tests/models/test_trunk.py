@@ -40,6 +40,7 @@ def test_taps_equal_fairseq_layers(kind, changes, seconds):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("extractor", ["default", "layer_norm"])
+@pytest.mark.slow
 def test_padded_batch_equals_fairseq_wav2vec2(kind, extractor):
     """Real frames of a padded batch: wav2vec 2.0's arithmetic, for HuBERT too (its own counts one too many).
 

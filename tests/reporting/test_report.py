@@ -69,6 +69,7 @@ def test_tables(page, runs):
     assert row[4:6] == [f"{100 * rate['value']:.2f}", f"{100 * rate['low']:.2f} to {100 * rate['high']:.2f}"]
 
 
+@pytest.mark.slow
 def test_interval_is_that_of_the_texts(runs):
     for one in read_runs(runs).decoded:
         texts = [(runs / one.name / f"{side}.word").read_text().splitlines() for side in ("hypo", "ref")]
@@ -129,6 +130,7 @@ def test_what_was_cut_off_is_named(runs, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_page_needs_nothing_else(page):
     text, cells = page
     assert not re.search(r"https?:|//\w", re.sub(r"base64,[\w+/=]+", "", text.replace("https://", "https:")))

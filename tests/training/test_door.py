@@ -20,6 +20,7 @@ FINETUNE = REPOSITORY / "config" / "finetune"
 GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=true"]
 
 
+@pytest.mark.slow
 def test_hooks_are_set_once_and_leave_other_models_alone(monkeypatch):
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)

@@ -233,6 +233,7 @@ def test_unknown_keys_and_wrong_types(overrides, sentence):
         (["criterion.post_process=words"], "criterion.post_process=words is unknown: choose one of letter, none, "),
     ],
 )
+@pytest.mark.slow
 def test_names_that_fairseq_does_not_have(overrides, sentence):
     """KeyErrors and assertions after the model was built; of post_process in validation, after an epoch."""
     with pytest.raises(UserError, match=f"^{sentence}"):
