@@ -14,6 +14,8 @@ import torch
 import fairseq_skd
 from tests.builders import write_pretrained
 
+pytestmark = pytest.mark.slow  # each test is a process that imports fairseq
+
 PACKAGE = Path(fairseq_skd.__file__).resolve().parent
 FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -123,7 +125,6 @@ ORDERS = pytest.mark.parametrize("order", ["by name", "by path"])
 
 
 @ORDERS
-@pytest.mark.slow
 def test_importing_registers_model_and_criterion(reports: dict[str, Any], order: str) -> None:
     assert reports[order]["registered"] == [True, True]
     assert Path(reports[order]["package"]).resolve() == PACKAGE / "__init__.py"
@@ -131,7 +132,6 @@ def test_importing_registers_model_and_criterion(reports: dict[str, Any], order:
 
 @ORDERS
 @pytest.mark.parametrize("again", ["none", "itself", "slash", "relative", "link", "link of its name", "itself again"])
-@pytest.mark.slow
 def test_the_same_folder_twice_is_harmless(reports: dict[str, Any], order: str, again: str) -> None:
     assert reports[order]["user dirs"][again] == "None"
 
@@ -203,13 +203,11 @@ def firsts(places: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("first", FIRST)
-@pytest.mark.slow
 def test_imported_before_fairseq_it_is_registered_all_the_same(firsts: dict[str, Any], first: str) -> None:
     assert firsts[first]["registered"] == [True] * 4
 
 
 @pytest.mark.parametrize("first", FIRST)
-@pytest.mark.slow
 def test_imported_before_fairseq_it_checks_trainings(firsts: dict[str, Any], first: str) -> None:
     assert firsts[first]["checks trainings"]
 
@@ -225,7 +223,6 @@ def test_alone_it_imports_neither_fairseq_nor_torch(firsts: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("first", ["fairseq_skd", "fairseq.models, fairseq_skd"])
-@pytest.mark.slow
 def test_a_checkpoint_is_opened_in_a_new_process(places: Path, first: str) -> None:
     code = f"import sys, {first}; print(fairseq_skd.load(sys.argv[1], device='cpu').transcribe(sys.argv[2:]))"
     goldens = Path(__file__).parent / "goldens"
