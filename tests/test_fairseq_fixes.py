@@ -18,7 +18,7 @@ from fairseq_skd import fairseq_fixes
 from fairseq_skd.errors import UserError, sentence_of
 from tests.builders import write_corpus
 from tests.limits import file_limit
-from tests.models.tasks import TASKS, make_task
+from tests.training.tasks import TASKS, make_task
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from fairseq_skd.criterions import SkdCtcCriterion
 from tests.builders import CtcTask, batch
 from tests.criterions.criterion import criterion, logged
-from tests.scoring.language_models import write_arpa
+from tests.search.language_models import write_arpa
 
 
 def beam_criterion(folder, lexicon="NO\tN O |\nON\tO N |\nA\tA |\n", **changes) -> SkdCtcCriterion:

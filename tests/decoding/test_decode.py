@@ -30,7 +30,7 @@ from tests.decoding.checkpoints import (
     set_constant_symbols,
     write_fine_tuned,
 )
-from tests.decoding.test_results import edit_distance
+from tests.scoring.test_transcripts import edit_distance
 
 pytestmark = pytest.mark.usefixtures("here")
 CUDA = torch.cuda.is_available()

@@ -11,7 +11,7 @@ from fairseq_skd.scoring import transcripts
 from fairseq_skd.scoring.transcripts import utterance_errors
 from tests.decoding.checkpoints import damaged, read_summary, set_constant_symbols
 from tests.decoding.test_decode import decode
-from tests.decoding.test_results import edit_distance
+from tests.scoring.test_transcripts import edit_distance
 
 pytestmark = [pytest.mark.usefixtures("here"), pytest.mark.faults]
 

@@ -21,7 +21,7 @@ from tests.decoding.checkpoints import (
     set_constant_symbols,
     write_fine_tuned,
 )
-from tests.scoring.language_models import ARPA, write_arpa
+from tests.search.language_models import ARPA, write_arpa
 
 pytest.importorskip("flashlight.lib.text", reason="flashlight-text is not installed")
 pytestmark = pytest.mark.usefixtures("here")

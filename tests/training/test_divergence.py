@@ -10,7 +10,7 @@ from fairseq.trainer import Trainer
 from fairseq_skd.errors import UserError
 from fairseq_skd.fairseq_fixes import audio_file
 from tests.end_to_end.training import corpus
-from tests.models.tasks import TASKS, make_task
+from tests.training.tasks import TASKS, make_task
 from tests.training.trainers import batches, build_trainer
 
 

@@ -15,7 +15,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.search.beam import BeamOptions, BeamSearch
 from fairseq_skd.search.greedy import greedy_units
 from fairseq_skd.search.lexicon import read_lexicon
-from tests.scoring.language_models import UNIT_ARPA, log10_probability, write_arpa
+from tests.search.language_models import UNIT_ARPA, log10_probability, write_arpa
 
 pytest.importorskip("flashlight.lib.text", reason="flashlight-text is not installed")
 

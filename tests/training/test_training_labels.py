@@ -11,7 +11,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.objective.losses import feasible
 from fairseq_skd.training.splits import check_before_loading
 from tests.builders import write_corpus
-from tests.models.tasks import LAYERS, TASKS, make_task, root
+from tests.training.tasks import LAYERS, TASKS, make_task, root
 
 
 @pytest.fixture

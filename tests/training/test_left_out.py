@@ -9,7 +9,7 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 from fairseq_skd.errors import UserError
 from fairseq_skd.training.splits import check_before_loading, check_settings
 from tests.builders import write_corpus
-from tests.models.tasks import LAYERS, TASKS, make_task, root
+from tests.training.tasks import LAYERS, TASKS, make_task, root
 
 # fairseq 0.12.2 keeps a last batch of any size; it has no option subsample either.
 DROPS = "subsample" in AudioFinetuningConfig.__dataclass_fields__

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from fairseq_skd.errors import UserError
 from fairseq_skd.training.splits import check_before_loading, check_settings
 from tests.builders import CtcTask, model_config, write_corpus, write_pretrained
-from tests.models.tasks import LAYERS, TASKS, make_task
+from tests.training.tasks import LAYERS, TASKS, make_task
 
 
 @pytest.fixture

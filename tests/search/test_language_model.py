@@ -10,7 +10,7 @@ import fairseq_skd
 from fairseq_skd.errors import UserError
 from fairseq_skd.search import language_model
 from fairseq_skd.search.language_model import check_language_model, load_language_model, unknown_entries
-from tests.scoring.language_models import ARPA, log10_probability, write_arpa
+from tests.search.language_models import ARPA, log10_probability, write_arpa
 
 WORDS = ["A", "NO", "ON", "TEN", "<unk>"]
 with_flashlight = pytest.mark.skipif(
