@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import fairseq_skd
 from fairseq_skd.decoding.config import Settings
-from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, run
+from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, precision, run
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
@@ -86,14 +86,14 @@ def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
     Raises:
         UserError: anything else that cannot be used, see the modules of this package; or no word is left to count.
     """
+    choose_device(settings.common)
     plan = prepare(settings)
     _warn_of_references(plan.data)
     return plan.folder, search_and_write(plan, Frames.computed(plan))
 
 
 def prepare(settings: Settings) -> Plan:
-    """Read and check all inputs, the language model included; builds no acoustic model."""
-    choose_device(settings.common)
+    """Read and check all inputs, the language model included; builds no acoustic model and asks no GPU."""
     trained = open_trained(absolute(settings.common_eval.path))
     layer = settings.decoding.layer or 0
     try:
@@ -212,7 +212,6 @@ def _error_rates(score: transcripts.Score) -> dict[str, Any]:
 
 def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data: EvaluationSet) -> dict[str, Any]:
     """What ``summary.json`` says of checkpoint, subset and settings."""
-    _, dtype = choose_device(settings.common)
     return {
         "unknown_symbols": data.unknown.total(),
         "exit_layer": exit_layer,
@@ -221,7 +220,7 @@ def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data
         "manifest": str(data.subset.manifest),
         "max_tokens": settings.dataset.max_tokens,
         "batch_size": settings.dataset.batch_size,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": str(precision(settings.common)).removeprefix("torch."),
         "post_process": data.post_process,
         "versions": {
             "fairseq_skd": fairseq_skd.__version__,

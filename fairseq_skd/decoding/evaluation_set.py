@@ -97,7 +97,12 @@ def choose_device(common: CommonSettings) -> tuple[torch.device, torch.dtype]:
         raise UserError(
             "common.fp16=true needs CUDA, which is not available or switched off by common.cpu: leave it false"
         )
-    return device, torch.float16 if common.fp16 else torch.bfloat16 if common.bf16 else torch.float32
+    return device, precision(common)
+
+
+def precision(common: CommonSettings) -> torch.dtype:
+    """What the model computes in; asks no GPU, which a forked process must not."""
+    return torch.float16 if common.fp16 else torch.bfloat16 if common.bf16 else torch.float32
 
 
 class Ran(NamedTuple):

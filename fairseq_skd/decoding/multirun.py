@@ -139,7 +139,7 @@ def _by_encoder(runs: Sequence[Run]) -> Collection[list[Run]]:
     for run in runs:
         common_eval = dataclasses.replace(run.settings.common_eval, results_path=None)
         sections = (run.settings.task, run.settings.common, common_eval, run.settings.dataset)
-        key = json.dumps([dataclasses.asdict(one) for one in sections]) + str(run.settings.decoding.layer)
+        key = json.dumps([dataclasses.asdict(one) for one in sections]) + str(run.settings.decoding.layer or 0)
         groups.setdefault(key, []).append(run)
     return groups.values()
 
