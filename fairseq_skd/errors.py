@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PARTIAL = 3  # exit status of a command whose result lacks a part of the input
 
@@ -14,8 +14,17 @@ PARTIAL = 3  # exit status of a command whose result lacks a part of the input
 class UserError(ValueError):
     """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, self.__dict__)  # the arguments of a subclass are no sentence
+
     def __str__(self) -> str:
         return str(self.args[-1])  # fairseq's data set of several corpora puts words of its own before the sentence
+
+
+def _again(kind: type[UserError], args: tuple[Any, ...], state: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class PartialResult(UserError):

@@ -13,7 +13,7 @@ from fairseq_skd.search.kneser_ney import BEGIN, END, UNKNOWN, estimate, write_a
 _DESCRIPTION = """\
 Estimates an n-gram model with interpolated modified Kneser-Ney smoothing and writes it as ARPA.
 
-TEXT holds a sentence a line, entries between spaces: <split>.wrd for a model of words (decoding.type=kenlm),
+TEXT holds one sentence per line, entries between spaces: <split>.wrd for a model of words (decoding.type=kenlm),
 <split>.ltr or .spm for one of units (decoding.type=lexfree). All counts are held in memory: for a corpus of books use
 KenLM's lmplz, whose models are the same.
 """

@@ -17,7 +17,7 @@ from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.dictionaries import Difference, first_difference, fitting_post_process
 from fairseq_skd.files.disk import absolute, file_hash
-from fairseq_skd.files.waveforms import Audio
+from fairseq_skd.files.waveforms import Audio, check_list
 from fairseq_skd.models.config import SkdCtcConfig
 from fairseq_skd.models.heads import check_exit
 from fairseq_skd.models.skd_ctc import SkdCtc
@@ -45,7 +45,7 @@ class DeviceMemoryError(UserError, RuntimeError):
     """The GPU's memory is exhausted. fairseq's trainer knows it by its text, and skips the batch."""
 
     def __init__(self) -> None:
-        super().__init__("the GPU is out of memory: make the batch smaller")
+        super().__init__("the GPU is out of memory: make the batch smaller")  # "out of memory": see above
 
 
 class FramesError(UserError):
@@ -135,8 +135,8 @@ class Recognizer:
         dtype: what it computes in.
 
     Raises:
-        UserError: no such exit, or none at all; weights that hold NaN or Inf, or are not those of the configuration; or
-            a dictionary that is not the heads'.
+        UserError: no such exit or device, or no exit at all; weights that hold NaN or Inf, or do not fit the
+            configuration; or a dictionary of another size than the heads.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Recognizer:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        wanted = (0, *trained.students) if exits is None else exits
+        wanted = (0, *trained.students) if exits is None else (exits,) if isinstance(exits, int) else tuple(exits)
         if not wanted:
             raise UserError("exits is empty: give layer counts, 0 for the full model")
         if trained.dictionary is not None and len(trained.dictionary) != trained.symbols:
@@ -163,7 +163,11 @@ class Recognizer:
         self._model = _build(trained, self.exits)
         self.parameters = sum(p.numel() for name, p in self._model.named_parameters() if not name.endswith("mask_emb"))
         self._turn = threading.Lock()
-        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
+        try:
+            self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
+        except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises over devices and types
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Recognizer":
         """Move the model."""
@@ -264,6 +268,9 @@ class Recognizer:
         layer = self.exits[0] if exit_layer is None else exit_layer
         if layer not in self.exits:
             raise UserError(f"exit_layer={layer} was not asked for, there are: {', '.join(map(str, self.exits))}")
+        check_list(audio)
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} is out of range, it is at least 1")
         process = self.post_process
         texts: list[str] = []
         for first in range(0, len(audio), batch_size):

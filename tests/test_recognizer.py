@@ -4,6 +4,7 @@ import doctest
 import inspect
 import itertools
 import json
+import pickle
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -375,3 +376,24 @@ def test_the_example_of_the_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = doctest.DocTestFinder(recurse=False).find(load, "load", globs={"load": load})
     assert len(example.examples) == 5
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda rec: rec.batch(np.zeros(16000, np.float32)), r"audio is one file or array: give a list, \[audio\]"),
+        (lambda rec: rec.transcribe("a.flac"), r"audio is one file or array"),
+        (lambda rec: rec.transcribe([np.zeros(16000, np.float32)], batch_size=0), "batch_size=0 is out of range"),
+        (lambda rec: load(rec.path, device="gpu"), "cannot be moved to device=gpu"),
+    ],
+)
+def test_mistakes_of_a_caller(call: Any, sentence: str) -> None:
+    rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
+    with pytest.raises(UserError, match=sentence):
+        call(rec)
+
+
+def test_errors_cross_processes() -> None:
+    for error in (NotFiniteError(6, 2), DeviceMemoryError(), UnreadableAudioError("a.wav", "it is empty")):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

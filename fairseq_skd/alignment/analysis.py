@@ -14,7 +14,7 @@ _EXAMPLES = 3  # where none are named
 
 
 def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
-    """Compare, write.
+    """Compare two exits and write the results.
 
     Returns:
         the folder of the results and what ``align.json`` says of the metrics.

@@ -66,7 +66,7 @@ def _updates(path: Path, state: dict[str, Any]) -> int:
 
 @dataclass
 class Compared:
-    """What is known of a subset.
+    """Comparison of two exits over a subset.
 
     Attributes:
         agreements: by place in the manifest.

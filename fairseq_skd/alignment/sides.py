@@ -1,4 +1,4 @@
-"""Who is compared with whom: one checkpoint's exits, or exits of two checkpoints that share frames and dictionary."""
+"""Choose two exits to compare: of one checkpoint, or of two checkpoints that share frames and dictionary."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from fairseq_skd.files.disk import absolute
 from fairseq_skd.files.subset import check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
-from fairseq_skd.recognizer import FramesError, Recognizer, check_frames
+from fairseq_skd.recognizer import FramesError, Recognizer, SymbolsError, check_frames, check_symbols
 
 _TEACHER = "align.teacher_path"
 
@@ -25,7 +25,7 @@ class Side(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """What is compared, over what.
+    """Two exits and the subset.
 
     Attributes:
         teacher: one exit.
@@ -65,9 +65,13 @@ def choose_sides(settings: AlignSettings, path: str) -> Sides:
         return Sides(Side(both, teaching), Side(both, taught), data, folder)
     try:
         teacher = open_trained(absolute(keys.teacher_path))
-        open_set(settings.task, settings.dataset, settings.common_eval.post_process, teacher)
+        taught_by = open_set(settings.task, settings.dataset, settings.common_eval.post_process, teacher)
     except UserError as error:
         raise UserError(f"{_TEACHER}={keys.teacher_path}: {error}") from error
+    try:
+        check_symbols(taught_by.dictionary.symbols, data.dictionary.symbols)
+    except SymbolsError as error:  # each has the dictionary of its own task.labels
+        raise UserError(f"{teacher.path} and {trained.path} cannot be compared: {error}") from error
     teaching = _exit(teacher, keys.teacher_layer, "align.teacher_layer")
     if teaching == taught and Path(teacher.path).samefile(trained.path):
         raise UserError(f"align.teacher_path and common_eval.path are both {path}, and both its exit {taught}")

@@ -189,7 +189,7 @@ class CtcCriterion(FairseqCriterion):
     with ``sentence_avg``).
     """
 
-    TRAINED = "student"  # which of the watched is the model's last exit
+    TRAINED = "student"  # exit whose blank rate is monitored
 
     def __init__(self, cfg: CtcKeys, task: FairseqTask) -> None:
         super().__init__(task)

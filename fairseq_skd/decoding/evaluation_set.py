@@ -34,7 +34,7 @@ class EvaluationSet:
         subset: the utterances.
         dictionary: of the labels; the checkpoint's.
         post_process: how units become words.
-        reference: what was said.
+        reference: transcripts.
         unknown: symbols of the references that are no units of the dictionary, with their counts.
     """
 
@@ -79,6 +79,8 @@ def open_set(
 def _extension(asked: str | list[str] | None, trained: TrainedModel) -> str:
     """Of the label file; one that a checkpoint names is a stranger's text."""
     given = trained.config["task"].get("labels") if asked is None else asked
+    if given is None:
+        raise UserError(f"{trained.path} does not say its labels: give task.labels=ltr or another")
     names = list(given) if isinstance(given, list | tuple) else [given]
     if len(names) != 1 or type(names[0]) is not str or Path(names[0]).name != names[0]:
         where = f"{trained.path}: " if asked is None else ""

@@ -55,7 +55,10 @@ class Run(NamedTuple):
         task, decoding = self.settings.task, self.settings.decoding
         names = (self.settings.common_eval.path, decoding.lmpath, decoding.lexicon)
         inputs = [absolute(name) for name in names if name]
-        inputs.append(absolute(task.data) / f"{self.settings.dataset.gen_subset}.tsv")
+        subset = self.settings.dataset.gen_subset
+        inputs.append(absolute(task.data) / f"{subset}.tsv")
+        labels = absolute(task.label_dir or task.data)
+        inputs += [*labels.glob(f"{subset}.*"), *labels.glob("dict.*.txt")]
         if any(path.exists() and path.stat().st_mtime > done.stat().st_mtime for path in inputs):
             return None
         return json.loads(summary.read_text(encoding="utf-8"))
@@ -156,7 +159,8 @@ def save_frames(frames: Frames, folder: Path) -> None:
         with replacing(folder / f"{count}.pt") as path:
             torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
     about = {name: value for name, value in vars(frames).items() if name != "batches"}
-    torch.save({"batches": count, **about}, folder / "about.pt")
+    with replacing(folder / "about.pt") as path:
+        torch.save({"batches": count, **about}, path)
 
 
 def saved_frames(folder: Path) -> Frames:

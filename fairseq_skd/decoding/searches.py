@@ -93,7 +93,7 @@ def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: 
     Args:
         settings: checked keys.
         dictionary: of the labels.
-        references: words of the subset, an utterance an entry; how many the lexicon lacks goes to stderr.
+        references: words of the subset, one entry per utterance; how many the lexicon lacks goes to stderr.
 
     Raises:
         UserError: flashlight-text is missing, or a file that cannot be used.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairseq_skd.errors import UserError
 
+DEFAULT_MAX_TOKENS = 4_000_000  # fairseq's infer takes as many samples where neither limit is set
 Audio = str | os.PathLike[str] | npt.NDArray[np.floating] | Tensor
 
 
@@ -77,7 +78,7 @@ class Waveforms:
                 )
             waveform = torch.from_numpy(array)
         else:
-            given = torch.as_tensor(audio)
+            given = torch.as_tensor(np.ascontiguousarray(audio) if isinstance(audio, np.ndarray) else audio)
             if given.dim() != 1 or not given.is_floating_point():  # integers are not in [-1, 1]
                 kind = str(given.dtype).removeprefix("torch.")
                 raise UserError(
@@ -102,9 +103,20 @@ class Waveforms:
         Raises:
             UserError: see :meth:`read`; or there is nothing to read.
         """
-        if not audio:
+        check_list(audio)
+        if len(audio) == 0:
             raise UserError("a batch needs at least one audio file or array")
         return pad([self.read(one) for one in audio])
+
+
+def check_list(audio: object) -> None:
+    """Check that audio is a list of files or arrays, and neither one of them.
+
+    Raises:
+        UserError: it is one file, or one array.
+    """
+    if isinstance(audio, str | os.PathLike) or getattr(audio, "ndim", 2) < 2:
+        raise UserError("audio is one file or array: give a list, [audio]")
 
 
 def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -137,6 +149,3 @@ def length_batches(sizes: Sequence[int], max_tokens: int | None, batch_size: int
         else:
             current.append(index)
     return batches
-
-
-DEFAULT_MAX_TOKENS = 4_000_000  # fairseq's infer takes as many samples where neither limit is set

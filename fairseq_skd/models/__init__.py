@@ -1,4 +1,4 @@
-"""fairseq glue: the model ``skd_ctc``, a pretrained trunk with a CTC head an exit."""
+"""fairseq glue: the model ``skd_ctc``, a pretrained trunk with one CTC head per exit."""
 
 from fairseq_skd import registration  # noqa: F401  (first, or its imports meet half a module)
 from fairseq_skd.models.skd_ctc import SkdCtc

@@ -52,7 +52,7 @@ def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
 
     Args:
         layer: 0 or L for the full model, l for a student.
-        students: what was trained.
+        students: layer counts of the trained students.
         depth: L.
 
     Raises:

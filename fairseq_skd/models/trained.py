@@ -20,7 +20,7 @@ _ELSEWHERE = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What using a checkpoint needs of it.
+    """Configuration, weights and dictionary of a fine-tuned checkpoint.
 
     Attributes:
         path: the file.
@@ -69,7 +69,7 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:
-    """The same from what :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint` read.
+    """Interpret what :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint` read.
 
     Raises:
         UserError: another model, or a damaged one; naming the key.

@@ -32,7 +32,7 @@ def greedy_units(logits: Tensor, lengths: Tensor, blank: int = 0) -> list[list[i
         blank: index of the blank symbol.
 
     Returns:
-        one list of unit indices an utterance.
+        one list of unit indices per utterance.
     """
     best = logits.argmax(dim=-1).transpose(0, 1)  # (T, B, V) -> (B, T)
     frames = torch.arange(best.size(1), device=best.device)

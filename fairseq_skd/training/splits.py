@@ -152,12 +152,12 @@ def check_data_of_trainings() -> None:
     The settings are checked before the encoder is read, each split before it is loaded.
     """
     original = FairseqTask.build_model
-    if hasattr(original, "__wrapped__"):
+    if hasattr(original, "checks_data"):
         return
 
     @functools.wraps(original)
     def build_model(self: FairseqTask, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        if cfg._name != "skd_ctc" or cfg.get("w2v_args") is not None:  # another's, or a fine-tuned checkpoint
+        if getattr(cfg, "_name", None) != "skd_ctc" or cfg.get("w2v_args") is not None:
             return original(self, cfg, *args, **kwargs)
         root = root_of(cfg)
         check_settings(self)
@@ -166,6 +166,7 @@ def check_data_of_trainings() -> None:
         check_before_loading(self, model.w2v_encoder.conv_layers, root)
         return model
 
+    build_model.checks_data = True  # type: ignore[attr-defined]
     FairseqTask.build_model = build_model
 
 
