@@ -68,8 +68,11 @@ class Searches:
     They are counted in a file, since searches may run in processes of their own.
     """
 
-    def __init__(self, wer: dict[str, float], failing: str | None = None, partial: str = "") -> None:
+    def __init__(
+        self, wer: dict[str, float], failing: str | None = None, partial: str = "", seconds: float = 0.0
+    ) -> None:
         self.wer, self.failing, self.partial, self.log = wer, failing, partial, Path("log").absolute()
+        self.seconds = seconds  # of a search that does not fail
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(multirun, "prepare", lambda settings: settings)
@@ -82,6 +85,7 @@ class Searches:
             log.write(folder.name)
         if folder.name == self.failing:
             raise UserError("lexicon l does not exist")
+        time.sleep(self.seconds)
         folder.mkdir(exist_ok=True)
         left_out = [{"file": "/a.wav", "line": 2, "reason": "broken"}] if folder.name in self.partial else []
         summary = {"wer": self.wer[folder.name], "cer": 1.0, "not_decoded": left_out}
@@ -146,7 +150,7 @@ def test_other_settings_are_run_again(here: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failure_stops_what_has_not_begun(here: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
-    searches = Searches(dict.fromkeys("acdefghijklm", 30.0), failing="b")
+    searches = Searches(dict.fromkeys("acdefghijklm", 30.0), failing="b", seconds=0.5)
     searches.stand_in(monkeypatch)
     with pytest.raises(UserError, match="^lmweight=b: lexicon l does not exist$"):
         run_all(runs("abcdefghijklm", here), here, jobs)
