@@ -63,7 +63,7 @@ def open_set(
     labels = absolute(task.label_dir) if task.label_dir is not None else data
     extension = _extension(task.labels, trained)
     utterances = subset.read_manifest(data, name)
-    dictionary = subset.read_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
+    dictionary = subset.read_matching_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
     label_file = labels / f"{name}.{extension}"
     units = [line.split() for line in subset.read_labels(label_file, utterances)]
     where = key = "common_eval.post_process"

@@ -1,1 +1,1 @@
-"""Reading and writing files: manifests, labels, dictionaries, audio; below everything else."""
+"""Read and write manifests, labels, dictionaries and audio. All rooms above may import these."""

@@ -1,4 +1,4 @@
-"""fairseq dictionaries: reading ``dict.<labels>.txt``, and comparing the symbols of two."""
+"""fairseq dictionaries: read ``dict.<labels>.txt`` and compare the symbols of two dictionaries."""
 
 import io
 from collections.abc import Sequence
@@ -11,19 +11,25 @@ from fairseq.data import Dictionary
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.units import POST_PROCESSES, WORD_MARK
 
-_FORM = "each line has to be 'symbol count', such as 'A 1'"
+_FORM = "write each line as 'symbol count', such as 'A 1'"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First index at which two dictionaries differ, and the symbol of each; None beyond the end of a dictionary."""
+    """First index at which two dictionaries differ.
+
+    Attributes:
+        index: the index.
+        first: symbol of the first dictionary there; None if the dictionary is shorter.
+        second: symbol of the second dictionary there; None if the dictionary is shorter.
+    """
 
     index: int
     first: str | None
     second: str | None
 
     def describe(self, first: str, second: str) -> str:
-        """Name the index and both symbols.
+        """Name the index and both symbols; ``first`` and ``second`` name the dictionaries.
 
         >>> Difference(5, "E", "T").describe("the checkpoint", "task.data")
         "at index 5 the checkpoint has 'E', task.data has 'T'"
@@ -33,13 +39,13 @@ class Difference:
 
 
 def read_dictionary(path: Path) -> Dictionary:
-    """Read a dictionary as fairseq does, but say where a file is wrong.
+    """Read a dictionary as fairseq does, but name the line that is wrong.
 
     Raises:
         UserError: the file is missing, empty, not UTF-8, or has a line that fairseq cannot read.
     """
     if not path.is_file():
-        raise UserError(f"dictionary {path} does not exist: put it beside the labels (fairseq_skd.manifest makes one)")
+        raise UserError(f"dictionary {path} does not exist: put it beside the labels (fairseq_skd.manifest writes one)")
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -56,7 +62,7 @@ def read_dictionary(path: Path) -> Dictionary:
         except RuntimeError as error:
             symbol = line.split()[0]
             raise UserError(
-                f"dictionary {path} line {number} has the symbol {symbol!r} a second time (fairseq itself adds "
+                f"dictionary {path} line {number} repeats the symbol {symbol!r} (fairseq itself adds "
                 f"{', '.join(Dictionary().symbols)}): delete the line"
             ) from error
     if len(dictionary) == dictionary.nspecial:
@@ -65,7 +71,7 @@ def read_dictionary(path: Path) -> Dictionary:
 
 
 def first_difference(first: Sequence[str], second: Sequence[str]) -> Difference | None:
-    """Compare the symbols of two dictionaries.
+    """Find the first index at which two dictionaries differ; None if they are equal.
 
     >>> first_difference(["<s>", "E", "T"], ["<s>", "T", "E"])
     Difference(index=1, first='E', second='T')
@@ -77,18 +83,22 @@ def first_difference(first: Sequence[str], second: Sequence[str]) -> Difference 
 
 
 def fitting_post_process(process: str | None, symbols: Sequence[str], where: str) -> str:
-    """How units of a dictionary become words.
+    """Check that ``post_process`` fits the units of a dictionary.
 
     >>> fitting_post_process(None, ["<s>", "A", "|"], "common_eval.post_process")
     'letter'
 
     Args:
-        process: one of fairseq's ``post_process`` names; None is ``letter``.
-        symbols: of the dictionary.
-        where: ``process`` was given, for messages.
+        process: one of fairseq's ``post_process`` names; None means ``letter``.
+        symbols: symbols of the dictionary.
+        where: the key that set ``process``, for messages.
+
+    Returns:
+        the name to use.
 
     Raises:
-        UserError: unknown, or letters for word pieces, or the other way round.
+        UserError: ``process`` is unknown, or is ``letter`` for word pieces, or ``sentencepiece``
+            for letters.
     """
     process = process or "letter"
     if process not in POST_PROCESSES:
@@ -97,7 +107,7 @@ def fitting_post_process(process: str | None, symbols: Sequence[str], where: str
     fitting = "sentencepiece" if pieces else "letter"
     if process in ("letter", "sentencepiece") and process != fitting:
         raise UserError(
-            f"{where}={process} makes no words of a dictionary {'with' if pieces else 'without'} word pieces: set it "
+            f"{where}={process} does not fit a dictionary {'with' if pieces else 'without'} word pieces: set it "
             f"to {fitting}"
         )
     return process

@@ -1,4 +1,4 @@
-"""Paths as users mean them, lines of text files, and writing so that what was there is never lost."""
+"""Expand paths, read lines of text files, and replace files without losing the old ones."""
 
 import fcntl
 import functools
@@ -15,12 +15,12 @@ _PART = ".skd-part"  # ends the name of a file that is being written
 
 
 def absolute(path: str) -> Path:
-    """A path as the user means it: ``~`` is the home folder, the rest is relative to the current folder."""
+    """Expand ``~`` and make a path absolute, starting from the current folder."""
     return Path(path).expanduser().absolute()
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content."""
+    """Compute the SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -30,7 +30,7 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Give an error of the system inside the block, such as a full disk, the name of the file that is being written."""
+    """Add the file's name to an ``OSError`` that has none, such as "No space left on device"."""
     try:
         yield
     except OSError as error:
@@ -41,10 +41,11 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path beside ``path``; when the block ends well the file takes ``path``'s place, else it is deleted.
+    """Yield a temporary path in the same folder, which replaces ``path`` when the block succeeds.
 
-    The folder of ``path`` is created if it is missing. On one file system the exchange is atomic. A process that is
-    killed leaves the file beside, which the next process that writes into the folder removes.
+    The temporary file is deleted if the block fails. The folder of ``path`` is created if it is
+    missing. The replacement is atomic. A killed process leaves its temporary file behind; the next
+    process that writes into the folder removes it.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
@@ -60,7 +61,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
         umask = os.umask(0)
         os.umask(umask)
-        beside.chmod(0o666 & ~umask)  # mkstemp makes 0600, which other members of a group could not read
+        beside.chmod(0o666 & ~umask)  # mkstemp makes 0600, which the user's group could not read
         os.replace(beside, target)
     except Exception as error:
         if reason := _why_not_written(error, beside):
@@ -72,10 +73,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _why_not_written(error: Exception, beside: Path) -> str | None:
-    """The system's words on a file that cannot be written; None for an error about something else."""
+    """Return why the system cannot write a file; None if the error has another cause."""
     cause: BaseException | None = error
     while not isinstance(cause, OSError | UserError | None):
-        cause = cause.__context__  # torch.save raises RuntimeError over it
+        cause = cause.__context__  # torch.save hides the OSError behind a RuntimeError
     if not isinstance(cause, OSError):
         return None
     files = [str(file) for file in (cause.filename, cause.filename2) if file is not None]
@@ -83,18 +84,18 @@ def _why_not_written(error: Exception, beside: Path) -> str | None:
 
 
 def _begin(target: Path) -> tuple[int, Path]:
-    """A new file beside ``target`` with a lock that lasts as long as the handle, or the process, does."""
+    """Create a locked file beside ``target``; the lock ends with the handle or the process."""
     while True:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_PART)
-        with suppress(OSError):  # a file system without locks: leftovers stay there
+        with suppress(OSError):  # without locks, leftovers stay
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):  # else another process took it for a leftover before it was locked
+        if os.path.exists(name):  # else another process removed it as a leftover
             return handle, Path(name)
         os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; files that are being written now stay."""
+    """Remove files that killed processes left half-written; files that are being written now stay."""
     for leftover in folder.glob(f".*{_PART}"):
         with suppress(OSError), leftover.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,15 +106,15 @@ _remove_leftovers_once = functools.lru_cache(maxsize=None)(remove_leftovers)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1, line ends left out; empty lines are passed over.
+    """Yield the number (from 1) and the stripped text of each line that is not empty.
 
     Raises:
-        UserError: if the file cannot be read, or a line is not UTF-8.
+        UserError: the file cannot be read, or a line is not UTF-8.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -125,33 +126,36 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file, the last one with or without a newline.
+    """Read the lines of a UTF-8 file; the last line may lack its newline.
 
     Raises:
-        UserError: not UTF-8.
+        UserError: the file is not UTF-8.
     """
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1})") from error
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start + 1}): convert it to UTF-8") from error
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def read_speakers(manifest: Path) -> list[str] | None:
-    """Speaker of each utterance of ``<split>.tsv``, from ``<split>.spk`` beside it; None without such a file.
+    """Read the speaker of each utterance of ``<split>.tsv`` from ``<split>.spk`` beside it.
+
+    Returns:
+        one speaker per utterance; None if there is no ``<split>.spk``.
 
     Raises:
-        UserError: the file has not one speaker per utterance.
+        UserError: the file does not have one speaker per utterance.
     """
     path = manifest.with_suffix(".spk")
     if not path.is_file():
         return None
     speakers, utterances = read_lines(path), len(read_lines(manifest)) - 1
-    mend = "make the manifest again, or delete the file if nobody knows the speakers"
+    fix = "make the manifest again, or delete the file if the speakers are unknown"
     if len(speakers) != utterances:
-        raise UserError(f"{path} has {len(speakers)} lines, {manifest} lists {utterances} utterances: {mend}")
+        raise UserError(f"{path} has {len(speakers)} lines, {manifest} lists {utterances} utterances: {fix}")
     for number, speaker in enumerate(speakers, start=1):
         if not speaker.strip():
-            raise UserError(f"{path} line {number} names no speaker: {mend}")
+            raise UserError(f"{path} line {number} names no speaker: {fix}")
     return speakers

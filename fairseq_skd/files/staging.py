@@ -1,7 +1,8 @@
-"""Changing several files of a folder together: all of them take their places, or none does.
+"""Replace several files of a folder together: all of them, or none.
 
-Several files cannot change at once. Errors, Ctrl-C and SIGTERM are answered by moving everything back. A kill -9 among
-the moves leaves a list of the files that were to move, for which :func:`refuse_incomplete` refuses the folder.
+POSIX cannot replace several files at once. After an error, Ctrl-C or SIGTERM all files are moved
+back. A kill -9 between two moves leaves the list of files to move, and :func:`refuse_incomplete`
+refuses the folder.
 """
 
 import fcntl
@@ -17,48 +18,48 @@ from typing import TextIO
 
 from fairseq_skd.errors import UserError
 
-# What lies in a folder of this prefix below the one that is changed: a lock that lasts as long as the process, the new
-# files, the ones that they replace, and, while they move, their names.
+# A staging folder, inside the folder to change, holds a lock that lasts as long as the process, the
+# new files, the files that they replace, and, while they move, the list of their names.
 _PREFIX = ".staged-"
 _LOCK, _FILES, _KEPT, _MOVING = "lock", "files", "kept", "moving"
-_SETTLED = 60  # seconds after which a folder without a lock is nobody's
+_ABANDONED_AFTER = 60  # seconds after which a staging folder without a lock has no owner
 
 
 @contextmanager
 def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder inside ``out``; when the block ends well its files move to the same names under ``out``.
+    """Yield an empty staging folder, whose files move to ``out`` when the block succeeds.
 
-    When it ends badly (an error, Ctrl-C), everything made on the way is removed, ``out`` itself included if it is new.
-    What a killed process left on the way is removed first.
+    If the block fails (an error, Ctrl-C), everything new is removed, including ``out`` if it did
+    not exist. Leftovers of killed processes are removed first.
 
     Args:
         out: the folder to change; it is created if it is missing.
-        force: replace files that are there with another content.
-        free: names of files that need no ``force``: our own notes about the others.
+        force: replace files that exist with other content.
+        free: names of files that are replaced without ``force``: our own notes.
 
     Raises:
-        UserError: if ``out`` cannot be written, or holds a file that would be replaced and ``force`` is not given.
+        UserError: ``out`` cannot be written, or a file would be replaced without ``force``.
     """
     created = _make(out)
-    for left in out.glob(f"{_PREFIX}*"):
-        if not (left / _MOVING).exists():
-            _remove_if_nobodys(left)
+    for leftover in out.glob(f"{_PREFIX}*"):
+        if not (leftover / _MOVING).exists():
+            _remove_if_abandoned(leftover)
     try:
-        room = out / Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out)).name  # absolute from Python 3.12 on
+        place = out / Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out)).name  # mkdtemp is absolute from Python 3.12 on
     except OSError as error:
         _remove(created)
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
     lock: TextIO | None = None
     try:
-        lock = (room / _LOCK).open("w")
+        lock = (place / _LOCK).open("w")
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        (room / _FILES).mkdir()
-        yield room / _FILES
-        _commit(room, out, force, free)
+        (place / _FILES).mkdir()
+        yield place / _FILES
+        _commit(place, out, force, free)
         created = []
     finally:
-        _clear(room)
+        _clear(place)
         if lock is not None:
             lock.close()
         _remove(created)
@@ -68,40 +69,41 @@ def refuse_incomplete(folder: Path) -> None:
     """Check that no process was killed while it replaced files in a folder.
 
     Raises:
-        UserError: one was, and the files have not been written again since.
+        UserError: a process was killed, and its files have not been written again.
     """
     for moving in folder.glob(f"{_PREFIX}*/{_MOVING}"):
         first = moving.read_text(encoding="utf-8").partition("\n")[0]
         raise UserError(
-            f"{folder} is incomplete: fairseq_skd.manifest was killed while it replaced {first} and others there; run "
-            f"the same command again, with --force"
+            f"{folder} is incomplete: fairseq_skd.manifest was killed while it replaced {first} and others; run "
+            f"the same command again with --force"
         )
 
 
-def _remove_if_nobodys(room: Path) -> None:
+def _remove_if_abandoned(place: Path) -> None:
+    """Remove a staging folder, unless a running process holds its lock or may be about to."""
     with suppress(OSError):
-        if not (room / _LOCK).exists():
-            if time.time() - room.stat().st_mtime > _SETTLED:
-                _clear(room)
+        if not (place / _LOCK).exists():
+            if time.time() - place.stat().st_mtime > _ABANDONED_AFTER:
+                _clear(place)
             return
-        with (room / _LOCK).open("r+") as lock:
+        with (place / _LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _clear(room)
+            _clear(place)
 
 
-def _clear(room: Path) -> None:
-    """Remove it, the lock last: a kill on the way leaves something that is known to be nobody's."""
+def _clear(place: Path) -> None:
+    """Remove a staging folder, the lock last: without it a half-removed folder looks new."""
     for name in (_MOVING, _FILES, _KEPT):
-        if (room / name).is_dir():
-            shutil.rmtree(room / name, ignore_errors=True)
+        if (place / name).is_dir():
+            shutil.rmtree(place / name, ignore_errors=True)
         else:
-            (room / name).unlink(missing_ok=True)
-    shutil.rmtree(room, ignore_errors=True)
+            (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _make(folder: Path) -> list[Path]:
     """Create ``folder``; return the folders that were missing, outermost first."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()][::-1]
+    missing = [level for level in (folder, *folder.parents) if not level.exists()][::-1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,24 +113,25 @@ def _make(folder: Path) -> list[Path]:
 
 
 def _remove(folders: list[Path]) -> None:
-    """Remove those of ``folders`` that exist and are empty, innermost first."""
+    """Remove the folders that exist and are empty, innermost first."""
     for folder in reversed(folders):
         with suppress(OSError):
             folder.rmdir()
 
 
 def refuse_conflicts(stage: Path, out: Path, force: bool, free: Collection[str] = ()) -> list[Path]:
-    """The files of ``stage``, relative to it, that are not in ``out`` with the same content.
+    """List the files of ``stage`` (relative paths) that ``out`` lacks or has with other content.
 
     Raises:
-        UserError: if one is there with another content, and neither ``force`` nor ``free`` allows to replace it.
+        UserError: ``out`` has a file with other content, and neither ``force`` nor ``free`` allows
+            replacing it.
     """
     changed = [name for name in _files(stage) if not _same(stage / name, out / name)]
     present = [name for name in changed if (out / name).exists() and str(name) not in free]
     if present and not force:
         others = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
-        mend = "replace with --force, or choose another --out"
-        raise UserError(f"{out / present[0]}{others} exists and holds something else; {mend}")
+        fix = "add --force to replace it, or choose another --out"
+        raise UserError(f"{out / present[0]}{others} exists with other content; {fix}")
     return changed
 
 
@@ -136,9 +139,9 @@ def _files(stage: Path) -> list[Path]:
     return [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
 
 
-def _commit(room: Path, out: Path, force: bool, free: Collection[str]) -> None:
-    """Move the new files to ``out``; a move that fails takes the earlier ones back."""
-    stage, kept, moving = room / _FILES, room / _KEPT, room / _MOVING
+def _commit(place: Path, out: Path, force: bool, free: Collection[str]) -> None:
+    """Move the new files to ``out``; if one move fails, undo the earlier moves."""
+    stage, kept, moving = place / _FILES, place / _KEPT, place / _MOVING
     written = {str(name) for name in _files(stage)}
     changed = refuse_conflicts(stage, out, force, free)
     if changed:
@@ -163,9 +166,10 @@ def _commit(room: Path, out: Path, force: bool, free: Collection[str]) -> None:
         moving.unlink(missing_ok=True)
         raise
     moving.unlink(missing_ok=True)
-    for other in out.glob(f"{_PREFIX}*/{_MOVING}"):  # of a process that was killed: are all its files whole again?
+    # A killed process left its list: the folder is complete again if all its files are written now.
+    for other in out.glob(f"{_PREFIX}*/{_MOVING}"):
         if written.issuperset(other.read_text(encoding="utf-8").splitlines()):
-            _remove_if_nobodys(other.parent)
+            _remove_if_abandoned(other.parent)
 
 
 def _same(left: Path, right: Path) -> bool:

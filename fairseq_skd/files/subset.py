@@ -1,6 +1,7 @@
-"""A subset, to train on or to decode: its manifest, labels and audio headers, checked before anything is computed.
+"""Read and check the manifest, labels and audio headers of a subset before training or decoding.
 
-fairseq reads the same files again for the batches. What it would meet as an assertion, or not notice, is told here.
+fairseq reads the same files again for the batches. Mistakes on which it would assert, or which it
+would not notice, become one sentence here.
 """
 
 import os
@@ -26,10 +27,10 @@ class Subset(NamedTuple):
     """One subset in manifest order.
 
     Attributes:
-        manifest: the ``.tsv`` file; utterance i stands on its line i + 2.
+        manifest: the ``.tsv`` file; utterance i is on line i + 2.
         root: folder of the audio.
         names: audio files, relative to ``root``.
-        samples: their lengths as the manifest has them.
+        samples: number of samples of each file, according to the manifest.
     """
 
     manifest: Path
@@ -38,68 +39,69 @@ class Subset(NamedTuple):
     samples: list[int]
 
     def path(self, index: int) -> str:
-        """Audio file of an utterance."""
+        """Return the audio file of an utterance."""
         return os.path.join(self.root, self.names[index])
 
     def where(self, index: int) -> str:
-        """Manifest line and audio file of an utterance, for messages."""
+        """Name the manifest line and the audio file of an utterance, for messages."""
         return f"{self.manifest} line {index + 2}: {self.path(index)}"
 
 
 def read_manifest(folder: Path, subset: str, given: str | None = None) -> Subset:
-    """Read ``<folder>/<subset>.tsv``: the audio root, then a path and a number of samples a line.
+    """Read ``<folder>/<subset>.tsv``: the audio root, then one path and number of samples per line.
 
     Args:
         folder: ``task.data``.
         subset: name of the manifest.
-        given: how the name was given, for messages; None is ``dataset.gen_subset``.
+        given: the option that named the manifest, for messages; None means ``dataset.gen_subset``.
 
     Raises:
-        UserError: missing, empty, or a line that is not of this form; or the folder is incomplete.
+        UserError: the folder or manifest is missing, the manifest is empty or has a malformed line,
+            or the folder is incomplete.
     """
     manifest = folder / f"{subset}.tsv"
     if not folder.is_dir():
-        raise UserError(f"task.data={folder} is not a folder")
+        raise UserError(f"task.data={folder} is not a folder: give the folder of the manifests")
     refuse_incomplete(folder)
     if not manifest.is_file():
-        there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest at all"
-        raise UserError(f"{given or f'dataset.gen_subset={subset}'}: {manifest} does not exist (there: {there})")
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.tsv"))) or "no manifest"
+        raise UserError(f"{given or f'dataset.gen_subset={subset}'}: {manifest} does not exist; the folder has {there}")
     root, *lines = read_lines(manifest) or [""]
     if not lines:
-        raise UserError(f"{manifest} lists no utterance: after the audio root come lines 'path<TAB>samples'")
+        raise UserError(f"{manifest} lists no utterances: write lines 'path<TAB>samples' after the audio root")
     names, samples = [], []
     for number, line in enumerate(lines, start=2):
         fields = line.strip().split("\t")
         if len(fields) != 2 or not fields[1].isdecimal():
-            raise UserError(f"{manifest} line {number} is {line!r}, it has to be 'path<TAB>samples'")
+            raise UserError(f"{manifest} line {number} is {line!r}: write 'path<TAB>samples'")
         names.append(fields[0])
         samples.append(int(fields[1]))
     return Subset(manifest, root.strip(), names, samples)
 
 
-def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictionary:
-    """Load ``dict.<labels>.txt`` and compare it with the one that the checkpoint was trained with.
+def read_matching_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictionary:
+    """Read ``dict.<labels>.txt`` and check that it matches the checkpoint.
 
     Args:
         path: the file.
-        trained: the checkpoint's dictionary, None if it holds none.
-        size: outputs of the checkpoint's CTC head.
+        trained: the checkpoint's dictionary; None if the checkpoint has none.
+        size: number of outputs of the checkpoint's CTC head.
 
     Raises:
-        UserError: see :func:`fairseq_skd.files.dictionaries.read_dictionary`; or the dictionary has another size, or
-            another symbol at some index.
+        UserError: the file cannot be read (:func:`fairseq_skd.files.dictionaries.read_dictionary`),
+            has another size, or has another symbol at some index.
     """
     dictionary = dictionaries.read_dictionary(path)
     if len(dictionary) != size:
         raise UserError(
-            f"dictionary {path} has {len(dictionary)} symbols with fairseq's {dictionary.nspecial} special ones, "
-            f"the checkpoint's CTC head has {size}: give the dictionary of the training data"
+            f"dictionary {path} has {len(dictionary)} symbols, with fairseq's {dictionary.nspecial} special ones, "
+            f"but the checkpoint's CTC head has {size}: use the dictionary of the training data"
         )
     expected = trained.symbols if trained is not None else dictionary.symbols
     if difference := dictionaries.first_difference(dictionary.symbols, expected):
         raise UserError(
             f"dictionary {path} line {difference.index - dictionary.nspecial + 1} has {difference.first!r} where the "
-            f"checkpoint was trained with {difference.second!r}: give the dictionary of the training data"
+            f"checkpoint was trained with {difference.second!r}: use the dictionary of the training data"
         )
     return dictionary
 
@@ -107,45 +109,49 @@ def read_dictionary(path: Path, trained: Dictionary | None, size: int) -> Dictio
 def read_labels(
     path: Path, subset: Subset, indices: Sequence[int] | None = None, carriage_returns: bool = False
 ) -> list[str]:
-    """The transcript of each utterance, in manifest order, units with spaces between.
+    """Read the transcript of each utterance, in manifest order, as units separated by spaces.
 
     Args:
         path: one line per utterance of ``subset``.
         subset: the utterances.
-        indices: whose lines are looked at; None: all.
+        indices: utterances whose lines are checked for Windows line ends; None: all.
         carriage_returns: allow Windows line ends.
 
     Raises:
-        UserError: the file is missing, has not as many lines as the manifest has utterances, or has Windows line ends.
+        UserError: the file is missing, does not have one line per utterance, or has Windows line
+            ends.
     """
     if not path.is_file():
-        raise UserError(f"label file {path} does not exist: {subset.manifest} needs one line of text per utterance")
+        raise UserError(f"label file {path} does not exist: write one line per utterance of {subset.manifest}")
     refuse_incomplete(path.parent)
     lines = read_lines(path)
     if len(lines) != len(subset.names):
-        raise UserError(f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances")
+        raise UserError(
+            f"{path} has {len(lines)} lines, {subset.manifest} lists {len(subset.names)} utterances: write one line "
+            f"per utterance"
+        )
     if not carriage_returns:
         for index in range(len(lines)) if indices is None else indices:
-            # fairseq's HuBERT data set would count bytes that it does not read, and take others' labels
+            # fairseq's HuBERT data set would miscount bytes and mix up the labels of utterances.
             if "\r" in lines[index]:
                 raise UserError(f"{path} line {index + 1} holds a carriage return: store the file with Unix line ends")
     return lines
 
 
 def units_of(dictionary: Dictionary) -> set[str]:
-    """The symbols that CTC can learn: all of a dictionary but fairseq's own ``<s>`` (the blank), ``<pad>``, ..."""
+    """Return the symbols of a dictionary without fairseq's own: ``<s>`` (the blank), ``<pad>``."""
     return {symbol for symbol, index in dictionary.indices.items() if index >= dictionary.nspecial}
 
 
 def better_post_process(process: str | None, lines: Iterable[str]) -> str | None:
-    """Find the post_process for transcripts without ``|``, of each of which ``letter`` makes one word.
+    """Find the ``post_process`` for transcripts that ``letter`` would make one word each.
 
     Args:
         process: how units become words, one of fairseq's ``post_process`` names.
-        lines: transcripts, units with spaces between.
+        lines: transcripts, as units separated by spaces.
 
     Returns:
-        the name to use instead of ``process``; None if ``process`` is right.
+        the name to use instead of ``process``; None if ``process`` fits.
     """
     if process != "letter":
         return None
@@ -165,27 +171,28 @@ def check_audio(
     indices: Sequence[int] | None = None,
     leave_out: bool = False,
 ) -> None:
-    """Read the headers of audio files.
+    """Check the headers of audio files.
 
     Args:
         subset: the files.
-        sample_rate: that of the training data, in Hz.
+        sample_rate: sampling rate of the training data, in Hz.
         shortest: samples that the feature extractor needs for one frame.
-        indices: look at these only.
-        leave_out: damaged files get a warning on stderr, unless all files are damaged: reading them will fail, too.
+        indices: utterances to check; None: all.
+        leave_out: warn about damaged files on stderr instead of raising, unless all files are
+            damaged. The caller leaves them out when it reads them.
 
     Raises:
-        UserError: files that are missing, unreadable, of another sampling rate, too short, or not as long as the
-            manifest lists them: how many, and the first.
+        UserError: some files are missing, unreadable, too short, have another sampling rate, or
+            are not as long as the manifest says. The message counts them and names the first.
     """
-    found: dict[str, list[tuple[int, str]]] = {}  # kind of fault -> places and details
+    found: dict[str, list[tuple[int, str]]] = {}  # kind of fault -> (index, detail) of each utterance
     chosen = range(len(subset.names)) if indices is None else indices
     for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
         path = subset.path(index)
-        if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio itself is met when it is read
+        if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio inside is checked when it is read
             path = path[: path.index(".zip:") + len(".zip")]
         if not os.path.isfile(path):
-            found.setdefault("missing", []).append((index, ""))
+            found.setdefault("missing", []).append((index, ": correct the path, or the audio root in line 1"))
         elif not path.endswith(".zip") and (fault := _header_fault(path, sample_rate, shortest, subset.samples[index])):
             found.setdefault(fault[0], []).append((index, fault[1]))
     for kind, places in found.items():
@@ -199,16 +206,17 @@ def check_audio(
 
 
 def _header_fault(path: str, sample_rate: int, shortest: int, listed: int) -> tuple[str, str] | None:
-    """The kind of fault, and its details in this file."""
+    """Return the kind of fault and its details; None for a sound header."""
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError):
-        return _DAMAGED[0], ""
+        return _DAMAGED[0], ": replace it"
     if info.samplerate != sample_rate:
-        return f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training", ""
+        kind = f"sampled at {info.samplerate} Hz instead of the {sample_rate} Hz of the model's training"
+        return kind, ": resample it"
     if info.frames < shortest:
-        return f"shorter than {shortest} samples, one frame of the model", ""
-    if info.frames != listed and info.format != "MP3":  # whose header may hold an estimate: decoding tells
+        return f"shorter than {shortest} samples, one frame of the model", ": leave the utterance out"
+    if info.frames != listed and info.format != "MP3":  # an MP3 header may hold an estimate
         detail = f", which has {info.frames} samples, not {listed}: replace it, or make the manifest again"
         return _DAMAGED[1], detail
     return None

@@ -1,12 +1,12 @@
-"""The units that a CTC model outputs, and how fairseq's label files write a transcript in them; here: letters."""
+"""Units that a CTC model outputs, and how fairseq's label files spell a transcript in them."""
 
 from collections.abc import Sequence
 from operator import eq
 from typing import Protocol
 
 WORD_END = "|"
-WORD_MARK = "\u2581"  # SentencePiece's: the unit begins a word
-# fairseq's names for the ways that units become words.
+WORD_MARK = "\u2581"  # a SentencePiece unit with this mark begins a word
+# fairseq's names for the ways to join units into words.
 POST_PROCESSES = ("letter", "none", "sentencepiece", "wordpiece", "silence", "_EOW", "subword_nmt", "@@", "@@ ")
 
 LETTER_COUNTS: tuple[tuple[str, int], ...] = (
@@ -39,19 +39,20 @@ LETTER_COUNTS: tuple[tuple[str, int], ...] = (
     ("Q", 437),
     ("Z", 213),
 )
-"""Symbols and counts of fairseq's LibriSpeech letter dictionary. A model's outputs are numbered by the order of the
-symbols, so it is kept; the counts have to be there for fairseq to read the file, and CTC uses them nowhere."""
+"""Symbols and counts of fairseq's LibriSpeech letter dictionary. The order of the symbols numbers
+the outputs of a model, so it must not change. fairseq's file format needs the counts; CTC does not
+use them."""
 
 ALPHABET = frozenset(symbol for symbol, _ in LETTER_COUNTS if symbol != WORD_END) | {" "}
 
 
 def letter_dictionary() -> str:
-    """The text of ``dict.ltr.txt``: a symbol and its count on each line."""
+    """Return the text of ``dict.ltr.txt``: one symbol and its count per line."""
     return "".join(f"{symbol} {count}\n" for symbol, count in LETTER_COUNTS)
 
 
 def letters(text: str) -> list[str]:
-    """The units of a transcript: its letters, and ``|`` after each word.
+    """Spell a transcript in letters, with ``|`` after each word.
 
     >>> " ".join(letters("GO ON"))
     'G O | O N |'
@@ -60,14 +61,18 @@ def letters(text: str) -> list[str]:
 
 
 def foreign_characters(text: str) -> list[str]:
-    """The characters of ``text`` that the letter dictionary lacks, each once, in order of appearance."""
+    """List the characters of ``text`` that the letter dictionary lacks, each once, in order."""
     if ALPHABET.issuperset(text):
         return []
     return [character for character in dict.fromkeys(text) if character not in ALPHABET]
 
 
 def frames_needed(units: Sequence[str]) -> int:
-    """The fewest frames on which CTC can place ``units``: one each, and a blank between two equal neighbours."""
+    """Count the frames that CTC needs: one per unit, and a blank between two equal neighbours.
+
+    >>> frames_needed(letters("SEE"))
+    5
+    """
     return len(units) + sum(map(eq, units, units[1:]))
 
 
@@ -75,46 +80,46 @@ class Units(Protocol):
     """A set of units.
 
     Attributes:
-        name: the suffix of label files and dictionary, ``ltr`` or ``spm``.
-        noun: what the units are called.
+        name: suffix of label files and dictionary, ``ltr`` or ``spm``.
+        noun: heading of the units in the summary, such as ``letters``.
     """
 
     name: str
     noun: str
 
     def split(self, text: str) -> list[str]:
-        """The units of a transcript."""
+        """Spell a transcript in units."""
 
     def count(self, text: str) -> int:
-        """How many units a transcript has, as the summary counts them."""
+        """Count the units of a transcript, for the summary."""
 
     def missing(self, text: str) -> str:
-        """What of a transcript has no unit, in words; empty if all has."""
+        """Say what part of a transcript the units cannot spell; empty if they spell all of it."""
 
     def files(self) -> dict[str, bytes]:
-        """The files that stand beside the manifests: the dictionary, and what is needed to make units of new text."""
+        """Return the files to write beside the manifests, by name: dictionary and model."""
 
 
 class Letters:
-    """The letters of fairseq's dictionary, ``|`` after each word."""
+    """Letters of fairseq's dictionary, with ``|`` after each word."""
 
     name = "ltr"
     noun = "letters"
 
     def split(self, text: str) -> list[str]:
-        """See :func:`letters`."""
+        """Spell a transcript in letters, see :func:`letters`."""
         return letters(text)
 
     def count(self, text: str) -> int:
-        """The letters; the ends of words do not count."""
+        """Count the letters, without the word ends."""
         return len(text) - text.count(" ")
 
     def missing(self, text: str) -> str:
-        """Nothing: what is no letter is a fault of the transcript, whatever the units."""
+        """Return nothing: ``label_faults`` reports characters outside the alphabet."""
         return ""
 
     def files(self) -> dict[str, bytes]:
-        """``dict.ltr.txt``."""
+        """Return ``dict.ltr.txt``."""
         return {"dict.ltr.txt": letter_dictionary().encode()}
 
 

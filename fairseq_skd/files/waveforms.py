@@ -1,4 +1,4 @@
-"""Audio as the encoder takes it: read from a file, checked against the sampling rate, scaled, and padded to a batch."""
+"""Read audio for the encoder: check the sampling rate, scale each utterance, pad a batch."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairseq_skd.errors import UserError
 
-DEFAULT_MAX_TOKENS = 4_000_000  # fairseq's infer takes as many samples where neither limit is set
+DEFAULT_MAX_TOKENS = 4_000_000  # samples per batch; fairseq's infer has the same default
 Audio = str | os.PathLike[str] | npt.NDArray[np.floating] | Tensor
 
 
@@ -23,7 +23,7 @@ class UnreadableAudioError(UserError):
     """An audio file that cannot be used.
 
     Attributes:
-        reason: what is wrong with it, without the file's name.
+        reason: what is wrong, without the file's name.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
@@ -32,10 +32,10 @@ class UnreadableAudioError(UserError):
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
-    """Read a file, or a piece of one of fairseq's uncompressed zip files (``<zip>:<offset>:<length>``).
+    """Read a file, or a slice of an uncompressed zip file (fairseq's ``<zip>:<offset>:<length>``).
 
     Returns:
-        (samples,) in [-1, 1], channels averaged; and the sampling rate in Hz.
+        (samples,) in [-1, 1], the mean of the channels; and the sampling rate in Hz.
 
     Raises:
         UnreadableAudioError: the file is missing or damaged.
@@ -51,11 +51,11 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
 
 @dataclass(frozen=True)
 class Waveforms:
-    """How an encoder wants its audio. It is small, and goes to the processes that read ahead.
+    """How an encoder wants its audio. Processes that read audio ahead get a copy.
 
     Attributes:
-        sample_rate: in Hz.
-        normalize: whether each utterance is scaled to zero mean and unit variance.
+        sample_rate: sampling rate in Hz.
+        normalize: scale each utterance to zero mean and unit variance.
         shortest: samples that the encoder needs for one frame.
     """
 
@@ -64,11 +64,12 @@ class Waveforms:
     shortest: int
 
     def read(self, audio: Audio) -> Tensor:
-        """One utterance, (samples,), scaled; arrays have the encoder's sampling rate.
+        """Read and scale one utterance, (samples,). An array must have the encoder's sampling rate.
 
         Raises:
-            UserError: a file that cannot be read or has another sampling rate; an array that is not (samples,) or holds
-                integers; or audio that is too short for one frame or holds NaN or Inf.
+            UserError: a file cannot be read or has another sampling rate; an array is not
+                (samples,) or holds integers; or the audio is too short for one frame or holds NaN
+                or Inf.
         """
         if isinstance(audio, str | os.PathLike):
             array, sample_rate = read_audio(audio)
@@ -82,26 +83,27 @@ class Waveforms:
             if given.dim() != 1 or not given.is_floating_point():  # integers are not in [-1, 1]
                 kind = str(given.dtype).removeprefix("torch.")
                 raise UserError(
-                    f"an array of audio has the shape {tuple(given.shape)} and holds {kind}: give (samples,), "
+                    f"an audio array has the shape {tuple(given.shape)} and holds {kind}: give (samples,), "
                     f"floating-point numbers in [-1, 1]"
                 )
             waveform = given.float()
         name = audio if isinstance(audio, str | os.PathLike) else "given as an array"
         if len(waveform) < self.shortest:
-            reason = f"it has {len(waveform)} samples, the model needs {self.shortest} for one frame"
+            reason = f"it has {len(waveform)} samples, the model needs {self.shortest} for one frame: leave it out"
             raise UnreadableAudioError(name, reason)
         if not bool(torch.isfinite(waveform).all()):
             raise UnreadableAudioError(name, "it holds NaN or Inf: replace it, or leave it out")
         return F.layer_norm(waveform, waveform.shape) if self.normalize else waveform
 
     def batch(self, audio: Sequence[Audio]) -> tuple[Tensor, Tensor]:
-        """Read, scale and pad.
+        """Read, scale and pad utterances.
 
         Returns:
-            (B, samples), zeros behind the end of an utterance; and (B, samples) bool, true there.
+            (B, samples) audio, padded with zeros; and (B, samples) bool, true where it is padded.
 
         Raises:
-            UserError: see :meth:`read`; or there is nothing to read.
+            UserError: an utterance cannot be used, see :meth:`read`; or ``audio`` is empty or not a
+                list.
         """
         check_list(audio)
         if len(audio) == 0:
@@ -110,32 +112,39 @@ class Waveforms:
 
 
 def check_list(audio: object) -> None:
-    """Check that audio is a list of files or arrays, and neither one of them.
+    """Check that audio is a list of files or arrays.
 
     Raises:
-        UserError: it is one file, or one array.
+        UserError: ``audio`` is a single file or array.
     """
     if isinstance(audio, str | os.PathLike) or getattr(audio, "ndim", 2) < 2:
         raise UserError("audio is one file or array: give a list, [audio]")
 
 
 def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(samples,) each -> (B, samples) with zeros behind, and (B, samples) bool, true there."""
+    """Pad (samples,) waveforms to (B, samples) with zeros, and return a mask that is true there."""
     source = torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True)
     ends = torch.tensor([len(waveform) for waveform in waveforms])
     return source, torch.arange(source.size(1)) >= ends.unsqueeze(1)
 
 
 def length_batches(sizes: Sequence[int], max_tokens: int | None, batch_size: int | None) -> list[list[int]]:
-    """Group utterances of similar length.
+    """Group utterances of similar length into batches.
 
-    The order is by length, longest first (memory runs out at once or never), and by place among equals: it depends on
-    nothing else, so two runs make the same batches.
+    The longest utterances come first, so memory runs out at once or never. The order depends on
+    ``sizes`` alone, so two runs make the same batches.
 
     Args:
         sizes: samples of each utterance.
-        max_tokens: most samples in a batch, padding included; a longer utterance makes a batch of its own.
-        batch_size: most utterances in a batch. With both None, :data:`DEFAULT_MAX_TOKENS`.
+        max_tokens: maximum of samples per batch, with padding; a longer utterance is a batch of its
+            own. If both limits are None, it is :data:`DEFAULT_MAX_TOKENS`.
+        batch_size: maximum of utterances per batch.
+
+    Returns:
+        indices of the utterances of each batch.
+
+    >>> length_batches([10, 30, 20, 30], max_tokens=60, batch_size=None)
+    [[1, 3], [2, 0]]
     """
     if max_tokens is None and batch_size is None:
         max_tokens = DEFAULT_MAX_TOKENS

@@ -1,4 +1,4 @@
-"""Running one function over many files, in this process or in several, with a progress bar."""
+"""Run one function over many files, in one process or several, with a progress bar."""
 
 import os
 import signal
@@ -12,59 +12,61 @@ from fairseq_skd.errors import UserError
 T = TypeVar("T")
 R = TypeVar("R")
 
-FEW = 1000  # below this many headers, starting processes costs more than it saves
-CHEAP = 256  # items handed to a process at once, if each takes a tenth of a millisecond: Ctrl-C waits for them
-_PATIENCE = 0.5  # seconds of work that need no progress bar, nor the import of one
+FEW = 1000  # for fewer headers, starting processes costs more time than it saves
+# Items per call of a process if each takes about 0.1 ms. Not more, since Ctrl-C waits for the call.
+CHEAP = 256
+_PATIENCE = 0.5  # seconds after which a progress bar is worth its import
 
 
 def default_jobs(items: int) -> int:
-    """How many processes to use for ``items`` cheap calls when the user named no number."""
+    """Choose the number of processes for ``items`` cheap calls."""
     return 1 if items < FEW else min(available_cpus(), 16)
 
 
 def available_cpus() -> int:
-    """The processors that this process may use."""
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_over(
     function: Callable[[T], R], items: Sequence[T], jobs: int, title: str, chunk: int = 1, unit: str = "file"
 ) -> Iterator[R]:
-    """``function(item)`` for each item, in order, each as soon as it is there: the caller can work on it meanwhile.
+    """Yield ``function(item)`` for each item, in order, each as soon as it is ready.
 
     Args:
-        function: a function at a module's top level (or a ``partial`` of one) when ``jobs`` is above 1.
-        items: what it is called with.
-        jobs: processes; 1 runs in this one. Threads would be slower than one: libsndfile works in strokes too short to
-            be worth handing over Python's lock.
-        title: stands before the progress bar.
-        chunk: items that are handed to a process at once, at most.
-        unit: what an item is, for the progress bar.
+        function: if ``jobs`` is above 1, it must be defined at the top level of a module, or be a
+            ``partial`` of one.
+        items: arguments, one per call.
+        jobs: number of processes; 1 runs in this one. Threads would be slower than one process:
+            libsndfile's calls are too short to pay for switching Python's lock.
+        title: label of the progress bar.
+        chunk: maximum of items that a process gets at once.
+        unit: noun for an item, for the progress bar.
 
     Yields:
         the results.
 
     Raises:
-        UserError: if a worker process dies.
+        UserError: a worker process dies.
     """
     if jobs == 1 or len(items) < 2:
         for item in _bar(items, len(items), title, unit):
             yield function(item)
         return
-    # Here, as a small folder, in one process, need not wait for these imports.
+    # Imported here: a small folder needs one process and does not wait for these imports.
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # Forked processes have everything imported; spawned ones would import it anew. Forking comes before the bar, which
-    # starts a thread.
+    # Forked processes have everything imported; spawned processes would import it again. Fork
+    # before the progress bar starts a thread.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context(method), initializer=_leave_signals)
     try:
         results = pool.map(function, items, chunksize=max(1, min(chunk, len(items) // (4 * jobs))))
         yield from _bar(results, len(items), title, unit)
     except BrokenProcessPool as error:
-        reason = "a worker process was ended from outside, as happens when memory runs out"
+        reason = "a worker process was killed, as happens when memory runs out"
         raise UserError(f"{reason}; use fewer --jobs") from error
     except KeyboardInterrupt:
         for worker in multiprocessing.active_children():
@@ -75,7 +77,7 @@ def run_over(
 
 
 def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """``items``; if they take their time, with a progress bar that vanishes when they are done."""
+    """Yield ``items``; long work shows a progress bar, which disappears at the end."""
     iterator = iter(items)
     begun = time.monotonic()
     for done, item in enumerate(iterator, start=1):
@@ -87,14 +89,14 @@ def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
 
 
 def _leave_signals() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent alone answers it, and ends its workers."""
+    """Let the parent alone handle Ctrl-C, which reaches every process, and end its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
 def _end_with_the_parent() -> None:
-    """A parent that is killed cannot end its workers, which would wait for work for ever."""
+    """End this worker when its parent is killed; otherwise it would wait for work for ever."""
     from multiprocessing import parent_process
 
     if parent := parent_process():

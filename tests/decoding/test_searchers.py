@@ -160,5 +160,5 @@ def test_words_of_pieces_come_from_the_checkpoint(corpus: Path, tmp_path: Path) 
     found = decode(data, trained, "kenlm", **files)
     assert found["hypo.word"] == b"".join(b"A (None-%d)\n" % index for index in range(5))
     wrong = edit_checkpoint(trained, tmp_path / "wrong.pt", criterion={"post_process": "letter"})
-    with pytest.raises(UserError, match=r"post_process=letter makes no words of .* with word pieces: set it to"):
+    with pytest.raises(UserError, match=r"post_process=letter does not fit a dictionary with word pieces: set it to"):
         decode(data, wrong, "viterbi")

@@ -133,7 +133,7 @@ def test_command(manifests, monkeypatch, capsys):
 
 
 def test_missing_manifest(tmp_path):
-    with pytest.raises(UserError, match=r"^--splits train: .*train\.tsv does not exist \(there: no manifest at all\)$"):
+    with pytest.raises(UserError, match=r"^--splits train: .*train\.tsv does not exist; the folder has no manifest$"):
         label_splits(tmp_path, tmp_path, ["train"], clusters=4)
 
 

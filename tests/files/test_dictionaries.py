@@ -2,17 +2,18 @@
 
 import doctest
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fairseq.data import Dictionary
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files import dictionaries
+from fairseq_skd.files import dictionaries, units, waveforms
 from fairseq_skd.files.dictionaries import first_difference, fitting_post_process, read_dictionary
 from tests.builders import letter_dictionary, write_dictionary
 
 
-def test_a_sound_file_is_read_as_fairseq_reads_it(tmp_path: Path) -> None:
+def test_a_valid_file_is_read_as_fairseq_reads_it(tmp_path: Path) -> None:
     for content in (None, "A 1\r\nB 2\r\n", "<unk> 3 #fairseq:overwrite\nA 1\n", "a b 7\n\u2581THE 1"):
         path = write_dictionary(tmp_path)
         if content is not None:
@@ -25,12 +26,12 @@ def test_a_sound_file_is_read_as_fairseq_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"A 1\nB\n", r"line 2 is 'B': each line has to be 'symbol count', such as 'A 1'"),  # F25
-        (b"A\t1\nB\t1\n", r"line 1 is 'A\\t1': each line has to be"),
-        (b"A 1\n\nB 1\n", r"line 2 is '': each line has to be"),
-        (b"A 1\nB one\n", r"line 2 is 'B one': each line has to be"),
-        (b"A 1\nB 1\nA 2\n", r"line 3 has the symbol 'A' a second time"),
-        (b"<s> 1\nA 1\n", r"line 1 has the symbol '<s>' a second time \(fairseq itself adds <s>, <pad>, </s>, <unk>\)"),
+        (b"A 1\nB\n", r"line 2 is 'B': write each line as 'symbol count', such as 'A 1'"),  # F25
+        (b"A\t1\nB\t1\n", r"line 1 is 'A\\t1': write each line as"),
+        (b"A 1\n\nB 1\n", r"line 2 is '': write each line as"),
+        (b"A 1\nB one\n", r"line 2 is 'B one': write each line as"),
+        (b"A 1\nB 1\nA 2\n", r"line 3 repeats the symbol 'A'"),
+        (b"<s> 1\nA 1\n", r"line 1 repeats the symbol '<s>' \(fairseq itself adds <s>, <pad>, </s>, <unk>\)"),
         (b"A 1\n\xc4 1\n", r"line 2 is not UTF-8"),
         (b"\xef\xbb\xbfA 1\n", r"line 1 begins with a byte order mark"),
         (b"", r"holds no symbols"),
@@ -62,7 +63,7 @@ LETTERS, PIECES = ["<s>", "A", "|"], ["<s>", "A", "\u2581THE"]
         (None, LETTERS, "letter"),
         ("letter", LETTERS, "letter"),
         ("sentencepiece", PIECES, "sentencepiece"),
-        ("none", LETTERS, "none"),  # only the two usual ones exclude each other
+        ("none", LETTERS, "none"),  # only letter and sentencepiece exclude each other
         ("none", PIECES, "none"),
     ],
 )
@@ -74,9 +75,9 @@ def test_a_fitting_post_process(process: str | None, symbols: list[str], expecte
     ("process", "symbols", "sentence"),
     [
         ("evil", LETTERS, r"^key=evil is unknown: choose one of letter, none, sentencepiece, .*, @@$"),
-        ("sentencepiece", LETTERS, r"^key=sentencepiece makes no words of .* without word pieces: set it to letter$"),
-        ("letter", PIECES, r"^key=letter makes no words of .* with word pieces: set it to sentencepiece$"),
-        (None, PIECES, r"^key=letter makes no words of .* with word pieces: set it to sentencepiece$"),
+        ("sentencepiece", LETTERS, r"^key=sentencepiece does not fit .* without word pieces: set it to letter$"),
+        ("letter", PIECES, r"^key=letter does not fit a dictionary with word pieces: set it to sentencepiece$"),
+        (None, PIECES, r"^key=letter does not fit a dictionary with word pieces: set it to sentencepiece$"),
     ],
 )
 def test_a_post_process_that_does_not_fit(process: str | None, symbols: list[str], sentence: str) -> None:
@@ -84,5 +85,7 @@ def test_a_post_process_that_does_not_fit(process: str | None, symbols: list[str
         fitting_post_process(process, symbols, "key")
 
 
-def test_the_examples() -> None:
-    assert doctest.testmod(dictionaries).failed == 0
+@pytest.mark.parametrize("module", [dictionaries, units, waveforms])
+def test_the_examples(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed

@@ -30,14 +30,14 @@ def test_a_new_file_in_a_new_folder(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "out.txt"
     with replacing(target) as beside:
         assert beside.parent == target.parent
-        assert not list(target.parent.glob("*.txt"))  # whoever looks for such files does not meet half of one
+        assert not list(target.parent.glob("*.txt"))  # a search for *.txt never finds half a file
         assert not target.exists()
         beside.write_text("new")
     assert target.read_text() == "new"
     assert names(target.parent) == ["out.txt"]
 
 
-def test_the_old_file_stands_until_the_end(tmp_path: Path) -> None:
+def test_the_old_file_stays_until_the_end(tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
     target.write_text("old")
     with replacing(str(target)) as beside:
@@ -70,13 +70,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "out.txt").mkdir()
-    told = r"/out\.txt cannot be written: Is a directory$"
-    with pytest.raises(UserError, match=told), replacing(tmp_path / "out.txt") as beside:
+    sentence = r"/out\.txt cannot be written: Is a directory$"
+    with pytest.raises(UserError, match=sentence), replacing(tmp_path / "out.txt") as beside:
         beside.write_text("new")
     assert names(tmp_path) == ["out.txt"]
 
 
-def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path, umask: int) -> None:
+def test_permissions_equal_an_ordinary_files(tmp_path: Path, umask: int) -> None:
     with replacing(tmp_path / "out.bin") as beside:
         beside.write_bytes(b"x")
     (tmp_path / "plain.bin").write_bytes(b"x")
@@ -84,7 +84,7 @@ def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path, umask: int) -
     assert modes == {0o666 & ~umask}
 
 
-def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_do_not_interfere(tmp_path: Path) -> None:
     with replacing(tmp_path / "out.txt") as first, replacing(tmp_path / "out.txt") as second:
         assert first != second
         first.write_text("first")
@@ -101,7 +101,7 @@ def save_tensors(path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("write", [lambda path: path.write_bytes(b"x" * 1001), save_tensors])
 def test_a_full_disk_names_the_file(tmp_path: Path, write: Callable[[Path], object]) -> None:
-    """X9: the system does not say which file has no room, and torch does not say that a disk is full."""
+    """X9: the system does not name the file, and torch does not say that the disk is full."""
     target = tmp_path / "out.txt"
     target.write_text("old")
     with pytest.raises(UserError) as caught, file_limit(), replacing(target) as beside:
@@ -111,13 +111,13 @@ def test_a_full_disk_names_the_file(tmp_path: Path, write: Callable[[Path], obje
     assert target.read_text() == "old"
 
 
-def test_other_errors_inside_are_not_about_the_file(tmp_path: Path) -> None:
+def test_other_errors_in_the_block_are_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="elsewhere"), replacing(tmp_path / "out.txt"):
         (tmp_path / "elsewhere").read_text()
 
 
 @pytest.mark.faults
-def test_what_a_kill_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+def test_leftovers_of_a_kill_are_removed_but_not_files_being_written(tmp_path: Path) -> None:
     """X3, X8: kill -9 in the middle of a file."""
     child = os.fork()
     if not child:

@@ -1,4 +1,4 @@
-"""All files take their places or none does, whatever goes wrong and whenever."""
+"""All files are replaced or none, whatever goes wrong and whenever."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from fairseq_skd.files.staging import refuse_incomplete, staged
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file under ``folder``, hidden ones included."""
+    """Read every file under ``folder``, including hidden files."""
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -24,7 +24,7 @@ def fill(stage: Path, **files: str) -> None:
         path.write_text(text)
 
 
-def test_files_arrive_and_the_stage_vanishes(tmp_path: Path):
+def test_files_arrive_and_the_staging_folder_disappears(tmp_path: Path):
     out = tmp_path / "a" / "b"
     with staged(out) as stage:
         fill(stage, one="1", audio__two="2")
@@ -40,15 +40,14 @@ def test_an_error_leaves_no_trace(tmp_path: Path, error: type[BaseException]):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_same_content_is_fine_and_another_needs_force(tmp_path: Path):
+def test_other_content_needs_force(tmp_path: Path):
     fill(tmp_path, one="old", two="2", mine="keep")
     with staged(tmp_path) as stage:
         fill(stage, two="2", three="3")
     with pytest.raises(UserError) as caught, staged(tmp_path) as stage:
         fill(stage, one="new", two="new", four="4")
     assert str(caught.value) == (
-        f"{tmp_path / 'one'} (and 1 more) exists and holds something else; "
-        "replace with --force, or choose another --out"
+        f"{tmp_path / 'one'} (and 1 more) exists with other content; add --force to replace it, or choose another --out"
     )
     assert contents(tmp_path) == {"one": "old", "two": "2", "three": "3", "mine": "keep"}
     with staged(tmp_path, force=True) as stage:
@@ -57,7 +56,7 @@ def test_same_content_is_fine_and_another_needs_force(tmp_path: Path):
 
 
 @pytest.mark.parametrize("failing", range(6))
-def test_an_interrupt_among_the_moves_takes_them_all_back(tmp_path: Path, monkeypatch, failing: int):
+def test_an_interrupt_between_moves_undoes_them(tmp_path: Path, monkeypatch, failing: int):
     out = tmp_path / "out"
     fill(tmp_path, out__b="old b", out__d="old d")
     calls = 0
@@ -89,7 +88,7 @@ def test_out_without_permission(tmp_path: Path, monkeypatch):
     def denied(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkdtemp", denied)  # chmod would not do: tests are often run by root
+    monkeypatch.setattr("tempfile.mkdtemp", denied)  # not chmod, since root often runs the tests
     sentence = "cannot be written \\(Permission denied\\); choose another --out"
     with pytest.raises(UserError, match=sentence), staged(tmp_path / "new"):
         pass
@@ -109,7 +108,7 @@ def complaint_about(folder: Path) -> str | None:
 
 
 def replace_and_die(out: Path, steps: int) -> bool:
-    """Replace b and d, add a and c, in a process that is killed at a file operation; False if it came to its end."""
+    """Change four files in a process killed after ``steps`` steps; return False if it finished."""
     child = os.fork()
     if not child:
         left = steps
@@ -134,8 +133,8 @@ def replace_and_die(out: Path, steps: int) -> bool:
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_kill_among_the_moves_is_told(tmp_path: Path):
-    """X9: a mix of new and old files was accepted later. After each kill: old, new, or called incomplete."""
+def test_a_kill_between_moves_is_detected(tmp_path: Path):
+    """X9: a mix of new and old files was accepted. Now it is old, new, or refused as incomplete."""
     old, new = {"b": "old b", "d": "old d"}, {"a": "new a", "audio/c": "new c", "b": "new b", "d": "new d"}
     seen = []
     for steps in range(100):
@@ -145,11 +144,11 @@ def test_a_kill_among_the_moves_is_told(tmp_path: Path):
             break
         if (complaint := complaint_about(out)) is not None:
             assert complaint == (
-                f"{out} is incomplete: fairseq_skd.manifest was killed while it replaced a and others there; run the "
-                f"same command again, with --force"
+                f"{out} is incomplete: fairseq_skd.manifest was killed while it replaced a and others; run the "
+                f"same command again with --force"
             )
             seen.append("incomplete")
-            with staged(out) as stage:  # of something else: what is incomplete stays so
+            with staged(out) as stage:  # other files do not complete the folder
                 fill(stage, other="1")
             assert complaint_about(out) == complaint
             (out / "other").unlink()
@@ -165,7 +164,7 @@ def test_a_kill_among_the_moves_is_told(tmp_path: Path):
 
 
 @pytest.mark.faults
-def test_what_a_killed_process_left_is_removed_and_what_another_does_is_not(tmp_path: Path):
+def test_leftovers_of_a_killed_process_are_removed_but_not_a_running_ones(tmp_path: Path):
     """X8: staged files stayed for ever."""
     child = os.fork()
     if not child:

@@ -7,7 +7,13 @@ import soundfile
 from fairseq.data import Dictionary
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.subset import better_post_process, check_audio, read_dictionary, read_labels, read_manifest
+from fairseq_skd.files.subset import (
+    better_post_process,
+    check_audio,
+    read_labels,
+    read_manifest,
+    read_matching_dictionary,
+)
 from tests.builders import letter_dictionary, write_corpus, write_dictionary
 
 
@@ -50,9 +56,9 @@ def test_an_empty_transcript_is_a_transcript(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "sentence"),
     [
-        ("test.tsv", "\t1600", "", r"test\.tsv line 3 is 'test1\.wav', it has to be 'path<TAB>samples'"),
-        ("test.tsv", "\t1600", "\t0.1s", r"test\.tsv line 3 is .* it has to be"),
-        ("test.tsv", "test1.wav\t1600\n", "\n", r"test\.tsv line 3 is '', it has to be"),
+        ("test.tsv", "\t1600", "", r"test\.tsv line 3 is 'test1\.wav': write 'path<TAB>samples'"),
+        ("test.tsv", "\t1600", "\t0.1s", r"test\.tsv line 3 is .*: write 'path<TAB>samples'"),
+        ("test.tsv", "test1.wav\t1600\n", "\n", r"test\.tsv line 3 is '': write 'path<TAB>samples'"),
         ("test.ltr", "T E N |\n", "", r"test\.ltr has 1 lines, .*test\.tsv lists 2 utterances"),
         ("test.ltr", "N O |\n", "N O |\r\n", r"test\.ltr line 1 holds a carriage return"),
     ],
@@ -66,11 +72,11 @@ def test_refused_lines(folder: Path, file: str, old: str, new: str, sentence: st
 def test_missing_and_empty_files(folder: Path) -> None:
     with pytest.raises(UserError, match=r"task\.data=.*nowhere is not a folder"):
         read_manifest(folder / "nowhere", "test")
-    with pytest.raises(UserError, match=r"dataset\.gen_subset=dev: .*dev\.tsv does not exist \(there: test\)"):
+    with pytest.raises(UserError, match=r"dataset\.gen_subset=dev: .*dev\.tsv does not exist; the folder has test"):
         read_manifest(folder, "dev")
     for content in ("", "/root\n"):
         (folder / "empty.tsv").write_text(content)
-        with pytest.raises(UserError, match=r"empty\.tsv lists no utterance"):
+        with pytest.raises(UserError, match=r"empty\.tsv lists no utterances: write lines 'path<TAB>samples'"):
             read_manifest(folder, "empty")
     (folder / "test.ltr").write_bytes(b"A |\n\xff |\n")
     with pytest.raises(UserError, match=r"test\.ltr is not UTF-8 text \(byte 5\)"):
@@ -83,8 +89,8 @@ def test_missing_and_empty_files(folder: Path) -> None:
 def test_dictionary_of_the_training_data(folder: Path) -> None:
     path = folder / "dict.ltr.txt"
     expected = letter_dictionary()
-    assert read_dictionary(path, expected, len(expected)).symbols == expected.symbols
-    assert read_dictionary(path, None, len(expected)).symbols == expected.symbols
+    assert read_matching_dictionary(path, expected, len(expected)).symbols == expected.symbols
+    assert read_matching_dictionary(path, None, len(expected)).symbols == expected.symbols
 
 
 def test_refused_dictionaries(folder: Path) -> None:
@@ -92,14 +98,14 @@ def test_refused_dictionaries(folder: Path) -> None:
 
     def refused(sentence: str, expected: Dictionary | None = trained) -> None:
         with pytest.raises(UserError, match=sentence):
-            read_dictionary(path, expected, len(trained))
+            read_matching_dictionary(path, expected, len(trained))
 
     edit(path, "E 1\nT 1\n", "T 1\nE 1\n")
     refused(r"dict\.ltr\.txt line 2 has 'T' where the checkpoint was trained with 'E'")
     edit(path, "T 1\n", "")
-    refused(r"dict\.ltr\.txt has 31 symbols .*, the checkpoint's CTC head has 32", None)
+    refused(r"dict\.ltr\.txt has 31 symbols, .*, but the checkpoint's CTC head has 32", None)
     path.write_text("A\n")
-    refused(r"dictionary .*dict\.ltr\.txt line 1 is 'A': each line has to be 'symbol count'")
+    refused(r"dictionary .*dict\.ltr\.txt line 1 is 'A': write each line as 'symbol count'")
     path.unlink()
     refused(r"dictionary .*dict\.ltr\.txt does not exist")
     write_dictionary(folder)
@@ -137,7 +143,7 @@ def test_audio_inside_an_archive_needs_the_archive(folder: Path) -> None:
 
 @pytest.mark.faults
 def test_headers_of_another_length_than_the_manifest_lists(folder: Path) -> None:
-    """F5, for decoding: told before the model runs."""
+    """F5, for decoding: found before the model runs."""
     audio = folder / "audio" / "test1.wav"
     soundfile.write(audio, np.zeros(800, dtype=np.float32), 16000)
     with pytest.raises(
@@ -148,14 +154,14 @@ def test_headers_of_another_length_than_the_manifest_lists(folder: Path) -> None
         check(folder)
 
 
-def test_all_formats_of_libsndfile_are_taken(folder: Path) -> None:
+def test_all_formats_of_libsndfile_are_accepted(folder: Path) -> None:
     for name, kind in (("test1.flac", "FLAC"), ("test1.ogg", "OGG")):
         soundfile.write(folder / "audio" / name, np.zeros(1600, dtype=np.float32), 16000, format=kind)
         edit(folder / "test.tsv", {"test1.flac": "test1.wav", "test1.ogg": "test1.flac"}[name], name)
         check(folder)
 
 
-def test_some_headers_of_many(folder: Path) -> None:
+def test_a_sample_of_the_headers(folder: Path) -> None:
     write_corpus(folder, {"many": [("A", 0.1)] * 10})
     subset = read_manifest(folder, "many")
     (Path(subset.root) / "many5.wav").unlink()
@@ -179,6 +185,6 @@ def test_some_headers_of_many(folder: Path) -> None:
         (None, ["HH AH L OW"], None),
     ],
 )
-def test_what_makes_words_of_the_units(process: str | None, lines: list[str], better: str | None) -> None:
+def test_a_better_post_process(process: str | None, lines: list[str], better: str | None) -> None:
     """F26: phones without a word boundary are one word under post_process=letter."""
     assert better_post_process(process, lines) == better

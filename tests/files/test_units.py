@@ -1,4 +1,4 @@
-"""Letters, the dictionary and CTC's need of frames, against fairseq's dictionary and torch's CTC loss."""
+"""Letters, dictionary and frames that CTC needs, against fairseq's dictionary and torch's loss."""
 
 from pathlib import Path
 

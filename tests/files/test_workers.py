@@ -10,7 +10,7 @@ from fairseq_skd.files.workers import FEW, available_cpus, default_jobs, run_ove
 
 
 def double(number: int) -> int:
-    """Twice ``number``; 13 is unlucky, and 99 ends the process."""
+    """Double ``number``; 13 raises an error, 99 ends the process."""
     if number == 13:
         raise OSError(28, "No space left on device")
     if number == 99:
@@ -26,7 +26,7 @@ def test_results_keep_the_order(jobs: int):
 
 
 def dawdle(number: int) -> int:
-    """``number``, after a while."""
+    """Return ``number`` after a while."""
     time.sleep(0.02)
     return number
 
@@ -42,13 +42,13 @@ def test_long_work_shows_progress_and_short_work_none(jobs: int, capsys, monkeyp
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_error_comes_out_as_it_is(jobs: int):
+def test_an_error_is_raised_unchanged(jobs: int):
     with pytest.raises(OSError, match="No space left on device"):
         list(run_over(double, range(20), jobs, "failing"))
 
 
-def test_a_dead_worker_is_told():
-    with pytest.raises(UserError, match="a worker process was ended from outside, .*; use fewer --jobs"):
+def test_a_dead_worker_is_reported():
+    with pytest.raises(UserError, match="a worker process was killed, .*; use fewer --jobs"):
         list(run_over(double, [1, 99], 2, "dying"))
 
 

@@ -35,9 +35,9 @@ def test_sound_data_are_loaded_by_fairseq(task):
 @pytest.mark.parametrize(
     ("file", "content", "sentence"),
     [
-        ("train.tsv", "/somewhere\n", r"train\.tsv lists no utterance: after the audio root come lines"),
-        ("train.tsv", None, r"^split train of dataset\.train_subset or .* does not exist .there: valid."),
-        ("train.tsv", "/somewhere\na.wav 3200\nb.wav\t1\n", r"train\.tsv line 2 is 'a\.wav 3200', it has to be"),
+        ("train.tsv", "/somewhere\n", r"train\.tsv lists no utterances: write lines 'path<TAB>samples' after"),
+        ("train.tsv", None, r"^split train of dataset\.train_subset or .* does not exist; the folder has valid"),
+        ("train.tsv", "/somewhere\na.wav 3200\nb.wav\t1\n", r"train\.tsv line 2 is 'a\.wav 3200': write 'path"),
         ("train.ltr", "A |\n", r"train\.ltr has 1 lines, .*train\.tsv lists 2 utterances"),
         ("train.ltr", "A |\n\u00c9 |\n", r"train\.ltr line 2 has the symbol '\u00c9', which the dictionary lacks"),
         ("train.ltr", None, r"label file .*train\.ltr does not exist"),
@@ -166,7 +166,7 @@ def test_training_checks_and_decoding_does_not(folder, tmp_path):
     task = make_task("hubert_pretraining", folder)
     config = model_config(write_pretrained(tmp_path / "w2v.pt", "hubert"))
     task.build_model(config)
-    with pytest.raises(UserError, match="lists no utterance"):
+    with pytest.raises(UserError, match="lists no utterances"):
         task.load_dataset("train")
     again = make_task("hubert_pretraining", folder)
     again.build_model(config)  # which holds the encoder's configuration now, as a checkpoint does
