@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.manifest``: from recordings and transcripts to fairseq's manifests."""
+"""``python -m fairseq_skd.manifest``: turn recordings and transcripts into fairseq's manifests."""
 
 import argparse
 import sys
@@ -14,15 +14,15 @@ from fairseq_skd.errors import UserError, run_command
 PROGRAM = "python -m fairseq_skd.manifest"
 
 DESCRIPTION = """\
-Checks recordings and transcripts and writes the manifests that fairseq trains on.
+Check recordings and transcripts, and write the manifests that fairseq trains on.
 
   table TABLE        a .tsv, .csv or .jsonl with columns path and text, optionally split and speaker
   librispeech ROOT   train-clean-100/SPEAKER/CHAPTER/*.flac and .trans.txt, ...
   tedlium ROOT       releases 2 and 3: train/stm/*.stm and train/sph/*.sph, ...
   kaldi DIR...       wav.scp and text, optionally segments and utt2spk; each DIR is a split
 
-SOURCE --help tells the options. Transcripts are upper-case A-Z, apostrophe and single spaces: nothing is normalised
-unless --normalize says so. Audio is WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz, one channel.
+SOURCE --help lists the options. Transcripts must be upper-case A-Z, apostrophe and single spaces; --normalize makes
+them so. Audio must be WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel.
 """
 
 TABLE = """\
@@ -35,8 +35,8 @@ TSV and CSV name their columns in the first line.
 """
 
 LIBRISPEECH = """\
-ROOT holds the splits' folders, each as SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with the chapter's FLAC files.
-All splits that are there are written under their own names; --splits chooses, renames and merges:
+ROOT has a folder per split, with SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt and the chapter's FLAC files.
+All splits are written under their own names; --splits chooses, renames and merges:
 
     --splits train=train-clean-100+train-clean-360 valid=dev-clean test-clean
 """
@@ -45,50 +45,51 @@ TEDLIUM = """\
 ROOT is TEDLIUM_release2 (train, dev, test), TEDLIUM_release-3 (legacy, data) or the folder above it. Segments are cut
 from the SPHERE files into audio_segments/. Splits: train, dev, test; in release 3 also data, all talks for training.
 
-The texts are in lower case (add --normalize upper) and have marks of their own, which are treated so, and counted:
+The texts are in lower case (add --normalize upper). Their marks are changed as follows, and the changes counted:
   ignore_time_segment_in_scoring   the segment is left out
-  <unk>                            the segment is left out; with --unknown-words drop the mark alone is
+  <unk>                            the segment is left out; with --unknown-words drop, only the mark
   {NOISE} <sil>                    removed
   the(2)                           the
   it 's, don 't, parents '         it's, don't, parents'; 'em and 'cause stay as they are
 """
 
 KALDI = """\
-DIR holds wav.scp and text, optionally segments and utt2spk, and becomes the split of its name. Segments are cut into
-audio_segments/. Nothing is executed: a wav.scp with commands (cmd |) is refused. Run them once, and name the files that
-they make; uncompressed SPHERE files are read as they are.
+DIR has wav.scp and text, optionally segments and utt2spk, and becomes the split of its name. Segments are cut into
+audio_segments/. Commands in wav.scp (cmd |) are not executed but refused: run them once, and name the files that they
+make. Uncompressed SPHERE files need no command.
 """
 
 EPILOG = """\
 written into OUT, for each split:
-  <split>.tsv   the audio root, then for each utterance its path and number of samples, tab between
-  <split>.ltr   its letters: G O | O N |      or  <split>.spm  its word pieces: ▁GO ▁O N
-  <split>.wrd   its words: GO ON
-and the dictionary, dict.ltr.txt or dict.spm.txt with spm.model. Where audio is cut or converted: audio_segments/,
-audio_16khz/ and derived_audio.tsv, which tells a later run what it need not write again.
+  <split>.tsv   the audio root, then one line per utterance: path, tab, number of samples
+  <split>.ltr   letters: G O | O N |      or  <split>.spm  word pieces: ▁GO ▁O N
+  <split>.wrd   words: GO ON
+  <split>.spk   speakers, if all are known
+and the dictionary: dict.ltr.txt, or dict.spm.txt with spm.model. If audio is cut or converted, also audio_segments/,
+audio_16khz/ and derived_audio.tsv, from which a later run knows which audio it can keep.
 
 --normalize takes, in any order:
   upper         upper case
-  punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes a space; other punctuation goes
-  digits        numbers in English words (21st: twenty first; years and digits read one by one as cardinals, too)
+  punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation goes
+  digits        numbers become English words (21st: twenty first; years and digit strings become cardinals, too)
 
-Everything that cannot be used is listed, by file and line, and then nothing is written.
+If anything cannot be used, all problems are listed by file and line, and nothing is written.
 
-exit status: 0 written; 2 refused, OUT is as it was; 130 interrupted, likewise.
+exit status: 0 written; 2 refused, OUT is unchanged; 130 interrupted, OUT is unchanged.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers the call of earlier versions, without a subcommand, in one sentence."""
+    """Answer the call of earlier versions, without a source, in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message and "argument SOURCE" in message:
-            message = "the kind of source comes first: table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
+            message = "name the kind of source first: table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
         super().error(message)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     lines = argparse.RawDescriptionHelpFormatter
     made = _Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=lines)
     sources = made.add_subparsers(metavar="SOURCE", required=True)
@@ -100,10 +101,10 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     table = source("table", TABLE, _table, "corpus/table.tsv --audio-root corpus --out manifests/corpus")
-    table.add_argument("table", metavar="TABLE", type=Path, help="the table; its suffix tells its format")
+    table.add_argument("table", metavar="TABLE", type=Path, help="the table; its suffix gives its format")
     table.add_argument("--audio-root", metavar="DIR", type=Path, required=True, help="folder that paths start from")
     table.add_argument(
-        "--split", metavar="NAME", help="split of all rows if TABLE has no column split (default: train)"
+        "--split", metavar="NAME", help="split of all rows, if TABLE has no column split (default: train)"
     )
     libri = source("librispeech", LIBRISPEECH, _librispeech, "/data/LibriSpeech --out manifests/librispeech")
     libri.add_argument("root", metavar="ROOT", type=Path, help="folder of the splits")
@@ -113,16 +114,22 @@ def parser() -> argparse.ArgumentParser:
         "--unknown-words",
         choices=("omit", "drop"),
         default="omit",
-        help="a segment with <unk>: omit it, or drop the mark (default: omit)",
+        help="omit segments with <unk>, or drop only the mark (default: omit)",
     )
     kaldi = source("kaldi", KALDI, _kaldi, "data/train data/dev --out manifests/kaldi")
     kaldi.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="data folders")
     kaldi.add_argument(
-        "--audio-root", metavar="DIR", type=Path, help="folder that wav.scp's paths start from (default: the current)"
+        "--audio-root",
+        metavar="DIR",
+        type=Path,
+        help="folder that paths in wav.scp start from (default: current folder)",
     )
     for command in (libri, talks, kaldi):
         command.add_argument(
-            "--splits", metavar="SPLIT", nargs="+", help="splits to write, each NAME or NEW=NAME+NAME (default: all)"
+            "--splits",
+            metavar="SPLIT",
+            nargs="+",
+            help="splits to write, each NAME or NEW=NAME+NAME (default: all; TED-LIUM: without data)",
         )
     for command in (table, libri, talks, kaldi):
         _add_shared(command)
@@ -130,27 +137,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_shared(command: argparse.ArgumentParser) -> None:
-    """The options that every source has."""
+    """Add the options that all sources share."""
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder to write; created if missing")
     command.add_argument(
         "--normalize",
         metavar="STEPS",
         type=_steps,
         default=(),
-        help="what to change in transcripts, e.g. upper,punctuation,digits (default: nothing); the summary tells what",
+        help="changes to transcripts, e.g. upper,punctuation,digits (default: none); the summary counts them",
     )
     command.add_argument("--unit", choices=("ltr", "spm"), default="ltr", help="letters or word pieces (default: ltr)")
     command.add_argument(
-        "--vocab-size", metavar="N", type=_positive, help="word pieces to train; dict.spm.txt has so many lines"
+        "--vocab-size", metavar="N", type=_positive, help="number of word pieces to train, i.e. lines of dict.spm.txt"
     )
-    command.add_argument("--spm-model", metavar="FILE", type=Path, help="take these word pieces, train none")
+    command.add_argument(
+        "--spm-model", metavar="FILE", type=Path, help="SentencePiece model to use; nothing is trained"
+    )
     command.add_argument(
         "--train-split",
         "--spm-split",
         metavar="NAME",
         nargs="+",
         default=(),
-        help="splits that pieces and lexicon are made from (default: train, or else all that begin with train)",
+        help="splits for word pieces and lexicon (default: train, or else all whose names begin with train)",
     )
     command.add_argument(
         "--lexicon",
@@ -158,22 +167,22 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         const=False,
-        help="write lexicon.txt for beam search, of the train transcripts' words or of those in a file, one a line",
+        help="write lexicon.txt for beam search, with the words of the train transcripts or of WORDS (one per line)",
     )
     command.add_argument(
         "--resample", action="store_true", help="convert other sampling rates to 16 kHz FLAC under OUT"
     )
     command.add_argument(
-        "--decode", action="store_true", help="decode all audio from end to end: slower, finds damage inside"
+        "--decode", action="store_true", help="decode all audio completely: slower, but finds damage inside"
     )
     command.add_argument(
-        "--jobs", metavar="N", type=_positive, help="processes (default: 1, for large corpora one a CPU)"
+        "--jobs", metavar="N", type=_positive, help="processes (default: chosen by the size of the corpus)"
     )
-    command.add_argument("--force", action="store_true", help="replace files of OUT that have another content")
+    command.add_argument("--force", action="store_true", help="replace files of OUT that have other content")
 
 
 def labels(given: argparse.Namespace) -> Labels:
-    """The options about labels."""
+    """Collect the options about labels."""
     return Labels(
         given.unit,
         given.vocab_size,
@@ -188,13 +197,13 @@ def read_corpus(given: argparse.Namespace) -> Corpus:
     """Read the source that the command line names.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: the source cannot be read.
     """
     corpus: Corpus = given.read(given)
     return corpus
 
 
-# The readers are imported one at a time: a small folder need not wait for what only the others need.
+# Each reader is imported only when it is used, so that small corpora start fast.
 
 
 def _table(given: argparse.Namespace) -> Corpus:
@@ -227,18 +236,18 @@ def _steps(text: str) -> tuple[str, ...]:
     steps = tuple(text.split(","))
     unknown = [step for step in steps if step not in STEPS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"there is no step {unknown[0]!r}; there are {', '.join(STEPS)}")
+        raise argparse.ArgumentTypeError(f"there is no step {unknown[0]!r}; choose from {', '.join(STEPS)}")
     return steps
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"give a whole number of at least 1, not {text!r}")
     return int(text)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command on ``arguments`` (default: those of the process)."""
+    """Run the command on ``arguments`` (default: ``sys.argv``)."""
     given = parser().parse_args(arguments)
     chosen = labels(given)
     chosen.check()
@@ -247,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
         prepared = prepare(read_corpus(given), given.out, options)
     except OSError as error:
         raise UserError(
-            f"{error.filename or given.out}: {error.strerror or error}; {given.out} is as it was"
+            f"{error.filename or given.out}: {error.strerror or error}; {given.out} is unchanged"
         ) from error
     print(summary(prepared, given.out))
 

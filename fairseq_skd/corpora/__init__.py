@@ -1,1 +1,1 @@
-"""From tables of recordings and transcripts to the manifests that fairseq reads; imports no torch."""
+"""Turn recordings and transcripts into manifests for fairseq, without importing torch."""

@@ -1,4 +1,4 @@
-"""What a manifest needs to know of an audio file, read the way fairseq reads it later; conversion to 16 kHz."""
+"""Inspect audio files the way fairseq reads them later, and convert them to 16 kHz."""
 
 import io
 import os
@@ -15,15 +15,15 @@ from fairseq_skd.files.disk import named
 SAMPLE_RATE = 16000
 
 CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
-"""(kernel, stride) of the feature extractor that HuBERT and wav2vec 2.0 share; nothing is padded."""
+"""(kernel, stride) of the feature extractor of HuBERT and wav2vec 2.0, which has no padding."""
 
 _AT_MOST_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 
-_UNKNOWN_LENGTH = 2**62  # libsndfile's count where a header holds none is 2**63 - 1
+_UNKNOWN_LENGTH = 2**62  # without a length in the header, libsndfile says 2**63 - 1
 
 
 class Audio(NamedTuple):
-    """An audio file's samples per channel, samples per second, and channels."""
+    """Samples per channel, sampling rate in Hz, and number of channels of an audio file."""
 
     samples: int
     rate: int
@@ -31,23 +31,22 @@ class Audio(NamedTuple):
 
 
 def frames(samples: int) -> int:
-    """How many frames the encoder makes of that many samples at 16 kHz."""
+    """Count the frames that the encoder makes of ``samples`` samples at 16 kHz."""
     for kernel, stride in CONVOLUTIONS:
         samples = max(0, (samples - kernel) // stride + 1)
     return samples
 
 
 def inspect(path: str, decode: bool = False) -> Audio | Fault:
-    """Samples, rate and channels of a file, or why fairseq could not read it.
+    """Read samples, rate and channels of a file, or find out why fairseq could not read it.
 
-    The count is the header's. That is what decoding yields for WAV and SPHERE, where libsndfile reckons with the file's
-    size, and for Ogg, where it takes it from the last page; a FLAC file that was cut short still announces its whole
-    length, so its last sample is looked for as well.
+    The number of samples comes from the header. It equals what decoding yields for WAV and SPHERE,
+    where libsndfile considers the file's size, and for Ogg, where libsndfile reads the last page. A
+    truncated FLAC file still announces its whole length, so its last sample is read as well.
 
     Args:
         path: the file.
-        decode: decode the file from beginning to end, which finds what fairseq would fail on or read too short, and
-            samples that are no numbers.
+        decode: decode the whole file, which also finds damage in the middle, and NaN or Inf.
     """
     if not os.path.isfile(path):  # libsndfile would wait for ever on a pipe
         return _unreadable(path, FileNotFoundError())
@@ -60,28 +59,28 @@ def inspect(path: str, decode: bool = False) -> Audio | Fault:
                 wave = _decode(file)
                 return wave if isinstance(wave, Fault) else audio
             if file.format == "FLAC" and audio.samples:
-                file.seek(audio.samples - 1)  # decodes the frame that holds it, or fails; reading it costs twice that
+                file.seek(audio.samples - 1)  # decodes that frame, or fails; a read would cost twice as much
             elif file.format not in ("WAV", "OGG", "NIST") and audio.samples:
                 file.seek(audio.samples - 1)
                 if len(file.read(1)) != 1:
                     return Fault(Kind.UNREADABLE, f"it ends before the {audio.samples} samples of its header")
             return audio
-    except (RuntimeError, TypeError) as error:  # libsndfile's own errors; the other for names that end in .raw
+    except (RuntimeError, TypeError) as error:  # TypeError for names that end in .raw
         return _unreadable(path, error)
 
 
 def _decode(file: soundfile.SoundFile) -> np.ndarray[Any, np.dtype[np.float32]] | Fault:
-    """All samples of an open file, (samples,) or (samples, channels), or why they are unfit."""
-    wave = file.read(dtype="float32")  # in one stroke, as fairseq does: read in blocks, a damaged Ogg file seems whole
+    """Decode all samples, (samples,) or (samples, channels), or find out why they are unusable."""
+    wave = file.read(dtype="float32")  # at once, as fairseq does: in blocks, a damaged Ogg file seems whole
     if len(wave) != file.frames:
         return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {len(wave)} of {file.frames} samples")
     if not np.isfinite(wave).all():
-        return Fault(Kind.UNREADABLE, "some of its samples are no finite numbers")
+        return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
     return wave
 
 
 def _unreadable(path: str, error: Exception) -> Fault:
-    """Why ``path`` could not be opened or decoded, as far as the file system knows more than libsndfile."""
+    """Find out why ``path`` could not be decoded; the file system may know more than libsndfile."""
     if not os.path.exists(path):
         return Fault(Kind.MISSING, f"looked for {path}")
     if not os.path.isfile(path):
@@ -97,67 +96,65 @@ def _unreadable(path: str, error: Exception) -> Fault:
 
 
 def _is_shortened(path: str) -> bool:
-    """Whether a file is NIST SPHERE with compressed samples, which libsndfile refuses without a word."""
+    """Tell whether a file is compressed NIST SPHERE, which libsndfile refuses without a reason."""
     with open(path, "rb") as file:
         header = file.read(1024)
     return header.startswith(b"NIST_1A") and b"embedded-shorten" in header
 
 
 def resampled_length(samples: int, rate: int) -> int:
-    """How many samples ``samples`` at ``rate`` become at 16 kHz, rounded to the nearest."""
+    """Convert a number of samples at ``rate`` to 16 kHz, rounded to the nearest."""
     return (2 * samples * SAMPLE_RATE + rate) // (2 * rate)
 
 
-class Piece(NamedTuple):
-    """Samples ``first`` to ``stop`` (exclusive) of a recording, and the FLAC file that they become."""
+class Cut(NamedTuple):
+    """Samples ``first`` to ``stop`` (exclusive) of a recording, and the FLAC file to write."""
 
     first: int
     stop: int
     target: str
 
 
-def extract(source: str, pieces: Sequence[Piece]) -> list[int | Fault]:
-    """Write pieces of a one-channel recording as 16 kHz, 16-bit FLAC files.
+def extract(source: str, cuts: Sequence[Cut]) -> list[int | Fault]:
+    """Write parts of a one-channel recording as 16 kHz, 16-bit FLAC files.
 
-    Where the recording has 16 kHz and no more than 16 bits, the samples are kept as they are.
+    Samples at 16 kHz with at most 16 bits are kept as they are.
 
     Args:
-        source: the recording, opened once.
-        pieces: what to write; the targets' folders are created.
+        source: the recording.
+        cuts: the parts to write; the folders of their targets are created.
 
     Returns:
-        for each piece the samples written, or why ``source`` could not be read there.
+        for each cut the number of samples written, or why ``source`` could not be read there.
 
     Raises:
-        OSError: if a target cannot be written.
+        OSError: a target cannot be written.
     """
     try:
         with soundfile.SoundFile(source) as file:
-            return [_extract(file, source, piece) for piece in pieces]
+            return [_extract(file, source, cut) for cut in cuts]
     except RuntimeError as error:
-        return [_unreadable(source, error)] * len(pieces)
+        return [_unreadable(source, error)] * len(cuts)
 
 
-def _extract(file: soundfile.SoundFile, source: str, piece: Piece) -> int | Fault:
+def _extract(file: soundfile.SoundFile, source: str, cut: Cut) -> int | Fault:
     exact = file.samplerate == SAMPLE_RATE and file.subtype in _AT_MOST_16_BITS
     try:
-        file.seek(piece.first)
-        wave = file.read(piece.stop - piece.first, dtype="int16" if exact else "float32")
+        file.seek(cut.first)
+        wave = file.read(cut.stop - cut.first, dtype="int16" if exact else "float32")
     except RuntimeError as error:
         return _unreadable(source, error)
-    if len(wave) != piece.stop - piece.first:
-        return Fault(
-            Kind.UNREADABLE, f"damaged: decoding ends after {piece.first + len(wave)} of {file.frames} samples"
-        )
+    if len(wave) != cut.stop - cut.first:
+        return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {cut.first + len(wave)} of {file.frames} samples")
     if not exact and not np.isfinite(wave).all():
-        return Fault(Kind.UNREADABLE, "some of its samples are no finite numbers")
+        return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
     if file.samplerate != SAMPLE_RATE:
-        import soxr  # only here: a folder that is at 16 kHz need not wait for it
+        import soxr  # imported here: a corpus at 16 kHz does not wait for it
 
         wave = soxr.resample(wave, file.samplerate, SAMPLE_RATE, quality="VHQ")
-    Path(piece.target).parent.mkdir(parents=True, exist_ok=True)
-    encoded = io.BytesIO()  # by way of memory: libsndfile does not tell why it cannot write to a disk
+    Path(cut.target).parent.mkdir(parents=True, exist_ok=True)
+    encoded = io.BytesIO()  # in memory, since libsndfile does not say why it cannot write to a disk
     soundfile.write(encoded, wave, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    with named(piece.target):
-        Path(piece.target).write_bytes(encoded.getbuffer())
+    with named(cut.target):
+        Path(cut.target).write_bytes(encoded.getbuffer())
     return len(wave)

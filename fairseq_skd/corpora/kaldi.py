@@ -1,4 +1,7 @@
-"""Reading Kaldi data folders: ``wav.scp``, ``text``, optionally ``segments`` and ``utt2spk``; nothing is executed."""
+"""Read Kaldi data folders: ``wav.scp``, ``text``, optionally ``segments`` and ``utt2spk``.
+
+Commands in ``wav.scp`` are refused, never executed.
+"""
 
 import os
 import re
@@ -15,14 +18,14 @@ _NAME = re.compile(r"[^\s/\\]+")
 
 
 class _Entry(NamedTuple):
-    """A line of a file, behind its key."""
+    """The rest of a line after its key, and the line's number."""
 
     value: str
     line: int
 
 
 class _Folder:
-    """The files of a data folder, each as a table from its key."""
+    """The files of a data folder, each as a dict from key to entry."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
@@ -35,7 +38,7 @@ class _Folder:
         self.segments = self.read("segments") if (folder / "segments").is_file() else None
 
     def read(self, name: str) -> dict[str, _Entry]:
-        """One file: key -> the rest of its line."""
+        """Read one file."""
         entries: dict[str, _Entry] = {}
         for line, content in numbered_lines(self.path / name):
             key, *rest = content.split(None, 1)
@@ -45,20 +48,22 @@ class _Folder:
         return entries
 
     def fault(self, name: str, line: int, key: str, kind: Kind, detail: str) -> None:
-        """Note a problem of a line."""
+        """Record a problem of a line."""
         self.problems.append(Problem(Fault(kind, detail), str(self.path / name), line, key))
 
 
 def read_kaldi(folders: Sequence[Path], splits: Sequence[str] | None = None, audio_root: Path | None = None) -> Corpus:
-    """Read data folders; each is a split named as the folder.
+    """Read data folders; each is a split with the folder's name.
 
     Args:
-        folders: each holds ``wav.scp`` and ``text``.
+        folders: each has ``wav.scp`` and ``text``.
         splits: see :func:`fairseq_skd.corpora.records.choose`; None takes all.
-        audio_root: what relative paths of ``wav.scp`` start from; None stands for the current folder, as in Kaldi.
+        audio_root: folder that relative paths in ``wav.scp`` start from; None means the current
+            folder, as in Kaldi.
 
     Raises:
-        UserError: if a file is missing or unreadable, or there is no split of a name.
+        UserError: a file is missing or unreadable, two folders have one name, or a split of
+            ``splits`` does not exist.
     """
     available: dict[str, Path] = {}
     for folder in folders:
@@ -78,7 +83,7 @@ def read_kaldi(folders: Sequence[Path], splits: Sequence[str] | None = None, aud
 
 
 def _records(folder: _Folder, split: str, start: str) -> list[Record]:
-    """The utterances of a folder in the order of ``segments``, or else of ``wav.scp``."""
+    """Make records in the order of ``segments``, or of ``wav.scp`` if there are no segments."""
     paths = {key: _audio_path(folder, key, entry, start) for key, entry in folder.audio.items()}
     records = []
     file = "wav.scp" if folder.segments is None else "segments"
@@ -96,7 +101,7 @@ def _records(folder: _Folder, split: str, start: str) -> list[Record]:
             folder.fault(file, entry.line, key, Kind.UNPAIRED, "no line in text")
         elif path := paths[recording]:
             speaker = folder.speakers.get(key, _Entry("", 0)).value
-            place = str(folder.path / "text"), text.line  # where the words are to be corrected
+            place = str(folder.path / "text"), text.line  # where the user corrects the words
             records.append(Record(path, " ".join(text.value.split()), split, speaker, *place, segment))
     for key, entry in folder.texts.items():
         folder.fault("text", entry.line, key, Kind.UNPAIRED, f"no line in {file}")
@@ -104,34 +109,34 @@ def _records(folder: _Folder, split: str, start: str) -> list[Record]:
 
 
 def _audio_path(folder: _Folder, key: str, entry: _Entry, start: str) -> str | None:
-    """The absolute path of a recording, or None if ``wav.scp`` holds no path."""
+    """Return the absolute path of a recording; None if ``wav.scp`` has no path."""
     if entry.value.endswith("|") or entry.value.startswith("|"):
-        detail = f"{entry.value}; uncompressed SPHERE files are read as they are"
+        detail = f"{entry.value}; uncompressed SPHERE files need no command"
         folder.fault("wav.scp", entry.line, key, Kind.COMMAND, detail)
     elif not entry.value:
         folder.fault("wav.scp", entry.line, key, Kind.ROW, "no path")
     elif _OFFSET.fullmatch(entry.value):
-        folder.fault("wav.scp", entry.line, key, Kind.ROW, f"{entry.value} is a place in an archive, not a file")
+        folder.fault("wav.scp", entry.line, key, Kind.ROW, f"{entry.value} is an offset in an archive, not a file")
     else:
         return os.path.normpath(os.path.join(start, entry.value))
     return None
 
 
 def _segment(folder: _Folder, key: str, entry: _Entry) -> tuple[str, Segment] | None:
-    """Recording and segment of a line ``utterance recording start end``; an end of -1 is the recording's."""
+    """Parse a line ``utterance recording start end``; an end of -1 is the end of the recording."""
     fields = entry.value.split()
     try:
         recording, start, end = fields[0], float(fields[1]), float(fields[2])
     except (ValueError, IndexError):
-        folder.fault("segments", entry.line, key, Kind.ROW, "no line 'utterance recording start end', in seconds")
+        folder.fault("segments", entry.line, key, Kind.ROW, "not a line 'utterance recording start end', in seconds")
         return None
     if not _NAME.fullmatch(key) or key.startswith("."):
-        folder.fault("segments", entry.line, key, Kind.PATH, "the utterance's name has to do as a file name")
+        folder.fault("segments", entry.line, key, Kind.PATH, "the utterance's name cannot be a file name")
         return None
     return recording, Segment(key, start, None if end == -1 else end)
 
 
 def _root(records: Sequence[Record], start: str) -> Path:
-    """The deepest folder that holds all recordings."""
+    """Find the deepest folder that contains all recordings."""
     folders = {os.path.dirname(record.path) for record in records}
     return Path(os.path.commonpath(folders)) if folders else Path(start)

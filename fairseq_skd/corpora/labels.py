@@ -1,6 +1,6 @@
-"""Which units the transcripts are written in, and from which of them word pieces and lexicon are made.
+"""Choose the units of the transcripts, train word pieces, and make the lexicon.
 
-What makes pieces and lexicon is imported where it is wanted: a small folder of letters need not wait for it.
+Imports for pieces and lexicon are inside functions: a corpus in letters does not wait for them.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,13 @@ LEXICON = "lexicon.txt"
 class Labels(NamedTuple):
     """The command's options about labels.
 
-    ``unit`` is ``ltr`` or ``spm``; ``vocab_size`` pieces are trained, or ``spm_model`` is taken; ``train_split`` names
-    the splits that pieces and lexicon are made from; ``lexicon`` asks for one, of the words in the file ``words`` if
-    that is given.
+    Attributes:
+        unit: ``ltr`` (letters) or ``spm`` (word pieces).
+        vocab_size: number of word pieces to train.
+        spm_model: SentencePiece model to use instead.
+        train_split: splits from which pieces and lexicon are made.
+        lexicon: write a lexicon.
+        words: file with the words of the lexicon; None: the words of ``train_split``.
     """
 
     unit: str = LETTERS.name
@@ -31,28 +35,29 @@ class Labels(NamedTuple):
     words: Path | None = None
 
     def check(self) -> None:
-        """Refuse options that do not go together.
+        """Check for inconsistent options.
 
         Raises:
-            UserError: naming them.
+            UserError: ``vocab_size`` or ``spm_model`` is given for letters, or word pieces have
+                neither or both.
         """
         pieces = self.unit == "spm"
         if not pieces and (self.vocab_size is not None or self.spm_model is not None):
-            raise UserError("--vocab-size and --spm-model belong to --unit spm; add that, or drop them")
+            raise UserError("--vocab-size and --spm-model need --unit spm; add it, or drop them")
         if pieces and (self.vocab_size is None) == (self.spm_model is None):
             raise UserError(
-                "--unit spm takes either --vocab-size, to train pieces, or --spm-model, to use those of a file"
+                "--unit spm needs either --vocab-size, to train pieces, or --spm-model, to use given pieces"
             )
 
 
 def choose_units(labels: Labels, records: Sequence[Record]) -> Units | None:
-    """The units; word pieces are trained here.
+    """Choose letters, read word pieces, or train word pieces.
 
     Returns:
-        None if that needs transcripts and there are unsound ones, which are then to be refused.
+        the units; None if some transcripts are invalid, so that no pieces can be trained.
 
     Raises:
-        UserError: if the pieces cannot be read or trained.
+        UserError: the pieces cannot be read or trained.
     """
     if labels.unit == LETTERS.name:
         return LETTERS
@@ -67,10 +72,10 @@ def choose_units(labels: Labels, records: Sequence[Record]) -> Units | None:
 
 
 def make_lexicon(labels: Labels, records: Sequence[Record], units: Units) -> dict[str, bytes]:
-    """The lexicon as a file's name and content; nothing if none is asked for.
+    """Make the lexicon, as file name and content; an empty dict if the options ask for none.
 
     Raises:
-        UserError: if there is no split to take the words from, or the file of words is unfit.
+        UserError: the split of the words does not exist, or the file of words is invalid.
     """
     if not labels.lexicon:
         return {}
@@ -84,13 +89,13 @@ def make_lexicon(labels: Labels, records: Sequence[Record], units: Units) -> dic
 
 
 def _training(labels: Labels, records: Sequence[Record]) -> list[Record]:
-    """The records of the splits that pieces and lexicon are made from."""
+    """Select the records from which pieces and lexicon are made."""
     there = list(dict.fromkeys(record.split for record in records))
     wanted = list(labels.train_split)
-    if not wanted:  # LibriSpeech has train-clean-100 and no train
+    if not wanted:  # LibriSpeech has no split train, but train-clean-100
         wanted = ["train"] if "train" in there else [split for split in there if split.startswith("train")]
     missing = [split for split in wanted if split not in there]
     if missing or not wanted:
-        mend = "name the splits with --train-split" + (", or give --spm-model" if labels.unit == "spm" else "")
-        raise UserError(f"no split {missing[0] if missing else 'train'} among {', '.join(there)}; {mend}")
+        fix = "name the splits with --train-split" + (", or give --spm-model" if labels.unit == "spm" else "")
+        raise UserError(f"there is no split {missing[0] if missing else 'train'}, only {', '.join(there)}; {fix}")
     return [record for record in records if record.split in wanted]

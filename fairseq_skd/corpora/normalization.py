@@ -1,13 +1,16 @@
-"""Changing transcripts into the letters A-Z, the apostrophe and single spaces, as far as the user asks for it.
+"""Normalise transcripts to the letters A-Z, the apostrophe and single spaces, on request.
 
-``upper``        upper case: go -> GO
-``punctuation``  apostrophes of all kinds (’ ‘ ʼ ＇ ´ `) become '; those that touch no letter, and those around a single
-                 word, are removed; hyphens, dashes and slashes become spaces; other punctuation is removed; spaces of
-                 all kinds become one. Symbols that are spoken ($ % + = @ & ...) stay, and are refused
-``digits``       numbers in English words, by num2words: 21st -> twenty first, 1,500 -> one thousand five hundred,
-                 2.5 -> two point five; years and digits that are read one by one (1984, 007) become cardinals, too
+``upper``        Upper case: go -> GO.
+``punctuation``  Apostrophes of all kinds (’ ‘ ʼ ＇ ´ `) become '. Apostrophes that touch no letter,
+                 and quotes around a single word, are removed. Hyphens, dashes and slashes become
+                 spaces. Other punctuation is removed. White space becomes single spaces. Symbols
+                 that are spoken ($ % + = @ & ...) stay, and the check of the transcripts refuses
+                 them.
+``digits``       Numbers become English words, by num2words: 21st -> twenty first, 1,500 -> one
+                 thousand five hundred, 2.5 -> two point five. Years and digits that are read one by
+                 one (1984, 007) become cardinals, too.
 
-Whatever their order, digits come first (they need commas and points), upper case last.
+Digits always come first, since they need commas and points; upper case comes last.
 """
 
 import re
@@ -22,16 +25,20 @@ _TO_SPACE = frozenset("-‐‑‒–—―−/\\…_")
 _LOOSE = re.compile(r"(?<!\w)'(?!\w)")
 _QUOTED = re.compile(r"(?<!\S)'([^\s']+)'(?!\S)")
 _NUMBER = re.compile(r"(?<![0-9])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?(?:(st|nd|rd|th)\b)?", re.IGNORECASE)
-_MOST_DIGITS = 15  # beyond a quadrillion nobody says a number; it stays, and is refused
+_MOST_DIGITS = 15  # longer numbers are not said as one number: they stay, and the check refuses them
 
 
 def upper(text: str) -> str:
-    """The text in upper case."""
+    """Change a text to upper case."""
     return text.upper()
 
 
 def punctuation(text: str) -> str:
-    """The text without punctuation, but for the apostrophes of words."""
+    """Remove punctuation except apostrophes in words.
+
+    >>> punctuation("Don’t stop, 'please'!")
+    "Don't stop please"
+    """
     text = text.translate(_APOSTROPHES)
     kept = (_plain(character) for character in text)
     text = " ".join(_LOOSE.sub("", "".join(kept)).split())
@@ -47,10 +54,10 @@ def _plain(character: str) -> str:
 
 
 def digits(text: str) -> str:
-    """The text with numbers in words.
+    """Spell numbers in words.
 
     Raises:
-        UserError: if the library for that is not installed.
+        UserError: num2words is not installed.
     """
     return _NUMBER.sub(_spelt, text)
 
@@ -77,11 +84,12 @@ def normalize(records: Sequence[Record], steps: Sequence[str]) -> tuple[list[Rec
     """Apply steps to all transcripts.
 
     Args:
-        records: as they were read.
-        steps: names in ``STEPS``; they are applied in the order of that.
+        records: the records as read.
+        steps: names in ``STEPS``, which sets the order.
 
     Returns:
-        the records with their new texts, and for each step a note that counts what it changed, with an example.
+        the records with their new texts; and one note per step, which counts the changed
+        transcripts and shows the first.
     """
     changed = list(records)
     notes = []

@@ -1,4 +1,4 @@
-"""Word pieces as units: a SentencePiece model, trained on transcripts or given, and its dictionary for fairseq."""
+"""Word pieces as units: a SentencePiece model, trained or given, and its fairseq dictionary."""
 
 import io
 import re
@@ -15,17 +15,18 @@ _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # fairseq's dictionary has them al
 
 
 class Pieces:
-    """The pieces of a SentencePiece model, ``▁`` at the beginning of each word.
+    """The pieces of a SentencePiece model; ``▁`` begins each word.
 
-    fairseq puts ``<s>`` (CTC's blank, output 0), ``<pad>``, ``</s>`` and ``<unk>`` before a dictionary's symbols, so
-    the model's own ``<unk>`` and its kin are left out of ``dict.spm.txt``: piece i of those left is output 4 + i.
+    fairseq puts ``<s>`` (CTC's blank, output 0), ``<pad>``, ``</s>`` and ``<unk>`` before a
+    dictionary's symbols. So ``dict.spm.txt`` leaves out the model's own ``<unk>`` and other special
+    symbols: its piece i is output 4 + i.
 
     Args:
         content: the bytes of the model.
-        origin: names it in messages.
+        origin: name of the model in messages.
 
     Raises:
-        UserError: if they are no model.
+        UserError: the bytes are not a SentencePiece model, or fairseq cannot read its pieces.
     """
 
     name = "spm"
@@ -37,7 +38,9 @@ class Pieces:
         try:
             self._model.LoadFromSerializedProto(content)
         except RuntimeError as error:
-            raise UserError(f"{origin}: is no SentencePiece model; give the spm.model of the training data") from error
+            raise UserError(
+                f"{origin}: is not a SentencePiece model; give the spm.model of the training data"
+            ) from error
         numbers = range(self._model.get_piece_size())
         meta = {
             n for n in numbers if self._model.is_control(n) or self._model.is_unknown(n) or self._model.is_unused(n)
@@ -48,11 +51,11 @@ class Pieces:
         unfit = [symbol for symbol in self.symbols if len(symbol.split()) != 1 or symbol in _SPECIAL]
         if unfit:
             raise UserError(
-                f"{origin}: has the piece {unfit[0]!r}, which fairseq's dictionary cannot hold; train another"
+                f"{origin}: has the piece {unfit[0]!r}, which fairseq's dictionary cannot hold; train another model"
             )
 
     def split(self, text: str) -> list[str]:
-        """The pieces of a transcript.
+        """Spell a transcript in pieces.
 
         >>> pieces.split("GO ON")  # doctest: +SKIP
         ['▁GO', '▁O', 'N']
@@ -62,29 +65,29 @@ class Pieces:
         return self._cache[text]
 
     def count(self, text: str) -> int:
-        """The pieces."""
+        """Count the pieces."""
         return len(self.split(text))
 
     def missing(self, text: str) -> str:
-        """What of a transcript its pieces do not tell: characters without one, or text that the model rewrites."""
+        """Say which characters have no piece, or what the model turns the text into; else empty."""
         pieces = self.split(text)
         unknown = [piece for piece in pieces if piece not in self._known]
         if unknown:
             return f"{self.origin} has no piece for {' '.join(dict.fromkeys(unknown))}"
         spelt = "".join(pieces).replace(WORD_BEGIN, " ").strip()  # as fairseq's post_process=sentencepiece does
-        return "" if spelt == text else f"{self.origin} makes {spelt!r} of it"
+        return "" if spelt == text else f"{self.origin} turns it into {spelt!r}"
 
     def files(self) -> dict[str, bytes]:
-        """``dict.spm.txt`` (counts serve nothing, so they are 1) and ``spm.model``."""
+        """Return ``dict.spm.txt`` (all counts are 1, since nothing uses them) and ``spm.model``."""
         dictionary = "".join(f"{symbol} 1\n" for symbol in self.symbols)
         return {"dict.spm.txt": dictionary.encode(), MODEL: self.content}
 
 
 def sentencepiece() -> Any:
-    """The library, imported when it is needed.
+    """Import the library.
 
     Raises:
-        UserError: if it is not installed.
+        UserError: sentencepiece is not installed.
     """
     try:
         import sentencepiece as library
@@ -94,27 +97,27 @@ def sentencepiece() -> Any:
 
 
 def read_pieces(path: Path) -> Pieces:
-    """The pieces of a model file.
+    """Read the pieces of a model file.
 
     Raises:
-        UserError: if it cannot be read or is no model.
+        UserError: the file cannot be read or is not a SentencePiece model.
     """
     try:
         return Pieces(path.read_bytes(), str(path))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def train_pieces(texts: Sequence[str], size: int) -> Pieces:
     """Train a unigram model; the same texts always give the same bytes.
 
     Args:
-        texts: transcripts, A-Z, apostrophe and spaces; each of these characters is a piece, whether it occurs or not,
-            so that every transcript can be written.
-        size: pieces, which are the lines of ``dict.spm.txt``.
+        texts: transcripts of A-Z, apostrophe and spaces. Each letter is a piece, even if it does
+            not occur, so that the pieces can spell every transcript.
+        size: number of pieces, which is the number of lines of ``dict.spm.txt``.
 
     Raises:
-        UserError: if the texts do not yield so many pieces, or so few.
+        UserError: the texts allow only fewer pieces, or ``size`` is less than one per letter.
     """
     written = io.BytesIO()
     try:
@@ -122,7 +125,7 @@ def train_pieces(texts: Sequence[str], size: int) -> Pieces:
             sentence_iterator=iter(texts),
             model_writer=written,
             model_type="unigram",
-            vocab_size=size + 1,  # its own <unk>, which cannot be done without
+            vocab_size=size + 1,  # with the model's own <unk>, which it must have
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
@@ -130,7 +133,7 @@ def train_pieces(texts: Sequence[str], size: int) -> Pieces:
             character_coverage=1.0,
             required_chars="".join(sorted(ALPHABET - {" "})),
             normalization_rule_name="identity",
-            max_sentence_length=1_000_000,  # bytes; longer ones would be left out without a word
+            max_sentence_length=1_000_000,  # bytes; longer texts would be left out silently
             num_threads=1,
             minloglevel=2,
         )
@@ -139,7 +142,7 @@ def train_pieces(texts: Sequence[str], size: int) -> Pieces:
         if most := re.search(r"Vocabulary size too high.*<= (\d+)", message):
             limit = f"at most {int(most.group(1)) - 1}; lower it, or train on more text"
         elif least := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-            limit = f"at least {int(least.group(1)) - 1}, a piece for each character"
+            limit = f"at least {int(least.group(1)) - 1}, one piece per character"
         else:
             raise UserError(f"--unit spm: SentencePiece cannot train on the transcripts: {message}") from error
         raise UserError(f"--vocab-size {size}: the transcripts allow {limit}") from error

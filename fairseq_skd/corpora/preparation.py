@@ -1,9 +1,9 @@
-"""From a corpus to a folder of manifests: check all, cut and convert what has to be, write all or nothing, sum up.
+"""Turn a corpus into a folder of manifests: check all, cut and convert audio, write all or nothing.
 
-Audio files that are made from others, segments and files of another rate, are written once. Beside them
-``derived_audio.tsv`` notes from which samples of which state of the source (path, bytes, time of change) a file was
-made, and how many bytes it has. In the next run a file of which all that still holds is left alone; the others are made
-anew, and replace one with another content only with ``--force``.
+Segments, and files of another sampling rate, become new audio files, which are written once. For
+each of them ``derived_audio.tsv`` notes its bytes, its first and last sample in the source, and the
+source's path, bytes and time of change. The next run keeps a file if all of this still holds.
+Otherwise it makes the file again, and replaces one with other content only with ``--force``.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from fairseq_skd.corpora.audio import SAMPLE_RATE, Piece, extract
+from fairseq_skd.corpora.audio import SAMPLE_RATE, Cut, extract
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
@@ -32,7 +32,10 @@ _COLUMNS = ("file", "bytes", "samples", "source", "source_bytes", "source_change
 
 
 class Derived(NamedTuple):
-    """A file to be made, its name relative to the output folder, and what it is made from."""
+    """An audio file to make from samples ``first`` to ``stop`` (exclusive) of a source.
+
+    ``name`` is relative to the output folder.
+    """
 
     name: str
     source: str
@@ -41,7 +44,7 @@ class Derived(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What is known of a file that was made: its bytes and samples, and the state of its source."""
+    """A row of ``derived_audio.tsv``: bytes and samples of a file, and the state of its source."""
 
     size: str
     samples: str
@@ -49,24 +52,24 @@ class Note(NamedTuple):
 
 
 def derived_name(utterance: Utterance, base: str) -> str:
-    """The name, relative to the output folder, of the file that a segment or a file of another rate becomes."""
+    """Name the file, relative to the output folder, for a segment or a file of another rate."""
     segment = utterance.record.segment
     if segment:
         return f"{SEGMENTS}/{utterance.record.split}/{segment.name}.flac"
-    return f"{CONVERTED}/{os.path.relpath(utterance.audio, base)}.flac"  # a.wav and a.ogg stay two files
+    return f"{CONVERTED}/{os.path.relpath(utterance.audio, base)}.flac"  # appended: a.wav and a.ogg stay two files
 
 
 def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) -> dict[str, int | Fault]:
-    """Make the files that are not in ``out`` yet, or no longer as they should be, in ``stage``.
+    """Make the files that ``out`` lacks, or that its notes no longer describe.
 
     Args:
-        wanted: no name twice.
-        stage: whose files are going to be moved to ``out``; a new ``derived_audio.tsv`` is among them.
-        out: with the files and the notes of earlier runs.
-        jobs: processes; None chooses.
+        wanted: the files; each name occurs once.
+        stage: staging folder for the new files and the new ``derived_audio.tsv``.
+        out: output folder with the files and notes of earlier runs.
+        jobs: number of processes; None: chosen here.
 
     Returns:
-        for each name the samples at 16 kHz, or why it could not be made.
+        for each name the number of samples at 16 kHz, or why the file could not be made.
     """
     notes = _read_notes(out / NOTES)
     states = {source: _state(source) for source in {item.source for item in wanted}}
@@ -78,7 +81,7 @@ def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) 
         if item.name not in kept:
             by_source.setdefault(item.source, []).append(item)
     tasks = [
-        (source, [Piece(item.first, item.stop, str(stage / item.name)) for item in items])
+        (source, [Cut(item.first, item.stop, str(stage / item.name)) for item in items])
         for source, items in by_source.items()
     ]
     jobs = jobs or min(available_cpus(), len(tasks))
@@ -91,18 +94,18 @@ def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) 
     return found
 
 
-def _extract(task: tuple[str, list[Piece]]) -> list[int | Fault]:
+def _extract(task: tuple[str, list[Cut]]) -> list[int | Fault]:
     return extract(*task)
 
 
 def _state(source: str) -> tuple[str, str, str]:
-    """Path, bytes and time of change of a file."""
+    """Return path, bytes and time of change of a file."""
     status = os.stat(source)
     return source, str(status.st_size), str(status.st_mtime_ns)
 
 
 def _holds(note: Note | None, origin: tuple[str, ...], file: Path) -> bool:
-    """Whether a file is there as its note says, made from what it would be made from now."""
+    """Tell whether a file still has the bytes of its note, and its source is unchanged."""
     if note is None or note.origin != origin or not note.samples.isdecimal():
         return False
     try:
@@ -112,7 +115,7 @@ def _holds(note: Note | None, origin: tuple[str, ...], file: Path) -> bool:
 
 
 def _read_notes(path: Path) -> dict[str, Note]:
-    """The notes by name; lines of another form, as of another version, count as absent: their files are made anew."""
+    """Read the notes by name. Malformed lines are skipped, so their files are made again."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
@@ -128,11 +131,15 @@ def _write_notes(path: Path, notes: dict[str, Note]) -> None:
 
 
 class Options(NamedTuple):
-    """How a corpus is prepared; the fields are the command's options of the same names.
+    """How to prepare a corpus; the fields are the command's options of the same names.
 
-    ``jobs`` None chooses a number of processes; ``resample`` converts other sampling rates to FLAC files under the
-    output folder; ``decode`` decodes each file completely; ``force`` replaces files of the output folder; ``normalize``
-    names steps of :mod:`fairseq_skd.corpora.normalization`; ``labels`` are the units and the lexicon.
+    Attributes:
+        jobs: number of processes; None: chosen by the size of the corpus.
+        resample: convert other sampling rates to 16 kHz FLAC files in the output folder.
+        decode: decode each file completely.
+        force: replace files of the output folder.
+        normalize: steps of :mod:`fairseq_skd.corpora.normalization`.
+        labels: the units and the lexicon.
     """
 
     jobs: int | None = None
@@ -144,7 +151,7 @@ class Options(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What was written: the utterances at 16 kHz, their units, and what was done on the way."""
+    """What was written: the utterances at 16 kHz, their units, and notes for the summary."""
 
     utterances: list[Utterance]
     units: Units
@@ -155,12 +162,12 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     """Check a corpus and write its manifests into ``out``.
 
     Args:
-        corpus: from whatever source; problems found while it was read are reported with the rest.
+        corpus: the corpus; problems found while reading it are reported with the rest.
         out: the folder to write.
         options: see :class:`Options`.
 
     Raises:
-        UserError: if anything is wrong: its message lists every problem, and ``out`` is as it was.
+        UserError: anything is wrong. The message lists every problem, and ``out`` is unchanged.
     """
     if not corpus.root.is_dir():
         raise UserError(f"{corpus.root}: no such folder; --audio-root is the folder that the paths start from")
@@ -171,10 +178,10 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     records = corpus.records
     changes: list[str] = []
     if options.normalize:
-        from fairseq_skd.corpora.normalization import normalize  # not before: small folders need not wait for it
+        from fairseq_skd.corpora.normalization import normalize  # imported here: most runs do not need it
 
         records, changes = normalize(records, options.normalize)
-    _spare_sources(records, out)
+    _protect_sources(records, out)
     options.labels.check()
     units = choose_units(options.labels, records)
     jobs = options.jobs or default_jobs(len(records))
@@ -182,12 +189,12 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     rows = len(records) + len(corpus.problems)
     _refuse(corpus.title, [*corpus.problems, *found], rows)
     if units is None or not utterances:
-        raise UserError(f"{corpus.title} holds no utterance")
+        raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
     _refuse_old_speakers(utterances, out)
     changes += _clipped(utterances)
     with staged(out, options.force, free=[NOTES]) as stage:
         write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
-        refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the long part
+        refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the audio, which takes long
         utterances, problems = _derived(utterances, base, stage, out, options.jobs, units)
         _refuse(corpus.title, problems, rows)
         target = os.path.abspath(out)
@@ -195,8 +202,8 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     return Prepared(utterances, units, [*corpus.notes, *changes])
 
 
-def _spare_sources(records: Sequence[Record], out: Path) -> None:
-    """Refuse to write a manifest over the table that it is made from, even with ``force``."""
+def _protect_sources(records: Sequence[Record], out: Path) -> None:
+    """Refuse to overwrite the table from which a manifest is made, even with ``force``."""
     for split in {record.split for record in records}:
         manifest = out / f"{split}.tsv"
         if not SPLIT_NAME.fullmatch(split) or not manifest.exists():
@@ -206,31 +213,31 @@ def _spare_sources(records: Sequence[Record], out: Path) -> None:
 
 
 def _refuse_old_speakers(utterances: Sequence[Utterance], out: Path) -> None:
-    """Refuse to leave an earlier run's speakers beside a manifest whose own speakers are not known."""
+    """Refuse to keep an earlier ``<split>.spk`` beside a manifest with unknown speakers."""
     for split, members in by_split(utterances).items():
         speakers = out / f"{split}.spk"
         if speakers.exists() and not speakers_known(members):
             raise UserError(
-                f"{speakers} names the speakers of an earlier manifest, and now not every utterance of {split} has "
-                f"one: delete the file, or choose another --out"
+                f"{speakers} names the speakers of an earlier manifest, but now some utterances of {split} have "
+                f"none: delete the file, or choose another --out"
             )
 
 
 def _clipped(utterances: Sequence[Utterance]) -> list[str]:
-    """A note on the segments whose end was beyond their recording's."""
+    """Make a note on the segments that ended after their recording."""
     count = sum(
         1
         for utterance in utterances
         if utterance.stretch and utterance.record.segment and utterance.record.segment.end is not None
         if round(utterance.record.segment.end * utterance.rate) > utterance.stretch[1]
     )
-    return [f"{count} segments end up to {OVERSHOOT} s behind their recording and were ended with it"] if count else []
+    return [f"{count} segments end up to {OVERSHOOT} s after their recording and were cut at its end"] if count else []
 
 
 def _derived(
     utterances: Sequence[Utterance], base: str, stage: Path, out: Path, jobs: int | None, units: Units
 ) -> tuple[list[Utterance], list[Problem]]:
-    """The utterances with those that are segments, or of another rate, made into files of ``stage``."""
+    """Make files in ``stage`` for segments and other rates; return utterances and problems."""
     if not any(utterance.stretch or utterance.rate != SAMPLE_RATE for utterance in utterances):
         return list(utterances), []
     wanted = {
@@ -262,7 +269,7 @@ def _refuse(title: str, problems: Sequence[Problem], rows: int) -> None:
 
 
 def summary(prepared: Prepared, out: Path) -> str:
-    """A row for each split, a note for each thing done on the way or shared by two splits, and ``out``."""
+    """Write the table of splits, the notes, and where the manifests are."""
     splits, units = by_split(prepared.utterances), prepared.units
     header = ("split", "utterances", "hours", "speakers", "words", units.noun)
     rows = []
@@ -279,7 +286,7 @@ def summary(prepared: Prepared, out: Path) -> str:
 
 
 def _without_speaker(splits: dict[str, list[Utterance]]) -> Iterator[str]:
-    """A note for each split of which some speakers are known, which is too few for ``<split>.spk``."""
+    """Make a note for each split without ``<split>.spk`` because some speakers are unknown."""
     for split, members in splits.items():
         lacking = sum(not member.record.speaker for member in members)
         if 0 < lacking < len(members):
@@ -287,7 +294,10 @@ def _without_speaker(splits: dict[str, list[Utterance]]) -> Iterator[str]:
 
 
 def _shared(splits: dict[str, list[Utterance]]) -> Iterator[str]:
-    """A note for each pair of splits that share audio files or speakers: harmless for subsets, not for test sets."""
+    """Make a note for each pair of splits that share audio files or speakers.
+
+    Sharing is harmless for subsets of the training data, but not for test sets.
+    """
     files = {split: {member.audio for member in members} for split, members in splits.items()}
     speakers = {split: {member.record.speaker for member in members} - {""} for split, members in splits.items()}
     for left, right in combinations(splits, 2):

@@ -1,4 +1,4 @@
-"""What a corpus says before anything is checked: its utterances and splits, and what was wrong there."""
+"""A corpus as its source states it, before any check; and the report of problems."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,37 +10,37 @@ from fairseq_skd.errors import UserError
 
 
 class Kind(Enum):
-    """A kind of problem: its heading in the report, and the mend."""
+    """A kind of problem: its heading in the report, and how to fix it."""
 
     ROW = "malformed row", "give each row a path, a text and, where the table has that column, a split"
     PATH = "path that a manifest cannot hold", "rename the file or correct the path"
-    DUPLICATE = "path that stands twice in one split", "keep one of the rows"
+    DUPLICATE = "path that occurs twice in a split", "keep one of the rows"
     MISSING = "missing file", "correct the path, or the folder that it starts from"
     UNREADABLE = "file that cannot be read as audio", "replace it; WAV, FLAC, Ogg Opus and Ogg Vorbis are read"
     RATE = "sampling rate other than 16000 Hz", "add --resample, or convert the files"
     CHANNELS = "more than one channel", "write one channel of them, or the mean, to a new file"
-    EMPTY_AUDIO = "audio without a sample", "remove the row"
-    COMMAND = "command in the place of a file", "nothing is executed: run it once and name the file that it makes"
+    EMPTY_AUDIO = "audio without samples", "remove the row"
+    COMMAND = "command instead of a file", "commands are not executed: run it once and name the file that it makes"
     SEGMENT = "segment outside its recording", "correct its times, or remove it"
-    UNPAIRED = "utterance that lacks its other half", "add what is missing, or remove the rest"
+    UNPAIRED = "utterance without audio or transcript", "add what is missing, or remove the rest"
     EMPTY_TEXT = "empty transcript", "write what is said, or remove the row"
     ALPHABET = "character outside the alphabet", "transcripts are the letters A-Z, the apostrophe ' and single spaces"
     TOO_LONG = "transcript too long for its audio", "correct the transcript, or remove the row"
 
-    def __init__(self, heading: str, mend: str) -> None:
+    def __init__(self, heading: str, fix: str) -> None:
         self.heading = heading
-        self.mend = mend
+        self.fix = fix
 
 
 class Fault(NamedTuple):
-    """A kind of problem and what it looks like here; ``detail`` may be empty."""
+    """A kind of problem and its details, which may be empty."""
 
     kind: Kind
     detail: str = ""
 
 
 class Problem(NamedTuple):
-    """A fault and where it stands: the table's file and line (1-based), and the audio path as written there."""
+    """A fault and its place: file and line (from 1) of the source, and the audio path there."""
 
     fault: Fault
     source: str
@@ -53,11 +53,11 @@ class Problem(NamedTuple):
 
 
 def report(problems: Iterable[Problem], utterances: int) -> str:
-    """All problems, grouped by kind, each on a line of its own; the last line counts them.
+    """List all problems, one per line, grouped by kind; the last line counts them.
 
     Args:
         problems: at least one.
-        utterances: how many utterances (rows of a table) were looked at, for the count.
+        utterances: number of utterances (rows of a table) that were checked.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):
@@ -66,14 +66,14 @@ def report(problems: Iterable[Problem], utterances: int) -> str:
     for kind, group in groups.items():
         if group:
             listed = "".join(f"\n  {_printable(str(problem))}" for problem in group)
-            blocks.append(f"{kind.heading} ({len(group)}); {kind.mend}:{listed}")
+            blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
     rows = len({(problem.source, problem.line) for group in groups.values() for problem in group})
     return "\n".join([*blocks, f"refused: {rows} of {utterances} rows ({', '.join(counts)}); nothing was written"])
 
 
 def _printable(text: str) -> str:
-    """``text`` with control characters and lone surrogates escaped: it stays one line and any terminal can show it."""
+    """Escape control characters and lone surrogates, so that any terminal shows one line."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
@@ -81,10 +81,12 @@ def _printable(text: str) -> str:
 
 
 class Segment(NamedTuple):
-    """A stretch of a recording.
+    """A segment of a recording.
 
-    ``name`` is that of the file it is cut into, without suffix; ``start`` and ``end`` are seconds, and an ``end`` of
-    None is the recording's.
+    Attributes:
+        name: name of the file to cut it into, without suffix.
+        start: start in seconds.
+        end: end in seconds; None: the end of the recording.
     """
 
     name: str
@@ -93,10 +95,16 @@ class Segment(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One utterance as its source states it: nothing is checked yet.
+    """One utterance as its source states it, unchecked.
 
-    ``path`` is relative to the audio root or absolute; ``speaker`` is empty where it is not known; ``source`` and
-    ``line`` (1-based) say where it was read. Without a ``segment`` the utterance is the whole file.
+    Attributes:
+        path: audio file, absolute or relative to the audio root.
+        text: transcript.
+        split: name of the split.
+        speaker: empty if unknown.
+        source: file that states the utterance.
+        line: line in that file, from 1.
+        segment: part of the audio file; None: all of it.
     """
 
     path: str
@@ -108,7 +116,7 @@ class Record(NamedTuple):
     segment: Segment | None = None
 
     def problem(self, fault: Fault) -> Problem:
-        """``fault``, located at this record."""
+        """Locate a fault at this record."""
         return Problem(fault, self.source, self.line, self.path)
 
 
@@ -116,11 +124,11 @@ class Corpus(NamedTuple):
     """All utterances of a source.
 
     Attributes:
-        title: what a refusal calls it, e.g. ``the table``.
-        records: in the order of the manifests to be written.
-        problems: of the utterances that could not become a record.
+        title: name in messages, e.g. ``the table``.
+        records: utterances in the order of the manifests.
+        problems: problems of utterances that could not become a record.
         root: the folder that the records' paths start from.
-        notes: what the reader did to the source's own notation, for the summary.
+        notes: changes to the source's own notation, for the summary.
     """
 
     title: str
@@ -136,18 +144,21 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def choose(available: Mapping[str, T], wanted: Sequence[str] | None, default: Sequence[str]) -> dict[str, list[T]]:
-    """The parts of a corpus that make each split.
+    """Choose, rename and merge the splits of a corpus.
+
+    >>> choose({"dev": 1, "train-a": 2, "train-b": 3}, ["train=train-a+train-b", "dev"], [])
+    {'train': [2, 3], 'dev': [1]}
 
     Args:
         available: the corpus's own splits.
-        wanted: each is the name of one, or ``new=old+old``; None stands for ``default``.
+        wanted: each is a name in ``available``, or ``new=old+old``; None means ``default``.
         default: names in ``available``.
 
     Returns:
-        for each split to write the values of ``available`` that it is made of, in the order given.
+        for each split to write, the values of ``available`` that it is made of, in the order given.
 
     Raises:
-        UserError: if a split is asked for that is not there, or a name is given twice or unfit for a file.
+        UserError: a split does not exist, or a name is given twice or cannot be a file name.
     """
     chosen: dict[str, list[T]] = {}
     for word in default if wanted is None else wanted:
@@ -156,9 +167,9 @@ def choose(available: Mapping[str, T], wanted: Sequence[str] | None, default: Se
         missing = [name for name in names if name not in available]
         if missing:
             there = ", ".join(available)
-            raise UserError(f"--splits {word}: there is no split {missing[0]!r}; there are {there}")
+            raise UserError(f"--splits {word}: there is no split {missing[0]!r}; choose from {there}")
         if not SPLIT_NAME.fullmatch(new):
-            raise UserError(f"--splits {word}: {new!r} is no file name of letters, digits, '_', '-' and '.'")
+            raise UserError(f"--splits {word}: {new!r} is not a file name of letters, digits, '_', '-' and '.'")
         if new in chosen:
             raise UserError(f"--splits {word}: {new} is given twice; write {new}=one+other to merge")
         chosen[new] = [available[name] for name in dict.fromkeys(names)]

@@ -1,4 +1,4 @@
-"""Corpora as they were released: LibriSpeech's folders, STM files, and TED-LIUM."""
+"""Read released corpora: LibriSpeech, TED-LIUM, and STM files."""
 
 import math
 import os
@@ -20,8 +20,8 @@ _ENDINGS = frozenset({"'", "'s", "'t", "'d", "'m", "'ll", "'re", "'ve"})
 _LABEL = re.compile(r"<[^<>]*>")
 
 
-class Mark(NamedTuple):
-    """A line of an STM file whose text is to be used, the text as the file has it."""
+class StmSegment(NamedTuple):
+    """A line of an STM file; start and end are in seconds, the text is unchanged."""
 
     recording: str
     speaker: str
@@ -31,13 +31,13 @@ class Mark(NamedTuple):
     line: int
 
 
-def read_stm(path: Path) -> tuple[list[Mark], list[Problem]]:
-    """The segments of an STM file, and its malformed lines.
+def read_stm(path: Path) -> tuple[list[StmSegment], list[Problem]]:
+    """Read the segments of an STM file, and find its malformed lines.
 
     Raises:
-        UserError: if the file cannot be read, or is not UTF-8.
+        UserError: the file cannot be read, or is not UTF-8.
     """
-    marks: list[Mark] = []
+    segments: list[StmSegment] = []
     problems: list[Problem] = []
     for line, content in numbered_lines(path):
         if content.startswith(";;"):
@@ -52,19 +52,19 @@ def read_stm(path: Path) -> tuple[list[Mark], list[Problem]]:
             times = float(start), float(end)
             if not all(map(math.isfinite, times)):
                 raise ValueError
-            marks.append(Mark(recording, speaker, *times, rest.strip(), line))
+            segments.append(StmSegment(recording, speaker, *times, rest.strip(), line))
         except ValueError:
-            fault = Fault(Kind.ROW, "no line 'recording channel speaker start end <label> text', times in seconds")
-            problems.append(Problem(fault, str(path), line, fields[0]))
-    return marks, problems
+            detail = "not a line 'recording channel speaker start end <label> text', times in seconds"
+            problems.append(Problem(Fault(Kind.ROW, detail), str(path), line, fields[0]))
+    return segments, problems
 
 
 def plain_words(text: str, changes: Counter[str]) -> str:
-    """A transcript in plain words, marks removed and apostrophes joined; ``<unk>`` stays.
+    """Remove the marks of a transcript and join its apostrophes; ``<unk>`` stays.
 
     Args:
-        text: of an STM line.
-        changes: counts what was done, by description.
+        text: text of an STM line.
+        changes: counts the changes, by description.
 
     >>> plain_words("it 's the(2) end {NOISE}", Counter())
     "it's the end"
@@ -72,12 +72,12 @@ def plain_words(text: str, changes: Counter[str]) -> str:
     words: list[str] = []
     for word in text.split():
         if _MARK.fullmatch(word):
-            changes["marks of sounds and pauses removed ({NOISE}, <sil>)"] += 1
+            changes["marks of noises and pauses removed ({NOISE}, <sil>)"] += 1
             continue
         spoken = _PRONUNCIATION.sub("", word)
-        changes["numbers of pronunciations removed: the(2) -> the"] += spoken != word
+        changes["pronunciation numbers removed: the(2) -> the"] += spoken != word
         if spoken.lower() in _ENDINGS and words and words[-1] != UNKNOWN:
-            changes["apostrophes joined to the word before: it 's -> it's"] += 1
+            changes["apostrophes joined to the previous word: it 's -> it's"] += 1
             words[-1] += spoken
         else:
             words.append(spoken)
@@ -85,20 +85,20 @@ def plain_words(text: str, changes: Counter[str]) -> str:
 
 
 SPLITS = ("train", "dev", "test")
-_ALL = "data"  # of release 3: every talk for training, also those that its legacy splits hold
+_ALL = "data"  # in release 3: every talk for training, including the talks of its legacy splits
 
 
 def read_tedlium(root: Path, splits: Sequence[str] | None = None, drop_unknown: bool = False) -> Corpus:
-    """Read the segments of a release.
+    """Read the segments of TED-LIUM, release 2 or 3.
 
     Args:
-        root: ``TEDLIUM_release2`` (train, dev, test), ``TEDLIUM_release-3`` (legacy with these three, and data), or the
-            folder above it; in each split's folder there are ``stm`` and ``sph``.
+        root: ``TEDLIUM_release2`` (train, dev, test), ``TEDLIUM_release-3`` (legacy with these
+            three, and data), or the folder above it. Each split's folder has ``stm`` and ``sph``.
         splits: see :func:`fairseq_skd.corpora.records.choose`; None takes train, dev and test.
-        drop_unknown: leave ``<unk>`` out of the text instead of leaving the segment out.
+        drop_unknown: remove ``<unk>`` from the text instead of leaving the segment out.
 
     Raises:
-        UserError: if there is no split, or none of that name.
+        UserError: ``root`` has no split, or a split of ``splits`` does not exist.
     """
     root, folders = _find(root)
     default = [split for split in SPLITS if split in folders] or list(folders)
@@ -108,17 +108,17 @@ def read_tedlium(root: Path, splits: Sequence[str] | None = None, drop_unknown: 
     for split, sources in choose(folders, splits, default).items():
         for folder in sources:
             for stm in sorted((root / folder / "stm").glob("*.stm")):
-                marks, faults = read_stm(stm)
+                segments, faults = read_stm(stm)
                 problems += faults
-                for mark in marks:
-                    record = _record(mark, split, root, folder, stm, drop_unknown, changes)
+                for segment in segments:
+                    record = _record(segment, split, root, folder, stm, drop_unknown, changes)
                     records += [record] if record else []
     notes = [f"{count} {change}" for change, count in sorted(changes.items()) if count]
     return Corpus("TED-LIUM", records, problems, root, notes)
 
 
 def _find(root: Path) -> tuple[Path, dict[str, str]]:
-    """The release's folder and its splits' folders under it."""
+    """Find the folder of the release, and the folder of each split under it."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of the release")
     for place in (root, root / "TEDLIUM_release2", root / "TEDLIUM_release-3"):
@@ -135,27 +135,28 @@ def _find(root: Path) -> tuple[Path, dict[str, str]]:
 
 
 def _record(
-    mark: Mark, split: str, root: Path, folder: str, stm: Path, drop_unknown: bool, changes: Counter[str]
+    segment: StmSegment, split: str, root: Path, folder: str, stm: Path, drop_unknown: bool, changes: Counter[str]
 ) -> Record | None:
-    """The utterance of a segment, or None if its text is not known."""
-    if mark.text.strip().lower() == IGNORED:
+    """Make the record of a segment; None if its text is unknown."""
+    if segment.text.strip().lower() == IGNORED:
         changes[f"segments marked {IGNORED} left out"] += 1
         return None
-    text = plain_words(mark.text, changes)
+    text = plain_words(segment.text, changes)
     if UNKNOWN in text.split():
         if not drop_unknown:
-            changes[f"segments left out for {UNKNOWN}, a word that nobody wrote down"] += 1
+            changes[f"segments with {UNKNOWN}, a word that was not transcribed, left out"] += 1
             return None
-        changes[f"texts of which {UNKNOWN} was left out"] += 1
+        changes[f"texts from which {UNKNOWN} was removed"] += 1
         text = " ".join(word for word in text.split() if word != UNKNOWN)
     if not text:
-        changes["segments without a word left out"] += 1
+        changes["segments without words left out"] += 1
         return None
-    audio = f"{folder}/sph/{mark.recording}.sph"
+    audio = f"{folder}/sph/{segment.recording}.sph"
     if not (root / audio).is_file() and (root / _ALL / "sph").is_dir():
-        audio = f"{_ALL}/sph/{mark.recording}.sph"
-    name = f"{mark.recording}-{round(100 * mark.start):07d}-{round(100 * mark.end):07d}"
-    return Record(audio, text, split, mark.speaker, str(stm), mark.line, Segment(name, mark.start, mark.end))
+        audio = f"{_ALL}/sph/{segment.recording}.sph"
+    name = f"{segment.recording}-{round(100 * segment.start):07d}-{round(100 * segment.end):07d}"
+    part = Segment(name, segment.start, segment.end)
+    return Record(audio, text, split, segment.speaker, str(stm), segment.line, part)
 
 
 _SUFFIXES = (".flac", ".wav", ".ogg")
@@ -166,11 +167,12 @@ def read_librispeech(root: Path, splits: Sequence[str] | None = None) -> Corpus:
     """Read the utterances of a LibriSpeech tree.
 
     Args:
-        root: the folder of the splits (train-clean-100, dev-clean, ...), or the one that holds it as ``LibriSpeech``.
-        splits: see :func:`fairseq_skd.corpora.records.choose`; None takes all that are there.
+        root: the folder of the splits (train-clean-100, dev-clean, ...), or the folder above it,
+            which contains ``LibriSpeech``.
+        splits: see :func:`fairseq_skd.corpora.records.choose`; None takes all.
 
     Raises:
-        UserError: if there is no split, or none of that name.
+        UserError: ``root`` has no split, or a split of ``splits`` does not exist.
     """
     folders = _split_folders(root)
     if not folders and (root / "LibriSpeech").is_dir():
@@ -190,7 +192,7 @@ def read_librispeech(root: Path, splits: Sequence[str] | None = None) -> Corpus:
 
 
 def _split_folders(root: Path) -> dict[str, str]:
-    """The folders under ``root`` that hold transcripts two levels below."""
+    """Find the folders under ``root`` with transcripts two levels below."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder above the splits of LibriSpeech")
     return {name: name for name in _folders(root) if next((root / name).glob(f"*/*/*{_TRANSCRIPTS}"), None)}
@@ -202,7 +204,10 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _read_chapter(root: Path, chapter: str, split: str, records: list[Record], problems: list[Problem]) -> None:
-    """Append a chapter's utterances; a line without its audio is found by the validation, the reverse is here."""
+    """Append a chapter's utterances, and problems for audio without a line.
+
+    The validation finds lines without audio.
+    """
     speaker, number = chapter.split("/")[-2:]
     transcripts = root / chapter / f"{speaker}-{number}{_TRANSCRIPTS}"
     source = str(transcripts)
@@ -216,5 +221,5 @@ def _read_chapter(root: Path, chapter: str, split: str, records: list[Record], p
         utterance, _, text = content.partition(" ")
         name = audio.pop(utterance, f"{utterance}.flac")
         records.append(Record(f"{chapter}/{name}", text, split, speaker, source, line))
-    fault = Fault(Kind.UNPAIRED, "no line for it")
+    fault = Fault(Kind.UNPAIRED, "no line of transcript")
     problems += [Problem(fault, source, 1, f"{chapter}/{name}") for name in audio.values()]

@@ -1,4 +1,7 @@
-"""Reading a table of recordings: TSV, CSV or JSON lines with columns path and text, optionally split and speaker."""
+"""Read a table of recordings: TSV, CSV or JSON lines.
+
+The columns are path and text, optionally split and speaker.
+"""
 
 import csv
 import json
@@ -14,7 +17,7 @@ OPTIONAL = ("split", "speaker")
 
 
 class _Row(NamedTuple):
-    """A line of a table: its cells by column, or the fault that kept them from being read."""
+    """A line of a table: its cells by column, and what is wrong with the line."""
 
     line: int
     cells: dict[str, object]
@@ -22,33 +25,33 @@ class _Row(NamedTuple):
 
 
 def read_table(table: Path, split: str | None = None) -> tuple[list[Record], list[Problem]]:
-    """Read a table; its format is told from the suffix ``.tsv``, ``.csv`` or ``.jsonl``.
+    """Read a table; the suffix ``.tsv``, ``.csv`` or ``.jsonl`` gives its format.
 
     Args:
-        table: UTF-8 text. TSV and CSV begin with a line that names the columns; TSV has no quoting.
-        split: the split of every row where the table has no column ``split``; None stands for ``train``.
+        table: UTF-8 text. TSV and CSV name the columns in the first line; TSV has no quoting.
+        split: split of every row if the table has no column ``split``; None means ``train``.
 
     Returns:
-        the records in the table's order, and the problems of the rows that could not become one.
+        the records in the table's order, and the problems of rows that could not become a record.
 
     Raises:
-        UserError: if the table cannot be read, lacks a required column, holds no row, or ``split`` is given for a table
-            that has a column of that name.
+        UserError: the table cannot be read, lacks a required column or has no row, or ``split`` is
+            given for a table that has a column ``split``.
     """
     readers = {".tsv": _delimited, ".csv": _delimited, ".jsonl": _json_lines}
     if table.suffix.lower() not in readers:
-        raise UserError(f"{table}: the name of a table has to end in {', '.join(readers)}, which tells its format")
+        raise UserError(f"{table}: the name of a table must end in one of {', '.join(readers)}; rename or convert it")
     try:
         columns, rows = readers[table.suffix.lower()](table)
     except OSError as error:
-        raise UserError(f"{table}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{table}: cannot be read ({error.strerror}); check the path") from error
     if not rows:
-        raise UserError(f"{table}: holds no utterance; a table has a line for each")
+        raise UserError(f"{table}: holds no utterances; write one line per utterance")
     missing = [column for column in REQUIRED if column not in columns]
     if missing:
         raise UserError(
             f"{table}: no column {' and no column '.join(missing)} among {', '.join(map(repr, columns))}; "
-            "name the columns path and text in the first line (in JSON lines: as keys of each object)"
+            "name the columns path and text in the first line (in JSON lines, as keys of each object)"
         )
     if split is not None and "split" in columns:
         raise UserError(f"{table}: has a column split, so --split cannot be given; drop one of the two")
@@ -63,14 +66,14 @@ def read_table(table: Path, split: str | None = None) -> tuple[list[Record], lis
 
 
 def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, Fault | None]:
-    """The record of a row, and what is wrong with the row."""
+    """Make the record of a row, and find what is wrong with the row."""
     values = {}
     fault = row.fault
     for column in (*REQUIRED, *OPTIONAL):
         value = row.cells.get(column)
         value = "" if value is None else value
         if column == "speaker" and isinstance(value, int):
-            value = str(value)  # numbers are usual here, and mean nothing but themselves
+            value = str(value)  # numbers are common as names of speakers
         if not isinstance(value, str):
             fault = fault or Fault(Kind.ROW, f"{column} is not a string but {json.dumps(value)}")
             value = ""
@@ -84,7 +87,7 @@ def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, 
 
 
 def _lines(table: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, a byte order mark left out."""
+    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark."""
     with open(table, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -94,14 +97,14 @@ def _lines(table: Path) -> Iterator[str]:
 
 
 def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
-    """Columns and rows of a TSV (no quoting) or CSV (double quotes) table; empty lines are passed over."""
+    """Read columns and rows of a TSV (no quoting) or CSV (double quotes); skip empty lines."""
     if table.suffix.lower() == ".tsv":
         reader = csv.reader(_lines(table), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(_lines(table), strict=True)
     columns: list[str] = []
     rows = []
-    end = 0  # the last line of the row before: a quoted CSV cell may run over several lines
+    end = 0  # last line of the previous row; a quoted CSV cell may span several lines
     try:
         for cells in reader:
             start, end = end + 1, reader.line_num
@@ -115,7 +118,7 @@ def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
                 fault = Fault(Kind.ROW, f"{len(cells)} cells under {len(columns)} columns")
             rows.append(_Row(start, dict(zip(columns, cells, strict=False)), fault))
     except csv.Error as error:
-        reason = str(error).split(" - ")[0]  # what follows is advice to programmers
+        reason = str(error).split(" - ")[0]  # the rest is advice to programmers
         raise UserError(f"{table}: line {end + 1} cannot be read ({reason}); correct the line") from error
     repeated = [column for column in (*REQUIRED, *OPTIONAL) if columns.count(column) > 1]
     if repeated:
@@ -124,7 +127,7 @@ def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
 
 
 def _json_lines(table: Path) -> tuple[list[str], list[_Row]]:
-    """Columns (all keys) and rows of a table with a JSON object on each line; empty lines are passed over."""
+    """Read columns (all keys) and rows of JSON lines, one object per line; skip empty lines."""
     columns: dict[str, None] = {}
     rows = []
     for number, line in enumerate(_lines(table), start=1):
@@ -133,9 +136,9 @@ def _json_lines(table: Path) -> tuple[list[str], list[_Row]]:
         try:
             cells = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{table}: line {number} is not JSON ({error}); put one object on each line") from error
+            raise UserError(f"{table}: line {number} is not JSON ({error}); write one object per line") from error
         if not isinstance(cells, dict):
-            raise UserError(f"{table}: line {number} is no JSON object; put one object on each line")
+            raise UserError(f"{table}: line {number} is not a JSON object; write one object per line")
         columns.update(dict.fromkeys(cells))
         rows.append(_Row(number, cells))
     return list(columns), rows

@@ -1,4 +1,4 @@
-"""Checking records against what fairseq, the letter dictionary and CTC can take; problems are found, none mended."""
+"""Check records for fairseq, the dictionary and CTC: find problems, fix none."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +16,14 @@ _PLAIN_SUFFIXES = (".wav", ".flac", ".ogg")  # fairseq reads any other path with
 
 
 class Utterance(NamedTuple):
-    """A checked record: where its audio lies (absolute), its length at its own rate, that rate, and its stretch.
+    """A checked record and its audio.
 
-    ``stretch`` is the samples from the first to the last (exclusive) that a segment takes; None for a whole file.
+    Attributes:
+        record: the record.
+        audio: absolute path of the audio file.
+        samples: number of samples at the file's sampling rate.
+        rate: sampling rate of the file in Hz.
+        stretch: first and last (exclusive) sample of a segment; None: the whole file.
     """
 
     record: Record
@@ -41,13 +46,13 @@ def validate(
     Args:
         records: what to check.
         root: absolute path of the folder that the records' paths start from.
-        jobs: processes that read the audio.
-        resample: other sampling rates are taken, to be converted afterwards.
+        jobs: number of processes that read audio.
+        resample: accept other sampling rates, which are converted later.
         decode: decode each file completely instead of trusting its header and its end.
-        units: what CTC has to place on the frames; None, where no transcript is sound anyway, leaves that out.
+        units: units for the check that transcripts fit their frames; None: skip that check.
 
     Returns:
-        the sound utterances in the records' order, and the problems in the same order.
+        the valid utterances and the problems, both in the records' order.
     """
     located = [locate(record.path, root) for record in records]
     repeated = _repeated(records, located)
@@ -84,9 +89,9 @@ def _inspect_all(paths: Sequence[str], jobs: int, decode: bool) -> Iterator[Audi
 
 
 def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
-    """The samples of a segment in its recording, or why it has none.
+    """Find first and last (exclusive) sample of a segment, or why it has none.
 
-    An end up to half a second behind the recording's is taken for the recording's, as Kaldi does.
+    An end up to half a second after the recording is set to its end, as Kaldi does.
     """
     length = audio.samples / audio.rate
     end = length if segment.end is None else segment.end
@@ -97,26 +102,26 @@ def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
 
 
 def locate(path: str, root: str) -> str | Fault:
-    """The absolute path of a record's audio, or why a manifest under ``root`` could not hold it.
+    """Find the absolute path of a record's audio, or why a manifest under ``root`` cannot hold it.
 
-    ``path`` may be absolute and may hold ``..``, as long as it stays under ``root``.
+    ``path`` may be absolute and may contain ``..``, but must stay under ``root``.
     """
     if unfit := _unfit_for_a_line(path):
         return Fault(Kind.PATH, f"it {unfit}")
     if path != path.strip():
-        return Fault(Kind.PATH, "fairseq strips the space at its beginning or end")
+        return Fault(Kind.PATH, "it begins or ends with white space, which fairseq strips")
     full = os.path.join(root, path)
     if "/." in full or "//" in full or full.endswith("/"):
         full = os.path.normpath(full)
     if not full.startswith(root.rstrip(os.sep) + os.sep):
         return Fault(Kind.PATH, f"it is not under {root}; give an --audio-root that holds all files")
     if ":" in full and not full.endswith(_PLAIN_SUFFIXES):
-        return Fault(Kind.PATH, f"fairseq takes a colon only where the name ends in {', '.join(_PLAIN_SUFFIXES)}")
+        return Fault(Kind.PATH, f"fairseq allows a colon only in names that end in {', '.join(_PLAIN_SUFFIXES)}")
     return full
 
 
 def _unfit_for_a_line(text: str) -> str:
-    """Why a text cannot be a field of a manifest's line; empty if it can."""
+    """Say why a text cannot be a field of a manifest's line; empty if it can."""
     if _BREAKS.intersection(text):
         return "holds a tab, a line break or a zero byte, which end a field of the manifest"
     try:
@@ -127,7 +132,11 @@ def _unfit_for_a_line(text: str) -> str:
 
 
 def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list[list[Fault]]:
-    """For each record, the fault of repeating an earlier one of its split: the same file, or the same segment of it."""
+    """Find records that repeat the file or segment of an earlier record of their split.
+
+    Returns:
+        a list of faults for each record, empty or of one fault.
+    """
     first: dict[tuple[object, ...], Record] = {}
     faults: list[list[Fault]] = []
     for record, place in zip(records, located, strict=True):
@@ -138,9 +147,12 @@ def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list
 
 
 def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
-    """What is wrong with a record's split name, speaker and transcript, also in the eyes of ``units``."""
+    """Find faults of a record's split name, speaker and transcript.
+
+    With ``units``, also find text that they cannot spell.
+    """
     if not SPLIT_NAME.fullmatch(record.split):
-        yield Fault(Kind.ROW, f"the split {record.split!r} is no file name of letters, digits, '_', '-' and '.'")
+        yield Fault(Kind.ROW, f"the split {record.split!r} is not a file name of letters, digits, '_', '-' and '.'")
     if unfit := _unfit_for_a_line(record.speaker):
         yield Fault(Kind.ROW, f"the speaker {record.speaker!r} {unfit}")
     text = record.text
@@ -149,8 +161,8 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
         return
     foreign = foreign_characters(text)
     if foreign:
-        mend = "; write it in upper case" if any("a" <= character <= "z" for character in foreign) else ""
-        yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + mend)
+        fix = "; write it in upper case" if any("a" <= character <= "z" for character in foreign) else ""
+        yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + fix)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
     elif units and (lack := units.missing(text)):
@@ -158,7 +170,7 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
 
 
 def _character(character: str) -> str:
-    """A character as the report shows it: with its name where it is not plain ASCII print."""
+    """Show a character in the report, with its Unicode name unless it is printable ASCII."""
     if character.isascii() and character.isprintable():
         return character
     import unicodedata
@@ -167,7 +179,7 @@ def _character(character: str) -> str:
 
 
 def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:
-    """What keeps readable audio from being used, its length apart."""
+    """Find faults of readable audio, except a length that does not fit the transcript."""
     if audio.samples == 0:
         yield Fault(Kind.EMPTY_AUDIO)
     if audio.rate != SAMPLE_RATE and not resample:
@@ -177,10 +189,10 @@ def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:
 
 
 def feasibility_faults(text: str, samples: int, units: Units) -> Iterable[Fault]:
-    """The fault of a transcript that CTC cannot place on the frames of ``samples`` samples at 16 kHz."""
+    """Find whether a transcript needs more frames for CTC than ``samples`` at 16 kHz give."""
     given = frames(samples)
     if 2 * (len(text) + 1) <= given:
-        return  # enough for any text of that length, so there is no need to count
+        return  # enough for any text of this length
     needed = frames_needed(units.split(" ".join(text.split())))
     if needed > given and text.strip():
-        yield Fault(Kind.TOO_LONG, f"{needed} frames needed, {given} in {samples / SAMPLE_RATE:.2f} s")
+        yield Fault(Kind.TOO_LONG, f"it needs {needed} frames, {samples / SAMPLE_RATE:.2f} s have {given}")

@@ -1,4 +1,4 @@
-"""Writing utterances as fairseq's manifests (``<split>.tsv``, ``.ltr``, ``.wrd``, ``.spk``), dictionary and lexicon."""
+"""Write manifests (``<split>.tsv``, ``.ltr``, ``.wrd``, ``.spk``), dictionary and lexicon."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,15 +12,16 @@ from fairseq_skd.files.units import Units, foreign_characters
 
 
 def lexicon(words: Iterable[str], units: Units) -> str:
-    """``WORD<TAB>W O R D |`` for each distinct word, sorted."""
+    """Write ``WORD<TAB>W O R D |`` for each distinct word, sorted."""
     return "".join(f"{word}\t{' '.join(units.split(word))}\n" for word in sorted(set(words)))
 
 
 def read_words(path: Path, units: Units) -> list[str]:
-    """A list of words, one on each line.
+    """Read a list of words, one per line.
 
     Raises:
-        UserError: if it cannot be read or holds no word; or listing every line that is not one word in the alphabet.
+        UserError: the file cannot be read or has no words, or some lines are not one word of the
+            alphabet; the message lists all of these lines.
     """
     words: list[str] = []
     problems: list[Problem] = []
@@ -32,12 +33,12 @@ def read_words(path: Path, units: Units) -> list[str]:
     if problems:
         raise UserError(f"the list of words is refused\n{report(problems, len(words))}")
     if not words:
-        raise UserError(f"{path}: holds no word; put one on each line")
+        raise UserError(f"{path}: holds no words; write one per line")
     return words
 
 
 def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
-    """The utterances of each split, splits and utterances in order of appearance."""
+    """Group utterances by split, both in order of appearance."""
     splits: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         splits.setdefault(utterance.record.split, []).append(utterance)
@@ -45,17 +46,17 @@ def by_split(utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
 
 
 def speakers_known(members: Sequence[Utterance]) -> bool:
-    """Whether each utterance of a split has a speaker, so that ``<split>.spk`` is written."""
+    """Tell whether every utterance of a split has a speaker, so that ``<split>.spk`` is written."""
     return all(member.record.speaker for member in members)
 
 
 def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, others: Mapping[str, bytes]) -> None:
-    """Write what does not depend on the audio: transcripts, known speakers, the units' files, and ``others``.
+    """Write the files that do not depend on audio: transcripts, speakers, dictionary, ``others``.
 
     Args:
-        utterances: those of all splits.
-        folder: exists.
-        units: what the transcripts are written in.
+        utterances: utterances of all splits.
+        folder: an existing folder.
+        units: the units to spell transcripts in.
         others: more files, by name.
     """
     for split, members in by_split(utterances).items():
@@ -73,10 +74,10 @@ def write_manifests(utterances: Sequence[Utterance], roots: Sequence[str], folde
     """Write ``<split>.tsv`` of all splits into ``folder``.
 
     Args:
-        utterances: at 16 kHz.
-        roots: absolute folders; each utterance's audio lies under one of them. A split's root line is the deepest
-            folder that holds those of them that the split uses.
-        folder: exists.
+        utterances: utterances at 16 kHz.
+        roots: absolute folders; each utterance's audio is under one of them. The first line of a
+            manifest is the deepest folder that contains all roots that the split uses.
+        folder: an existing folder.
     """
     for split, members in by_split(utterances).items():
         used = [root for root in roots if any(_under(member.audio, root) for member in members)]
@@ -90,6 +91,6 @@ def _under(path: str, folder: str) -> bool:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    """Write UTF-8 lines, each with its end, whatever the platform's habits are."""
+    """Write UTF-8 lines with Unix line ends on every platform."""
     with named(path), open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)

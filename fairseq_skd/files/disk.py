@@ -95,7 +95,7 @@ def _begin(target: Path) -> tuple[int, Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove files that killed processes left half-written; files that are being written now stay."""
+    """Remove half-written files of killed processes; files that are being written now stay."""
     for leftover in folder.glob(f".*{_PART}"):
         with suppress(OSError), leftover.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

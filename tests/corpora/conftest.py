@@ -1,4 +1,4 @@
-"""A small corpus made on the spot: tones as audio files, and tables that name them."""
+"""A small synthetic corpus: tones as audio files, and tables that name them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ WriteTable = Callable[..., Path]
 
 @pytest.fixture
 def tone(tmp_path: Path) -> MakeTone:
-    """``tone(name, samples=16000, rate=16000, channels=1, **soundfile_options)`` writes ``corpus/name``."""
+    """``tone(name, samples=16000, rate=16000, channels=1, **options)`` writes ``corpus/name``."""
 
     def make(name: str, samples: int = 16000, rate: int = 16000, channels: int = 1, **options: str) -> Path:
         path = tmp_path / "corpus" / name
@@ -27,7 +27,7 @@ def tone(tmp_path: Path) -> MakeTone:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Callable[..., Path]:
-    """``table(*lines, name="table.tsv")`` writes the lines, ended by newlines."""
+    """``table(*lines, name="table.tsv")`` writes the lines."""
 
     def make(*lines: str, name: str = "table.tsv") -> Path:
         path = tmp_path / name
@@ -39,7 +39,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Noises in each format under ``corpus/``, at 16 kHz but for eight.wav (8 kHz)."""
+    """Write noise in each format under ``corpus/``, at 16 kHz except eight.wav (8 kHz)."""
     root = tmp_path / "corpus"
     (root / "deep").mkdir(parents=True)
     noise = np.random.default_rng(1).normal(0, 0.1, 20000)
@@ -64,6 +64,6 @@ def write_table(corpus: Path) -> WriteTable:
 
 @pytest.fixture
 def three(write_table: WriteTable) -> Path:
-    """A table of the three 16 kHz files."""
+    """Write a table of the three 16 kHz files."""
     rows = [("a.wav", "GO ON", "train"), ("deep/b.flac", "DON'T SEE", "test"), ("c:1.ogg", "YES", "train")]
     return write_table(*rows)

@@ -1,4 +1,4 @@
-"""Audio files: counts that equal what is decoded, damage told by name, conversion."""
+"""Audio files: sample counts equal decoding, damage is found, conversion keeps the signal."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import soundfile
 import torch
 from fairseq.models.wav2vec.wav2vec2 import ConvFeatureExtractionModel
 
-from fairseq_skd.corpora.audio import CONVOLUTIONS, Audio, Piece, extract, frames, inspect, resampled_length
+from fairseq_skd.corpora.audio import CONVOLUTIONS, Audio, Cut, extract, frames, inspect, resampled_length
 from fairseq_skd.corpora.records import Fault, Kind
 
 FORMATS = [
@@ -43,20 +43,20 @@ def test_frames_equal_fairseqs_extractor():
 
 
 def damage(path: Path, change: slice, new: bytes) -> None:
-    """Replace a slice of a file's bytes."""
+    """Replace some bytes of a file."""
     data = bytearray(path.read_bytes())
     data[change] = new
     path.write_bytes(data)
 
 
 def fault_of(path: Path, decode: bool = False) -> Fault:
-    """The fault that inspecting a file must give."""
+    """Return the fault that ``inspect`` must find in a file."""
     found = inspect(str(path), decode)
     assert isinstance(found, Fault)
     return found
 
 
-def test_flac_cut_short_is_unreadable(tone):
+def test_truncated_flac_is_unreadable(tone):
     path = tone("a.flac")
     path.write_bytes(path.read_bytes()[:-40])
     assert soundfile.info(path).frames == 16000, "its header still announces the whole length"
@@ -83,10 +83,10 @@ def test_not_a_number_is_found_by_decoding(tmp_path: Path):
     wave[8000] = np.nan
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
     fault = fault_of(tmp_path / "a.wav", decode=True)
-    assert fault == Fault(Kind.UNREADABLE, "some of its samples are no finite numbers")
+    assert fault == Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
 
 
-def test_files_that_are_no_audio(tmp_path: Path):
+def test_files_that_are_not_audio(tmp_path: Path):
     (tmp_path / "text.wav").write_text("no audio here\n" * 40)
     (tmp_path / "samples.raw").write_bytes(bytes(3200))
     (tmp_path / "empty.wav").touch()
@@ -105,7 +105,7 @@ def test_file_without_permission(tone, monkeypatch):
         raise soundfile.LibsndfileError(2)
 
     path = tone("a.wav")
-    monkeypatch.setattr(soundfile, "SoundFile", denied)  # chmod would not do: tests are often run by root
+    monkeypatch.setattr(soundfile, "SoundFile", denied)  # not chmod, since root often runs the tests
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert fault_of(path).detail == "no permission to read it"
 
@@ -113,7 +113,7 @@ def test_file_without_permission(tone, monkeypatch):
 @pytest.mark.parametrize(("rate", "samples"), [(8000, 4001), (44100, 44101), (48000, 20001), (22050, 12345)])
 def test_extract_keeps_the_tone(tone, tmp_path: Path, rate: int, samples: int):
     source, target = tone("a.wav", samples, rate), tmp_path / "deep" / "a.flac"
-    (length,) = extract(str(source), [Piece(0, samples, str(target))])
+    (length,) = extract(str(source), [Cut(0, samples, str(target))])
     wave, new_rate = soundfile.read(target)
     assert new_rate == 16000 and length == len(wave)
     assert abs(len(wave) - resampled_length(samples, rate)) <= 1
@@ -122,8 +122,8 @@ def test_extract_keeps_the_tone(tone, tmp_path: Path, rate: int, samples: int):
     assert np.abs(wave - expected)[inner].max() < 1e-3
 
 
-def test_extract_tells_a_damaged_source(tone, tmp_path: Path):
+def test_extract_reports_a_damaged_source(tone, tmp_path: Path):
     source = tone("a.flac", rate=8000)
     source.write_bytes(source.read_bytes()[:-40])
-    (found,) = extract(str(source), [Piece(0, 16000, str(tmp_path / "a.flac"))])
+    (found,) = extract(str(source), [Cut(0, 16000, str(tmp_path / "a.flac"))])
     assert isinstance(found, Fault) and found.kind is Kind.UNREADABLE and found.detail

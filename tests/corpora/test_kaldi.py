@@ -1,4 +1,4 @@
-"""Kaldi data folders: what they become, and that nothing in them is executed."""
+"""Kaldi data folders become manifests, and nothing in them is executed."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fairseq_skd.errors import UserError
 
 @pytest.fixture
 def data(tone, tmp_path: Path) -> Path:
-    """``data/train`` with segments of a long recording, ``data/test`` without."""
+    """Write ``data/train`` with segments of a long recording, and ``data/test`` without."""
     noise = np.random.default_rng(6).integers(-8000, 8000, 5 * 16000).astype(np.int16)
     tone("long/meeting.wav")
     soundfile.write(tmp_path / "corpus/long/meeting.wav", noise, 16000, subtype="PCM_16")
@@ -32,7 +32,7 @@ def data(tone, tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> None:
-    """The command, in this process."""
+    """Run the command in this process."""
     manifest.main(["kaldi", *map(str, arguments)])
 
 
@@ -83,18 +83,18 @@ def test_nothing_is_executed(data: Path, tmp_path: Path):
     text = str(caught.value)
     scp = data / "train/wav.scp"
     assert (
-        "command in the place of a file (2); nothing is executed: run it once and name the file that it makes:" in text
+        "command instead of a file (2); commands are not executed: run it once and name the file that it makes:" in text
     )
     for line in (
-        f"  {scp}:1  meeting  touch {harm} |; uncompressed SPHERE files are read as they are",
-        f"  {scp}:2  other  sph2pipe -f wav x.sph |; uncompressed SPHERE files are read as they are",
-        f"  {scp}:3  ark  foo.ark:123 is a place in an archive, not a file",
+        f"  {scp}:1  meeting  touch {harm} |; uncompressed SPHERE files need no command",
+        f"  {scp}:2  other  sph2pipe -f wav x.sph |; uncompressed SPHERE files need no command",
+        f"  {scp}:3  ark  foo.ark:123 is an offset in an archive, not a file",
         f"  {scp}:4  none  no path",
     ):
         assert line in text.splitlines()
 
 
-def test_all_that_does_not_fit_together_is_listed(data: Path, tmp_path: Path):
+def test_all_inconsistent_lines_are_listed(data: Path, tmp_path: Path):
     (data / "train/segments").write_text(
         "ann-1 meeting 0.5 1.75\nann-1 meeting 0.5 1\ncid-1 meeting 0 1\n"
         "dan-1 party 0 1\neve-1 meeting 0 x\n../f meeting 0 1\n"
@@ -107,13 +107,13 @@ def test_all_that_does_not_fit_together_is_listed(data: Path, tmp_path: Path):
         "segments:2  ann-1  as in line 1",
         "segments:3  cid-1  no line in text",
         "segments:4  dan-1  no recording party in wav.scp",
-        "segments:5  eve-1  no line 'utterance recording start end', in seconds",
-        "segments:6  ../f  the utterance's name has to do as a file name",
+        "segments:5  eve-1  not a line 'utterance recording start end', in seconds",
+        "segments:6  ../f  the utterance's name cannot be a file name",
         "text:5  gus-1  no line in segments",
     }
 
 
-def test_folders_that_are_none(data: Path, tmp_path: Path):
+def test_folders_that_cannot_be_used(data: Path, tmp_path: Path):
     with pytest.raises(UserError, match="none/wav.scp: no such file; a Kaldi data folder has wav.scp and text"):
         run(data / "none", "--out", tmp_path / "out")
     (tmp_path / "more/train").mkdir(parents=True)

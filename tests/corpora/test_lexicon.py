@@ -1,4 +1,4 @@
-"""The lexicon of beam search, against what a decoder splits its lines into."""
+"""The lexicon for beam search."""
 
 from pathlib import Path
 
@@ -9,25 +9,25 @@ from fairseq_skd.errors import UserError
 
 
 def run(table: Path, corpus: Path, out: Path, *options: str) -> None:
-    """The command, in this process."""
+    """Run the command in this process."""
     manifest.main(["table", str(table), "--audio-root", str(corpus), "--out", str(out), *options])
 
 
 @pytest.fixture
 def table(write_table) -> Path:
-    """Words twice, and one that only the test split has."""
+    """Write a table with repeated words, and one word that only the test split has."""
     rows = [("a.wav", "ON GO ON", "train"), ("deep/b.flac", "DON'T GO", "train"), ("c:1.ogg", "QUIZ", "test")]
     return write_table(*rows)
 
 
-def test_letters_of_the_train_words(table: Path, corpus: Path, tmp_path: Path):
+def test_lexicon_of_the_train_words_in_letters(table: Path, corpus: Path, tmp_path: Path):
     run(table, corpus, tmp_path / "out", "--lexicon")
     assert (tmp_path / "out" / "lexicon.txt").read_text() == "DON'T\tD O N ' T |\nGO\tG O |\nON\tO N |\n"
     run(table, corpus, tmp_path / "test", "--lexicon", "--train-split", "test")
     assert (tmp_path / "test" / "lexicon.txt").read_text() == "QUIZ\tQ U I Z |\n"
 
 
-def test_pieces_are_those_of_the_word_in_a_text(table: Path, corpus: Path, tmp_path: Path):
+def test_a_word_has_the_same_pieces_in_lexicon_and_transcript(table: Path, corpus: Path, tmp_path: Path):
     out = tmp_path / "out"
     run(table, corpus, out, "--unit", "spm", "--vocab-size", "29", "--lexicon")
     entries = dict(line.split("\t") for line in (out / "lexicon.txt").read_text().splitlines())
@@ -44,7 +44,7 @@ def test_a_list_of_words(table: Path, corpus: Path, tmp_path: Path):
     assert (tmp_path / "out" / "lexicon.txt").read_text() == "AN\tA N |\nZOO\tZ O O |\n"
 
 
-def test_a_list_of_something_else(table: Path, corpus: Path, tmp_path: Path):
+def test_a_list_of_words_that_cannot_be_used(table: Path, corpus: Path, tmp_path: Path):
     words = tmp_path / "words.txt"
     words.write_text("ZOO\nan\nGO ON\n")
     with pytest.raises(UserError) as caught:
@@ -57,5 +57,5 @@ def test_a_list_of_something_else(table: Path, corpus: Path, tmp_path: Path):
     with pytest.raises(UserError, match="none.txt: cannot be read"):
         run(table, corpus, tmp_path / "out", "--lexicon", str(tmp_path / "none.txt"))
     words.write_text("\n")
-    with pytest.raises(UserError, match="words.txt: holds no word"):
+    with pytest.raises(UserError, match="words.txt: holds no words; write one per line"):
         run(table, corpus, tmp_path / "out", "--lexicon", str(words))

@@ -1,4 +1,4 @@
-"""LibriSpeech's own layout: SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside FLAC files."""
+"""LibriSpeech's layout: SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside FLAC files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fairseq_skd.errors import UserError
 
 @pytest.fixture
 def root(tone, tmp_path: Path) -> Path:
-    """Two train splits, a dev split, and the files that lie beside them in a release."""
+    """Write two train splits, a dev split, and another file of a release."""
     chapters = {
         "train-clean-100/19/198": ["NORTHANGER ABBEY", "THIS LITTLE WORK"],
         "train-clean-100/103/1240": ["CHAPTER ONE"],
@@ -29,7 +29,7 @@ def root(tone, tmp_path: Path) -> Path:
 
 
 def run(root: Path, out: Path, *options: str) -> None:
-    """The command, in this process."""
+    """Run the command in this process."""
     manifest.main(["librispeech", str(root), "--out", str(out), *options])
 
 
@@ -64,19 +64,19 @@ def test_splits_chosen_renamed_and_merged(root: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("splits", "sentence"),
     [
-        (["test-clean"], "there is no split 'test-clean'; there are dev-clean, train-clean-100, train-clean-360"),
+        (["test-clean"], "there is no split 'test-clean'; choose from dev-clean, train-clean-100, train-clean-360"),
         (["a=dev-clean+x"], "there is no split 'x'"),
         (["a=dev-clean", "a=train-clean-100"], "a is given twice; write a=one\\+other to merge"),
-        (["../a=dev-clean"], "'../a' is no file name of letters"),
-        (["=dev-clean"], "'' is no file name of letters"),
+        (["../a=dev-clean"], "'../a' is not a file name of letters"),
+        (["=dev-clean"], "'' is not a file name of letters"),
     ],
 )
-def test_splits_that_are_not_there(root: Path, tmp_path: Path, splits: list[str], sentence: str):
+def test_splits_that_cannot_be_chosen(root: Path, tmp_path: Path, splits: list[str], sentence: str):
     with pytest.raises(UserError, match=sentence):
         run(root, tmp_path / "out", "--splits", *splits)
 
 
-def test_what_lacks_its_other_half_is_listed(root: Path, tmp_path: Path):
+def test_audio_and_lines_without_a_partner_are_listed(root: Path, tmp_path: Path):
     chapter = root / "train-clean-100/19/198"
     (chapter / "19-198-0001.flac").rename(chapter / "19-198-0007.flac")
     (root / "dev-clean/84/121123/84-121123.trans.txt").rename(root / "other.txt")
@@ -87,20 +87,20 @@ def test_what_lacks_its_other_half_is_listed(root: Path, tmp_path: Path):
         "missing file (1); correct the path, or the folder that it starts from:",
         f"  {chapter}/19-198.trans.txt:2  train-clean-100/19/198/19-198-0001.flac  "
         f"looked for {chapter}/19-198-0001.flac",
-        "utterance that lacks its other half (1); add what is missing, or remove the rest:",
-        f"  {chapter}/19-198.trans.txt:1  train-clean-100/19/198/19-198-0007.flac  no line for it",
-        "refused: 2 of 4 rows (missing file 1, utterance that lacks its other half 1); nothing was written",
+        "utterance without audio or transcript (1); add what is missing, or remove the rest:",
+        f"  {chapter}/19-198.trans.txt:1  train-clean-100/19/198/19-198-0007.flac  no line of transcript",
+        "refused: 2 of 4 rows (missing file 1, utterance without audio or transcript 1); nothing was written",
     ]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_chapter_without_transcripts_is_told(root: Path, tmp_path: Path):
+def test_a_chapter_without_transcripts_is_reported(root: Path, tmp_path: Path):
     (root / "train-clean-100/19/198/19-198.trans.txt").unlink()
     with pytest.raises(UserError, match="198  no 19-198.trans.txt for 2 audio files"):
         run(root, tmp_path / "out")
 
 
-def test_a_folder_of_something_else(root: Path, tmp_path: Path):
+def test_a_folder_without_splits(root: Path, tmp_path: Path):
     with pytest.raises(UserError, match="train-clean-100: holds no split of LibriSpeech.*; give the folder above"):
         run(root / "train-clean-100", tmp_path / "out")
     with pytest.raises(UserError, match="none: no such folder"):

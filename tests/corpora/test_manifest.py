@@ -1,4 +1,4 @@
-"""The command ``python -m fairseq_skd.manifest``: what it writes, that fairseq reads it, and what a refusal leaves."""
+"""``python -m fairseq_skd.manifest``: what it writes, that fairseq reads it, and refusals."""
 
 import json
 import re
@@ -19,12 +19,12 @@ MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 
 def run(table: Path, corpus: Path, out: Path, *options: str) -> None:
-    """The command, in this process."""
+    """Run the command in this process."""
     manifest.main(["table", str(table), "--audio-root", str(corpus), "--out", str(out), *options])
 
 
 def files(folder: Path) -> dict[str, str]:
-    """The text files of a folder, hidden ones included."""
+    """Read the text files of a folder, including hidden files."""
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
 
 
@@ -97,7 +97,7 @@ def test_speakers_are_written_where_all_are_known(write_table, corpus: Path, tmp
     assert "of test" not in printed
 
 
-def test_speakers_of_an_earlier_run_do_not_stay(write_table, corpus: Path, tmp_path: Path):
+def test_speakers_of_an_earlier_run_are_refused(write_table, corpus: Path, tmp_path: Path):
     run(write_table(("a.wav", "GO", "train", "ann"), header=SPEAKERS), corpus, tmp_path / "out")
     before = files(tmp_path / "out")
     table = write_table(("deep/b.flac", "ON", "train"))
@@ -141,7 +141,7 @@ def test_resample_converts_only_what_needs_it(write_table, corpus: Path, tmp_pat
     assert [path.name for path in (out / "audio_16khz").iterdir()] == ["eight.wav.flac"]
     wave, rate = soundfile.read(out / "audio_16khz" / "eight.wav.flac")
     assert (len(wave), rate) == (16000, 16000)
-    run(table, corpus, out, "--resample")  # a second time: the same bytes, nothing to refuse
+    run(table, corpus, out, "--resample")  # a second run writes the same bytes, so nothing is refused
 
 
 def test_damage_found_while_resampling_leaves_nothing(write_table, corpus: Path, tmp_path: Path):
@@ -156,7 +156,7 @@ def test_damage_found_while_resampling_leaves_nothing(write_table, corpus: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_refusal_lists_all_and_leaves_out_as_it_was(write_table, corpus: Path, tmp_path: Path):
+def test_a_refusal_lists_all_problems_and_leaves_the_folder_unchanged(write_table, corpus: Path, tmp_path: Path):
     rows = [("a.wav", "go", "train"), ("none.wav", "GO", "train"), ("eight.wav",), ("eight.wav", "GO", "test")]
     out = tmp_path / "out"
     out.mkdir()
@@ -183,7 +183,7 @@ def test_existing_files_need_force(write_table, three: Path, corpus: Path, tmp_p
     assert files(out) == before
     changed = write_table(("a.wav", "NO", "train"))
     with pytest.raises(
-        UserError, match="train.ltr \\(and 1 more\\) exists and holds something else; replace with --fo"
+        UserError, match="train.ltr \\(and 1 more\\) exists with other content; add --force to replace it"
     ):
         run(changed, corpus, out)
     assert files(out) == before
@@ -220,7 +220,7 @@ def test_disk_errors_are_one_sentence(three: Path, corpus: Path, tmp_path: Path,
         raise OSError(28, "No space left on device", "train.tsv")
 
     monkeypatch.setattr("fairseq_skd.corpora.preparation.write_manifests", full)
-    with pytest.raises(UserError, match="train.tsv: No space left on device; .*out is as it was"):
+    with pytest.raises(UserError, match="train.tsv: No space left on device; .*out is unchanged"):
         run(three, corpus, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -229,22 +229,22 @@ def test_disk_errors_are_one_sentence(three: Path, corpus: Path, tmp_path: Path,
 def test_split_that_no_file_system_takes(corpus: Path, tmp_path: Path, split: str):
     table = tmp_path / "table.jsonl"
     table.write_text(json.dumps({"path": "a.wav", "text": "GO", "split": split}) + "\n")
-    with pytest.raises(UserError, match="table.jsonl:1  a.wav  the split .* is no file name"):
+    with pytest.raises(UserError, match="table.jsonl:1  a.wav  the split .* is not a file name"):
         run(table, corpus, tmp_path / "out")
 
 
 def test_audio_that_vanishes_in_resampling(write_table, corpus: Path, tmp_path: Path):
     soundfile.write(corpus / "click.wav", np.zeros(1), 48000)
-    with pytest.raises(UserError, match="click.wav  2 frames needed, 0 in 0.00 s"):
+    with pytest.raises(UserError, match="click.wav  it needs 2 frames, 0.00 s have 0"):
         run(write_table(("click.wav", "A", "train")), corpus, tmp_path / "out", "--resample")
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "x", "²"])
-def test_jobs_that_are_no_number(jobs: str, capsys):
+def test_invalid_numbers_of_jobs(jobs: str, capsys):
     with pytest.raises(SystemExit) as caught:
         manifest.main(["table", "t.tsv", "--audio-root", ".", "--out", "o", f"--jobs={jobs}"])
     assert caught.value.code == 2
-    assert f"a whole number from 1 up is needed, not {jobs!r}" in capsys.readouterr().err
+    assert f"give a whole number of at least 1, not {jobs!r}" in capsys.readouterr().err
 
 
 def test_help_explains_itself(capsys):

@@ -1,11 +1,14 @@
-"""Each step on hand-made texts; what the summary tells; and that without the option nothing is changed."""
+"""Each step on hand-made texts, the notes of the summary, and no change without the option."""
 
+import doctest
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from fairseq_skd import manifest
+from fairseq_skd.corpora import normalization, records, releases
 from fairseq_skd.corpora.normalization import digits, normalize, punctuation
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.errors import UserError
@@ -46,7 +49,7 @@ def test_digits(text: str, plain: str):
     assert digits(text) == plain
 
 
-def test_steps_in_whatever_order_and_what_is_told():
+def test_the_order_of_steps_is_fixed_and_notes_count_changes():
     records = [
         Record("a", "At 10:30, it’s €5!", "train", "", "t.tsv", 2),
         Record("b", "GO ON", "train", "", "t.tsv", 3),
@@ -64,7 +67,13 @@ def test_steps_in_whatever_order_and_what_is_told():
     assert normalize(records, ()) == (records, [])
 
 
-def test_library_that_is_missing_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize("module", [normalization, records, releases])
+def test_the_examples(module: ModuleType):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "num2words", None)
     with pytest.raises(UserError, match=r"--normalize digits needs num2words: pip install 'fairseq_skd\[digits\]'"):
         digits("3 things")
@@ -83,4 +92,4 @@ def test_the_command(write_table, corpus: Path, tmp_path: Path, capsys):
     assert "note: --normalize upper changed 1 of 2 transcripts, first" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         manifest.main([*arguments, "--normalize", "lower"])
-    assert "there is no step 'lower'; there are digits, punctuation, upper" in capsys.readouterr().err
+    assert "there is no step 'lower'; choose from digits, punctuation, upper" in capsys.readouterr().err

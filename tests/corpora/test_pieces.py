@@ -1,5 +1,6 @@
-"""Word pieces: training, the dictionary that fairseq makes of them, feasibility, reuse, mistakes."""
+"""Word pieces: training, fairseq's dictionary of them, feasibility, reuse, mistakes."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,17 +20,17 @@ TEXTS = ["GO ON AND ON", "ON AND ON IT GOES", "DON'T GO ON", "AND SO IT GOES ON"
 
 @pytest.fixture
 def table(write_table) -> Path:
-    """Three utterances to train on and one to test on, with letters that training does not have."""
+    """Write two utterances to train on, and a test utterance with letters that they lack."""
     rows = [("a.wav", "GO ON AND ON", "train"), ("deep/b.flac", "ON AND ON IT GOES", "train")]
     return write_table(*rows, ("c:1.ogg", "JAZZ QUIZ", "test"))
 
 
 def run(table: Path, corpus: Path, out: Path, *options: str) -> None:
-    """The command with word pieces, in this process."""
+    """Run the command with word pieces in this process."""
     manifest.main(["table", str(table), "--audio-root", str(corpus), "--out", str(out), "--unit", "spm", *options])
 
 
-def test_what_fairseq_makes_of_the_files(table: Path, corpus: Path, tmp_path: Path, capfd):
+def test_fairseq_reads_the_files(table: Path, corpus: Path, tmp_path: Path, capfd):
     out = tmp_path / "out"
     run(table, corpus, out, "--vocab-size", "30")
     assert {path.name for path in out.iterdir()} == {
@@ -37,7 +38,7 @@ def test_what_fairseq_makes_of_the_files(table: Path, corpus: Path, tmp_path: Pa
     }
     dictionary = Dictionary.load(str(out / "dict.spm.txt"))
     assert len(dictionary) == 4 + 30
-    assert dictionary.symbols[:4] == ["<s>", "<pad>", "</s>", "<unk>"], "and none of the model's own behind them"
+    assert dictionary.symbols[:4] == ["<s>", "<pad>", "</s>", "<unk>"], "followed by none of the model's own"
     assert len(set(dictionary.symbols)) == len(dictionary.symbols)
     for split in ("train", "test"):
         for line, text in zip(
@@ -58,7 +59,7 @@ def test_the_same_texts_give_the_same_bytes():
     assert train_pieces(TEXTS, 32).content == train_pieces(TEXTS, 32).content
 
 
-def test_peer_reads_the_model(table: Path, corpus: Path, tmp_path: Path):
+def test_sentencepiece_reads_the_model(table: Path, corpus: Path, tmp_path: Path):
     run(table, corpus, tmp_path / "out", "--vocab-size", "30")
     peer = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / "spm.model"))
     lines = (tmp_path / "out" / "train.spm").read_text().splitlines()
@@ -78,16 +79,16 @@ def test_vocabularies_of_an_impossible_size(table: Path, corpus: Path, tmp_path:
     most = str(caught.value).split("at most ")[1].split(";")[0]
     run(table, corpus, tmp_path / "out", "--vocab-size", most)
     assert len((tmp_path / "out" / "dict.spm.txt").read_text().splitlines()) == int(most)
-    with pytest.raises(UserError, match="--vocab-size 3: the transcripts allow at least 28, a piece for each"):
+    with pytest.raises(UserError, match="--vocab-size 3: the transcripts allow at least 28, one piece per character"):
         run(table, corpus, tmp_path / "out", "--vocab-size", "3")
 
 
 def test_which_split_trains(table: Path, write_table, corpus: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="no split dev among train, test; name the splits with --train-split, or give"):
+    with pytest.raises(UserError, match="there is no split dev, only train, test; name the splits with --train-split"):
         run(table, corpus, tmp_path / "out", "--vocab-size", "30", "--spm-split", "dev")
     rows = [("a.wav", "GO ON", "train-clean-100"), ("deep/b.flac", "AND ON", "train-other-500")]
     run(write_table(*rows), corpus, tmp_path / "out", "--vocab-size", "29")
-    with pytest.raises(UserError, match="no split train among dev"):
+    with pytest.raises(UserError, match="there is no split train, only dev"):
         run(write_table(("a.wav", "GO", "dev")), corpus, tmp_path / "out", "--vocab-size", "30")
 
 
@@ -99,11 +100,11 @@ def test_fewer_frames_are_needed_than_for_letters():
     samples = 400 + 320 * (len(units) - 1)  # as many frames as pieces
     assert list(feasibility_faults(text, samples, pieces)) == []
     (fault,) = feasibility_faults(text, samples - 320, pieces)
-    assert fault.detail.startswith(f"{len(units)} frames needed, {len(units) - 1} in ")
+    assert re.fullmatch(rf"it needs {len(units)} frames, [\d.]+ s have {len(units) - 1}", fault.detail)
 
 
 def test_frames_needed_is_where_ctc_becomes_finite(table: Path, corpus: Path, tmp_path: Path):
-    """By torch, on the targets that fairseq makes of the files, blank 0: a repeated piece costs a blank."""
+    """By torch's loss on fairseq's targets, blank 0: a repeated piece costs a blank."""
     run(table, corpus, tmp_path / "out", "--vocab-size", "29")
     dictionary = Dictionary.load(str(tmp_path / "out" / "dict.spm.txt"))
     line = (tmp_path / "out" / "test.spm").read_text().strip()
@@ -118,14 +119,14 @@ def test_frames_needed_is_where_ctc_becomes_finite(table: Path, corpus: Path, tm
     assert list(feasibility_faults("JAZZ QUIZ", 400 + 9 * 320, pieces))
 
 
-def test_unsound_transcripts_are_listed_before_pieces_are_trained(write_table, corpus: Path, tmp_path: Path):
+def test_invalid_transcripts_are_listed_before_pieces_are_trained(write_table, corpus: Path, tmp_path: Path):
     table = write_table(("a.wav", "go", "train"), ("none.wav", "GO", "train"))
     with pytest.raises(UserError, match="refused: 2 of 2 rows \\(missing file 1, character outside the alphabet 1\\)"):
         run(table, corpus, tmp_path / "out", "--vocab-size", "30")
 
 
 def foreign_model(folder: Path, **options: object) -> Path:
-    """A model made by other hands."""
+    """Train a model that is not ours."""
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([text.replace("G", "") for text in TEXTS]),
         model_prefix=str(folder / "foreign"),
@@ -143,7 +144,7 @@ def test_a_model_without_a_letter(table: Path, corpus: Path, tmp_path: Path):
 
 def test_a_model_that_rewrites_text(write_table, corpus: Path, tmp_path: Path):
     model = foreign_model(tmp_path, vocab_size=16, normalization_rule_name="nmt_nfkc_cf")
-    with pytest.raises(UserError, match="foreign.model makes 'on' of it"):
+    with pytest.raises(UserError, match="foreign.model turns it into 'on'"):
         run(write_table(("a.wav", "ON", "train")), corpus, tmp_path / "out", "--spm-model", str(model))
 
 
@@ -153,9 +154,9 @@ def test_a_model_with_fairseqs_symbols(table: Path, corpus: Path, tmp_path: Path
         run(table, corpus, tmp_path / "out", "--spm-model", str(model))
 
 
-def test_files_that_are_no_model(table: Path, corpus: Path, tmp_path: Path):
+def test_files_that_are_not_a_model(table: Path, corpus: Path, tmp_path: Path):
     (tmp_path / "x.model").write_bytes(b"no model")
-    with pytest.raises(UserError, match="x.model: is no SentencePiece model"):
+    with pytest.raises(UserError, match="x.model: is not a SentencePiece model"):
         run(table, corpus, tmp_path / "out", "--spm-model", str(tmp_path / "x.model"))
     with pytest.raises(UserError, match="none.model: cannot be read \\(No such file"):
         run(table, corpus, tmp_path / "out", "--spm-model", str(tmp_path / "none.model"))
@@ -164,17 +165,17 @@ def test_files_that_are_no_model(table: Path, corpus: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--unit", "spm"], "--unit spm takes either --vocab-size, to train pieces, or --spm-model"),
-        (["--unit", "spm", "--vocab-size", "30", "--spm-model", "m"], "--unit spm takes either"),
-        (["--unit", "ltr", "--vocab-size", "30"], "--vocab-size and --spm-model belong to --unit spm"),
+        (["--unit", "spm"], "--unit spm needs either --vocab-size, to train pieces, or --spm-model"),
+        (["--unit", "spm", "--vocab-size", "30", "--spm-model", "m"], "--unit spm needs either"),
+        (["--unit", "ltr", "--vocab-size", "30"], "--vocab-size and --spm-model need --unit spm"),
     ],
 )
-def test_options_that_do_not_go_together(table: Path, corpus: Path, tmp_path: Path, options, sentence: str):
+def test_inconsistent_options(table: Path, corpus: Path, tmp_path: Path, options, sentence: str):
     with pytest.raises(UserError, match=sentence):
         run(table, corpus, tmp_path / "out", *options)
 
 
-def test_library_that_is_missing_is_one_sentence(monkeypatch):
+def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(UserError, match="--unit spm needs sentencepiece: pip install sentencepiece"):
         train_pieces(TEXTS, 30)

@@ -1,4 +1,4 @@
-"""Tables in their three formats, and each sentence about a table that cannot be used."""
+"""Tables in three formats, and each message about a table that cannot be used."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from fairseq_skd.corpora.tables import Record, read_table
 from fairseq_skd.errors import UserError
 
 
-def test_tsv_takes_columns_by_name_and_ignores_others(table):
+def test_tsv_finds_columns_by_name_and_ignores_others(table):
     path = table("text\tage\tpath\tspeaker\tsplit", "GO ON\t7\ta.wav\ts1\ttest", '"YES"\t8\tb.wav\t\ttrain')
     records, problems = read_table(path)
     assert problems == []
@@ -37,7 +37,7 @@ def test_byte_order_mark_and_windows_lines(tmp_path):
     assert [(record.path, record.text, record.split) for record in records] == [("a.wav", "GO", "train")]
 
 
-def test_rows_that_are_no_record_are_all_found(table):
+def test_all_malformed_rows_are_found(table):
     path = table(
         "path\ttext\tsplit", "a.wav\tGO", "\tGO\ttrain", "b.wav\tGO\t", "c.wav\tGO\ttrain\tmore", "d.wav\tGO\tx"
     )
@@ -51,7 +51,7 @@ def test_rows_that_are_no_record_are_all_found(table):
     ]
 
 
-def test_json_values_that_are_no_strings(table):
+def test_json_values_that_are_not_strings(table):
     path = table('{"path": 3, "text": "GO"}', '{"path": "a.wav", "text": ["GO"]}', '{"text": "GO"}', name="t.jsonl")
     _, problems = read_table(path)
     assert [problem.fault.detail for problem in problems] == [
@@ -64,10 +64,10 @@ def test_json_values_that_are_no_strings(table):
 @pytest.mark.parametrize(
     ("name", "lines", "sentence"),
     [
-        ("t.txt", ["path\ttext"], "has to end in .tsv, .csv, .jsonl"),
-        ("t.tsv", [], "holds no utterance"),
-        ("t.tsv", ["path\ttext"], "holds no utterance"),
-        ("t.jsonl", [""], "holds no utterance"),
+        ("t.txt", ["path\ttext"], "must end in one of .tsv, .csv, .jsonl; rename or convert it"),
+        ("t.tsv", [], "holds no utterances; write one line per utterance"),
+        ("t.tsv", ["path\ttext"], "holds no utterances"),
+        ("t.jsonl", [""], "holds no utterances"),
         (
             "t.tsv",
             ["a.wav\tGO", "b.wav\tON"],
@@ -80,10 +80,10 @@ def test_json_values_that_are_no_strings(table):
         ("t.tsv", ["path\ttext", "a.wav\tG\rO"], "line 2 cannot be read (new-line character seen in unquoted field);"),
         ("t.jsonl", ['{"path": "a.wav", "text": "GO"}', "{"], "line 2 is not JSON"),
         ("t.jsonl", ["[" * 100000], "line 1 is not JSON"),
-        ("t.jsonl", ["[1]"], "line 1 is no JSON object"),
+        ("t.jsonl", ["[1]"], "line 1 is not a JSON object"),
     ],
 )
-def test_sentences_about_a_table(table, name: str, lines: list[str], sentence: str):
+def test_messages_about_a_table(table, name: str, lines: list[str], sentence: str):
     path = table(*lines, name=name)
     with pytest.raises(UserError) as caught:
         read_table(path)

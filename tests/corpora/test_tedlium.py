@@ -1,4 +1,4 @@
-"""TED-LIUM's own layouts and its STM habits; segments are cut bit by bit, once."""
+"""TED-LIUM's layouts and marks; segments keep every bit of the audio and are cut once."""
 
 import os
 from collections import Counter
@@ -24,7 +24,7 @@ TEST = "TalkTwo_2011 1 speaker_b 0.50 1.75 <NA> the years ' work\n"
 
 
 def write_sphere(path: Path, samples: np.ndarray) -> None:
-    """SPHERE as the releases have it: a header of 1024 bytes, then big-endian 16-bit samples."""
+    """Write SPHERE as in the releases: a header of 1024 bytes, then big-endian 16-bit samples."""
     fields = (
         f"sample_count -i {len(samples)}\nsample_n_bytes -i 2\nchannel_count -i 1\nsample_byte_format -s2 10\n"
         f"sample_rate -i {RATE}\nsample_coding -s3 pcm\nend_head\n"
@@ -35,14 +35,14 @@ def write_sphere(path: Path, samples: np.ndarray) -> None:
 
 @pytest.fixture
 def talks() -> dict[str, np.ndarray]:
-    """The samples of two talks of four seconds."""
+    """Make the samples of two talks of four seconds."""
     rng = np.random.default_rng(5)
     return {name: rng.integers(-9000, 9000, 4 * RATE) for name in ("TalkOne_2010", "TalkTwo_2011")}
 
 
 @pytest.fixture
 def release2(tmp_path: Path, talks: dict[str, np.ndarray]) -> Path:
-    """TEDLIUM_release2 with train and test."""
+    """Write TEDLIUM_release2 with train and test."""
     root = tmp_path / "TEDLIUM_release2"
     for split, talk, text in (("train", "TalkOne_2010", TRAIN), ("test", "TalkTwo_2011", TEST)):
         (root / split / "stm").mkdir(parents=True)
@@ -53,7 +53,7 @@ def release2(tmp_path: Path, talks: dict[str, np.ndarray]) -> Path:
 
 @pytest.fixture
 def release3(tmp_path: Path, talks: dict[str, np.ndarray]) -> Path:
-    """TEDLIUM_release-3: legacy splits, and data with all talks for training, whose audio legacy/train shares."""
+    """Write TEDLIUM_release-3: legacy splits, and data, whose audio legacy/train shares."""
     root = tmp_path / "TEDLIUM_release-3"
     for folder, talk, text in (
         ("data", "TalkOne_2010", TRAIN),
@@ -68,11 +68,11 @@ def release3(tmp_path: Path, talks: dict[str, np.ndarray]) -> Path:
 
 
 def run(root: Path, out: Path, *options: str) -> None:
-    """The command, in this process, with the option that lower-case texts need."""
+    """Run the command in this process, with the option that lower-case texts need."""
     manifest.main(["tedlium", str(root), "--out", str(out), "--normalize", "upper", *options])
 
 
-def test_segments_are_the_samples_of_their_times(release2: Path, talks, tmp_path: Path, capsys):
+def test_segments_have_the_samples_of_their_times(release2: Path, talks, tmp_path: Path, capsys):
     out = tmp_path / "out"
     run(release2, out)
     assert (out / "train.tsv").read_text() == (
@@ -92,10 +92,10 @@ def test_segments_are_the_samples_of_their_times(release2: Path, talks, tmp_path
         np.testing.assert_array_equal(wave, talks[talk][round(first * RATE) : round(stop * RATE)])
     printed = capsys.readouterr().out
     for note in (
-        "note: 2 apostrophes joined to the word before: it 's -> it's",
-        "note: 1 numbers of pronunciations removed: the(2) -> the",
-        "note: 2 marks of sounds and pauses removed ({NOISE}, <sil>)",
-        "note: 1 segments left out for <unk>, a word that nobody wrote down",
+        "note: 2 apostrophes joined to the previous word: it 's -> it's",
+        "note: 1 pronunciation numbers removed: the(2) -> the",
+        "note: 2 marks of noises and pauses removed ({NOISE}, <sil>)",
+        "note: 1 segments with <unk>, a word that was not transcribed, left out",
         "note: 1 segments marked ignore_time_segment_in_scoring left out",
         "note: --normalize upper changed 3 of 3 transcripts, first",
     ):
@@ -124,7 +124,7 @@ def test_lower_case_is_refused_unless_asked_for(release2: Path, tmp_path: Path):
 
 
 def modified(folder: Path) -> dict[str, int]:
-    """When each segment was written."""
+    """Return the time at which each segment was written."""
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.flac")}
 
 
@@ -147,13 +147,13 @@ def test_a_second_run_writes_only_what_is_missing(release2: Path, tmp_path: Path
     assert {name for name in before if before[name] != after[name]} == {str(lost.relative_to(out))}
 
 
-def test_a_file_that_was_cut_short_is_written_again(release2: Path, tmp_path: Path):
+def test_a_truncated_file_is_written_again(release2: Path, tmp_path: Path):
     out = tmp_path / "out"
     run(release2, out)
     damaged = out / "audio_segments/test/TalkTwo_2011-0000050-0000175.flac"
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-100])
-    with pytest.raises(UserError, match="TalkTwo_2011-0000050-0000175.flac exists and holds something else"):
+    with pytest.raises(UserError, match="TalkTwo_2011-0000050-0000175.flac exists with other content"):
         run(release2, out)
     run(release2, out, "--force")
     assert damaged.read_bytes() == content
@@ -163,14 +163,14 @@ def test_a_source_that_changed_is_cut_again(release2: Path, talks, tmp_path: Pat
     out, sphere = tmp_path / "out", release2 / "test/sph/TalkTwo_2011.sph"
     run(release2, out)
     segment = out / "audio_segments/test/TalkTwo_2011-0000050-0000175.flac"
-    write_sphere(sphere, talks["TalkTwo_2011"])  # as a copy that is younger: the same samples
+    write_sphere(sphere, talks["TalkTwo_2011"])  # a younger copy with the same samples
     os.utime(sphere, ns=(1, 1))
     before = segment.stat().st_mtime_ns
     run(release2, out)
     assert segment.stat().st_mtime_ns == before
-    write_sphere(sphere, talks["TalkTwo_2011"][::-1])  # of the same size, with other samples
+    write_sphere(sphere, talks["TalkTwo_2011"][::-1])  # the same size, other samples
     os.utime(sphere, ns=(2, 2))
-    with pytest.raises(UserError, match="exists and holds something else; replace with --force"):
+    with pytest.raises(UserError, match="exists with other content; add --force to replace it"):
         run(release2, out)
     run(release2, out, "--force")
     wave, _ = soundfile.read(segment, dtype="int16")
@@ -192,7 +192,7 @@ def test_segments_outside_their_recording(release2: Path, tmp_path: Path, capsys
     ]
     stm.write_text(f"TalkTwo_2011 1 b {lines[0]}\n")
     run(release2, tmp_path / "out")
-    assert "note: 1 segments end up to 0.5 s behind their recording" in capsys.readouterr().out
+    assert "note: 1 segments end up to 0.5 s after their recording" in capsys.readouterr().out
     assert "TalkTwo_2011-0000300-0000440.flac\t16000\n" in (tmp_path / "out/test.tsv").read_text()
 
 
@@ -204,7 +204,7 @@ def test_shortened_sphere_is_one_sentence(release2: Path, tmp_path: Path):
         run(release2, tmp_path / "out")
 
 
-def test_lines_that_are_no_segments(tmp_path: Path):
+def test_malformed_lines(tmp_path: Path):
     path = tmp_path / "a.stm"
     path.write_text("talk 1 s 0.0 1.0 <unk> hello\ntalk 1 s zero 1.0 x\ntalk 1 s\ntalk 1 s 0 nan <NA> x\n\n;; end\n")
     marks, problems = read_stm(path)
@@ -224,5 +224,5 @@ def test_lines_that_are_no_segments(tmp_path: Path):
         ("{BREATH} a(2) <sil> b(13) {UH}", "a b"),
     ],
 )
-def test_habits_of_the_texts(text: str, words: str):
+def test_marks_of_the_texts(text: str, words: str):
     assert plain_words(text, Counter()) == words

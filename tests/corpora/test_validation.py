@@ -1,4 +1,4 @@
-"""Every refusal: which kind, what the report says, and that all problems of all rows are found in one go."""
+"""Every kind of problem, the report, and that all problems of all rows are found at once."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from fairseq_skd.corpora.validation import locate, validate
 
 
 def record(path: str, text: str = "GO ON", split: str = "train", line: int = 2) -> Record:
-    """A record of the table ``t.tsv``."""
+    """Make a record of the table ``t.tsv``."""
     return Record(path, text, split, "", "t.tsv", line)
 
 
 @pytest.fixture
 def root(tone, tmp_path: Path) -> str:
-    """A corpus: ok.wav and other.flac of one second, short.wav (0.1 s), slow.wav, stereo.wav, empty.wav."""
+    """Write ok.wav and other.flac (1 s), short.wav (0.1 s), slow.wav, stereo.wav, empty.wav."""
     tone("ok.wav")
     tone("other.flac")
     tone("short.wav", 1600)
@@ -26,12 +26,12 @@ def root(tone, tmp_path: Path) -> str:
 
 
 def faults(root: str, *records: Record, **options: bool) -> list[tuple[int, Kind, str]]:
-    """Line, kind and detail of each problem."""
+    """Return line, kind and detail of each problem."""
     _, problems = validate(records, root, **options)
     return [(problem.line, problem.fault.kind, problem.fault.detail) for problem in problems]
 
 
-def test_sound_records_become_utterances_in_order(root: str):
+def test_valid_records_become_utterances_in_order(root: str):
     utterances, problems = validate([record("other.flac", "ON"), record("ok.wav", "GO")], root)
     assert problems == []
     assert [(u.audio, u.samples, u.rate) for u in utterances] == [
@@ -49,11 +49,11 @@ def test_sound_records_become_utterances_in_order(root: str):
         ("empty.wav", Kind.EMPTY_AUDIO, ""),
         ("../corpus.wav", Kind.PATH, "it is not under {root}; give an --audio-root that holds all files"),
         ("/etc/passwd", Kind.PATH, "it is not under {root}; give an --audio-root that holds all files"),
-        (" ok.wav", Kind.PATH, "fairseq strips the space at its beginning or end"),
+        (" ok.wav", Kind.PATH, "it begins or ends with white space, which fairseq strips"),
         ("a\tb.wav", Kind.PATH, "it holds a tab, a line break or a zero byte, which end a field of the manifest"),
         ("a\nb.wav", Kind.PATH, "it holds a tab, a line break or a zero byte, which end a field of the manifest"),
         ("a\ud800.wav", Kind.PATH, "it is not Unicode text"),
-        ("a:b.WAV", Kind.PATH, "fairseq takes a colon only where the name ends in .wav, .flac, .ogg"),
+        ("a:b.WAV", Kind.PATH, "fairseq allows a colon only in names that end in .wav, .flac, .ogg"),
     ],
 )
 def test_audio_and_paths(root: str, path: str, kind: Kind, detail: str):
@@ -72,7 +72,7 @@ def test_audio_and_paths(root: str, path: str, kind: Kind, detail: str):
         ("GO | ON", Kind.ALPHABET, "|"),
         ("GO  ON", Kind.ALPHABET, "a space at its beginning or end, or two in a row"),
         ("GO ON ", Kind.ALPHABET, "a space at its beginning or end, or two in a row"),
-        ("A" * 25, Kind.TOO_LONG, "50 frames needed, 49 in 1.00 s"),
+        ("A" * 25, Kind.TOO_LONG, "it needs 50 frames, 1.00 s have 49"),
     ],
 )
 def test_transcripts(root: str, text: str, kind: Kind, detail: str):
@@ -84,8 +84,8 @@ def test_longest_transcript_that_fits(root: str):
 
 
 @pytest.mark.parametrize("split", ["../up", "a/b", "a,b", "", ".hidden", "a b", "\ud800"])
-def test_split_that_is_no_file_name(root: str, split: str):
-    detail = f"the split {split!r} is no file name of letters, digits, '_', '-' and '.'"
+def test_split_that_is_not_a_file_name(root: str, split: str):
+    detail = f"the split {split!r} is not a file name of letters, digits, '_', '-' and '.'"
     assert faults(root, record("ok.wav", split=split)) == [(2, Kind.ROW, detail)]
 
 
@@ -94,7 +94,7 @@ def test_a_row_shows_all_its_problems(root: str):
     assert kinds == {Kind.ROW, Kind.ALPHABET, Kind.RATE}
 
 
-def test_one_file_twice_in_a_split_however_it_is_written(root: str):
+def test_one_file_twice_in_a_split_under_any_path(root: str):
     paths = ["ok.wav", "./ok.wav", "x/../ok.wav", f"{root}/ok.wav"]
     rows = [record(path, line=line) for line, path in enumerate(paths, start=2)]
     assert faults(root, *rows) == [(line, Kind.DUPLICATE, "as in t.tsv:2") for line in (3, 4, 5)]
@@ -108,13 +108,13 @@ def test_located_paths(root: str):
     assert isinstance(locate("", root), Fault)
 
 
-def test_resampling_takes_other_rates_and_measures_after_it(root: str):
+def test_resampling_accepts_other_rates_and_counts_frames_at_16_khz(root: str):
     utterances, problems = validate([record("slow.wav", "A" * 24)], root, resample=True)
     assert problems == [] and [(u.samples, u.rate) for u in utterances] == [(8000, 8000)]
     assert faults(root, record("slow.wav", "A" * 25), resample=True)[0][1] is Kind.TOO_LONG
 
 
-def test_processes_find_the_same(root: str):
+def test_several_processes_find_the_same(root: str):
     names = ["ok.wav", "none.wav", "stereo.wav", "other.flac", "empty.wav"]
     rows = [record(name, split=f"s{turn}", line=turn) for turn in range(20) for name in names]
     assert validate(rows, root, jobs=1) == validate(rows, root, jobs=3)
