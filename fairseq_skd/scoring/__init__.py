@@ -1,1 +1,1 @@
-"""From logits to units to error counts; pure functions that training, decoding and analysis share."""
+"""Turn units into text, count errors, and compute intervals of error rates."""

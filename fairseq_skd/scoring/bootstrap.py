@@ -1,9 +1,10 @@
-"""Bootstrap intervals of rates that are pooled over a set: errors summed first, divided last.
+"""Bootstrap intervals of pooled error rates: sum(errors) / sum(totals) of a whole set.
 
-Utterances of one speaker are not independent. Where speakers are known, whole speakers are drawn with replacement, as
-many as there are; else utterances are. Each draw gives a rate, and the percentiles of the draws are the interval
-(Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation"). Percentiles, since
-BCa intervals are not a number for two systems that make the same errors. Needs the extra ``analysis``.
+Utterances of one speaker are not independent. If speakers are known, each draw takes whole speakers
+with replacement, as many as there are; else it takes utterances. Each draw gives a rate, and the
+percentiles of these rates are the interval (Bisani & Ney 2004, "Bootstrap estimates for confidence
+intervals in ASR performance evaluation"). BCa intervals would be NaN for two systems with the same
+errors. Needs the extra ``analysis``.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A pooled rate (or a difference of two) and where it lies; NaN where the denominator is empty."""
+    """A pooled rate, or a difference of two, with its interval; NaN if there is no reference."""
 
     value: float
     low: float
@@ -32,8 +33,8 @@ class Difference(NamedTuple):
     """Rate of system A minus the rate of system B, paired by utterance.
 
     Attributes:
-        interval: of the difference.
-        better: share of the draws in which A has the lower rate; ties count half.
+        interval: the difference and its interval.
+        better: share of draws in which A has the lower rate; ties count half.
     """
 
     interval: Interval
@@ -49,18 +50,18 @@ def rate_interval(
     level: float = LEVEL,
     seed: int = 1,
 ) -> Interval:
-    """The rate sum(errors) / sum(totals) with its bootstrap interval.
+    """Compute the rate sum(errors) / sum(totals) and its bootstrap interval.
 
     Args:
         errors: (U,) errors of each utterance.
-        totals: (U,) what errors are counted against, e.g. words of the reference.
+        totals: (U,) reference length of each utterance, e.g. in words.
         groups: (U,) speaker of each utterance; None: unknown. See :func:`resampling`.
-        resamples: draws.
-        level: share of the draws inside the interval.
+        resamples: number of draws.
+        level: share of draws inside the interval.
         seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: columns differ in length, or are empty.
+        ValueError: the arguments differ in length, or are empty.
 
     >>> rate_interval([1, 0, 4, 0], [4, 4, 4, 4], ["ann", "ann", "bob", "bob"])
     Interval(value=0.3125, low=0.125, high=0.5)
@@ -80,20 +81,20 @@ def paired_difference(
     level: float = LEVEL,
     seed: int = 1,
 ) -> Difference:
-    """Compare two systems over the same utterances in the same draws.
+    """Compare two systems on the same utterances; each draw takes the same utterances for both.
 
     Args:
         errors_a: (U,) errors of system A in each utterance.
-        errors_b: (U,) errors of system B.
-        totals: (U,) what both are counted against, or A alone.
-        totals_b: (U,) what B is counted against, where that differs.
+        errors_b: (U,) errors of system B in each utterance.
+        totals: (U,) reference lengths for A, and for B unless ``totals_b`` is given.
+        totals_b: (U,) reference lengths for B.
         groups: (U,) speaker of each utterance; None: unknown. See :func:`resampling`.
-        resamples: draws.
-        level: share of the draws inside the interval.
+        resamples: number of draws.
+        level: share of draws inside the interval.
         seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: columns differ in length, or are empty.
+        ValueError: the arguments differ in length, or are empty.
     """
     columns = _columns(groups, errors_a, errors_b, totals, totals if totals_b is None else totals_b)
 
@@ -107,7 +108,7 @@ def paired_difference(
 
 
 def resampling(groups: Sequence[str] | None) -> dict[str, Any]:
-    """What the intervals draw, as result files say it: speakers, but utterances where fewer than two are known.
+    """Say what is drawn, for result files: speakers if at least two are known, else utterances.
 
     >>> resampling(["ann", "ann", "bob"])
     {'resampled': 'speakers', 'speakers': 2}
@@ -121,11 +122,11 @@ def resampling(groups: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _columns(groups: Sequence[str] | None, *counts: Counts) -> Floats:
-    """(columns, units) counts of each unit that is drawn: of a speaker, or of an utterance."""
+    """Make (columns, units) counts; a unit, which is drawn, is a speaker or an utterance."""
     columns = [np.asarray(column, np.float64) for column in counts]
     lengths = {column.shape for column in columns} | ({(len(groups),)} if groups is not None else set())
     if len(lengths) != 1 or columns[0].ndim != 1 or not len(columns[0]):
-        raise ValueError(f"counts of the same utterances are needed, not {sorted(lengths)}")
+        raise ValueError(f"give counts of the same utterances, not of shapes {sorted(lengths)}")
     if resampling(groups)["resampled"] == "utterances":
         return np.stack(columns)
     _, speaker = np.unique(np.asarray(groups), return_inverse=True)
@@ -133,11 +134,11 @@ def _columns(groups: Sequence[str] | None, *counts: Counts) -> Floats:
 
 
 def _drawn_sums(columns: Floats, resamples: int, seed: int) -> Floats:
-    """(columns, resamples) sums over the drawn units; (columns, 1) where there is one unit, which is every draw.
+    """Sum over the units of each draw: (columns, resamples), or (columns, 1) if there is one unit.
 
-    Sums are drawn, not rates: scipy gives up where one draw has no reference at all.
+    scipy gets sums, not rates: it gives up if the rate of one draw is NaN.
     """
-    from scipy.stats import bootstrap  # here, so that a program can say first that it is missing
+    from scipy.stats import bootstrap  # imported here, so that commands can check first that it is installed
 
     units = columns.shape[1]
     if units < 2:
@@ -161,7 +162,7 @@ def _rate(errors: npt.ArrayLike, totals: npt.ArrayLike) -> Floats:
 
 
 def _interval(value: Floats, drawn: Floats, level: float) -> Interval:
-    known = drawn[~np.isnan(drawn)]  # a draw can consist of utterances without a reference
+    known = drawn[~np.isnan(drawn)]  # in some draws, all references may be empty
     if np.isnan(value) or not len(known):
         return Interval(float(value), float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])

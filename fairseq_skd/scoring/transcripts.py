@@ -1,6 +1,6 @@
-"""Transcripts: units to words, errors counted, written in fairseq's form and read back.
+"""Turn units into words, count errors, and write and read transcripts in fairseq's format.
 
-Error rates are those of a whole set: errors and reference lengths are summed first, divided last.
+Error rates are pooled over a whole set: sum of errors / sum of reference lengths.
 """
 
 import json
@@ -20,37 +20,41 @@ from fairseq_skd.search.greedy import Hypothesis
 
 
 class ErrorCount(NamedTuple):
-    """Edit errors against a reference of ``total`` symbols (words, characters or units)."""
+    """Edit errors, and the length ``total`` of the reference in words, characters or units."""
 
     errors: int
     total: int
 
     def __add__(self, other: tuple[int, ...]) -> "ErrorCount":  # type: ignore[override]
-        """Pool two counts."""
+        """Add up two counts."""
         errors, total = other
         return ErrorCount(self.errors + errors, self.total + total)
 
     @property
     def rate(self) -> float:
-        """Errors in percent of the reference; not a number when the reference is empty."""
+        """Errors in percent of the reference; NaN if the reference is empty."""
         return 100.0 * self.errors / self.total if self.total else float("nan")
 
 
 def count_errors(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> ErrorCount:
-    """Levenshtein distance between two symbol sequences, with the reference's length."""
+    """Compute the Levenshtein distance of two symbol sequences.
+
+    >>> count_errors("THE CAT".split(), "THE CAT SAT".split())
+    ErrorCount(errors=1, total=3)
+    """
     return ErrorCount(editdistance.eval(hypothesis, reference), len(reference))
 
 
 def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]:
-    """Word errors of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the manifest's order.
+    """Count the word errors of each utterance in a results folder of ``fairseq_skd.infer``.
 
     Args:
         folder: ``common_eval.results_path``.
-        characters: those of characters instead; one is of the words, or the one space between two of them.
+        characters: count character errors instead; a space between words is one character.
 
     Raises:
-        UserError: ``hypo.word`` or ``ref.word`` is missing, is empty, or is not as long as the other; or summary.json
-            is not theirs, because the decoding was cut off or they were changed.
+        UserError: ``hypo.word`` or ``ref.word`` is missing or empty, they differ in length, or
+            ``summary.json`` does not match them: the decoding was interrupted, or a file changed.
     """
     files = [folder / name for name in ("hypo.word", "ref.word")]
     try:
@@ -62,7 +66,7 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
     words = [count_errors(hypothesis, reference) for hypothesis, reference in zip(*texts, strict=True)]
     if sum(words, ErrorCount(0, 0)) != _counts(folder / "summary.json"):
         raise UserError(
-            f"{folder} is incomplete: its hypo.word and ref.word have no summary.json, or that of another decoding; "
+            f"{folder} is incomplete: its hypo.word and ref.word have no summary.json, or one of another decoding; "
             f"decode into it again"
         )
     if characters:
@@ -72,29 +76,30 @@ def utterance_errors(folder: Path, characters: bool = False) -> list[ErrorCount]
 
 
 def utterance_speakers(folder: Path, manifest: Path) -> list[str] | None:
-    """Speaker of each utterance that ``fairseq_skd.infer`` decoded into a folder, in the order of ``hypo.word``.
+    """Find the speaker of each utterance in a results folder of ``fairseq_skd.infer``.
 
     Args:
         folder: ``common_eval.results_path``.
-        manifest: what was decoded, as ``summary.json`` names it.
+        manifest: the manifest that was decoded, as named in ``summary.json``.
 
     Returns:
-        None if no ``<split>.spk`` lies beside the manifest.
+        speakers in the order of ``hypo.word``; None if the manifest has no ``<split>.spk``.
 
     Raises:
-        UserError: that file has not one speaker per utterance, or the manifest now lists fewer than were decoded.
+        UserError: ``<split>.spk`` does not have one speaker per utterance, or the manifest now
+            lists fewer utterances than were decoded.
     """
     speakers = read_speakers(manifest)
     if speakers is None:
         return None
     places = [int(line.rpartition("-")[2].rstrip(")")) for line in read_lines(folder / "hypo.word")]
     if max(places, default=0) >= len(speakers):
-        raise UserError(f"{manifest} lists {len(speakers)} utterances, {folder} holds more: decode into it again")
+        raise UserError(f"{manifest} lists {len(speakers)} utterances, but {folder} holds more: decode into it again")
     return [speakers[place] for place in places]
 
 
 def _counts(summary: Path) -> ErrorCount | None:
-    """Word errors and words of a summary; None if it is missing or was cut off."""
+    """Read word errors and words of a summary; None if it is missing or incomplete."""
     try:
         found = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -103,11 +108,11 @@ def _counts(summary: Path) -> ErrorCount | None:
 
 
 def read_texts(file: Path) -> list[str]:
-    """Lines of ``hypo.word`` or ``ref.word`` without the place in the manifest that each ends with.
+    """Read the texts of ``hypo.word`` or ``ref.word``, without the index at the end of each line.
 
     Raises:
         OSError: the file cannot be read.
-        UserError: not UTF-8.
+        UserError: the file is not UTF-8.
     """
     return [line.rpartition(" (")[0] for line in read_lines(file)]
 
@@ -116,10 +121,10 @@ NO_CHARACTER = "\ufffd"
 
 
 class Transcript(NamedTuple):
-    """One side of a comparison, one entry per utterance, in manifest order.
+    """Hypotheses or references, one entry per utterance, in manifest order.
 
     Attributes:
-        units: symbols with spaces between.
+        units: symbols of the dictionary, separated by spaces.
         words: text after ``common_eval.post_process``.
     """
 
@@ -127,24 +132,24 @@ class Transcript(NamedTuple):
     words: list[str]
 
     def of(self, indices: Sequence[int]) -> "Transcript":
-        """The transcript of some utterances."""
+        """Select some utterances."""
         return Transcript([self.units[index] for index in indices], [self.words[index] for index in indices])
 
 
 class Score(NamedTuple):
-    """Errors of the whole set, over words and over characters."""
+    """Word errors and character errors of a whole set."""
 
     words: ErrorCount
     characters: ErrorCount
 
 
 def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: str) -> Transcript:
-    """Units to text.
+    """Turn units into text.
 
     Args:
-        units: indices in ``dictionary``, one sequence an utterance.
-        dictionary: of the labels.
-        process: how units make words, one of fairseq's ``post_process`` names.
+        units: indices in ``dictionary``, one sequence per utterance.
+        dictionary: dictionary of the labels.
+        process: how units become words, one of fairseq's ``post_process`` names.
     """
     texts = [dictionary.string(sequence) for sequence in units]
     return Transcript(texts, [post_process(text, process) for text in texts])
@@ -153,18 +158,19 @@ def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: 
 def transcribe_references(
     references: Sequence[Sequence[str]], dictionary: Dictionary, process: str
 ) -> tuple[Transcript, Counter[str]]:
-    """References to text. They may hold unknown symbols: symbols that the dictionary lacks, and fairseq's own.
+    """Turn references into text, including symbols that are unknown to the dictionary.
 
-    ``units`` keep unknown symbols as they are written. In ``words``, :data:`NO_CHARACTER` stands for an unknown symbol
-    that is no character: fairseq's own, such as ``<unk>``, and with letters any symbol of several characters.
+    fairseq's own symbols count as unknown. ``units`` keep unknown symbols unchanged. In ``words``,
+    :data:`NO_CHARACTER` replaces fairseq's own symbols, such as ``<unk>``, and with letters every
+    unknown symbol of several characters.
 
     Args:
         references: units of each utterance.
-        dictionary: of the labels.
-        process: how units make words, one of fairseq's ``post_process`` names.
+        dictionary: dictionary of the labels.
+        process: how units become words, one of fairseq's ``post_process`` names.
 
     Returns:
-        the transcript, and how often each unknown symbol occurs.
+        the transcript, and the count of each unknown symbol.
     """
     known = units_of(dictionary)
     unknown = Counter(symbol for units in references for symbol in units if symbol not in known)
@@ -178,7 +184,7 @@ def transcribe_references(
 
 
 def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictionary, process: str) -> Transcript:
-    """Hypotheses to text; words of a lexicon stand as they are, others are made of the units."""
+    """Turn hypotheses into text: words of a lexicon if there are any, else words made of units."""
     units, words = transcribe([found.units for found in hypotheses], dictionary, process)
     for index, found in enumerate(hypotheses):
         if found.words is not None:
@@ -187,7 +193,7 @@ def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictiona
 
 
 def score(hypothesis: Transcript, reference: Transcript) -> Score:
-    """Count errors over all utterances; a character is one of the words or the one space between two of them."""
+    """Count errors over all utterances; a space between words counts as one character."""
     words, characters = ErrorCount(0, 0), ErrorCount(0, 0)
     for found, wanted in zip(hypothesis.words, reference.words, strict=True):
         words += count_errors(found.split(), wanted.split())
@@ -196,13 +202,15 @@ def score(hypothesis: Transcript, reference: Transcript) -> Score:
 
 
 def write_transcripts(folder: Path, hypothesis: Transcript, reference: Transcript, indices: Sequence[int]) -> None:
-    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``: ``TEXT (None-<index in manifest>)``.
+    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``.
+
+    Each line is ``TEXT (None-<index in manifest>)``, as fairseq's decoder writes it.
 
     Args:
-        folder: exists. It is incomplete until :func:`write_summary` has written, too.
-        hypothesis: what was decoded.
-        reference: the same utterances.
-        indices: their places in the manifest.
+        folder: results folder; it is incomplete until :func:`write_summary` has written there, too.
+        hypothesis: hypotheses.
+        reference: references of the same utterances.
+        indices: indices of the utterances in the manifest.
     """
     for side, transcript in (("hypo", hypothesis), ("ref", reference)):
         for kind, texts in (("word", transcript.words), ("units", transcript.units)):

@@ -1,1 +1,1 @@
-"""From logits to units and words: greedy, or by beam search with a lexicon and an n-gram model."""
+"""Turn logits into units and words: greedily, or by beam search with lexicon and n-gram model."""

@@ -1,7 +1,8 @@
-"""Beam search over CTC posteriors, with a lexicon and an n-gram model or over units alone; it is flashlight-text's.
+"""Beam search over CTC posteriors by flashlight-text, with or without lexicon and n-gram model.
 
-A hypothesis scores ``log p_ctc + lmweight * log10 p_lm + wordscore * words + silweight * frames of silence``, where
-p_ctc is the probability of its best alignment, or of all of them with ``logadd``.
+The score of a hypothesis is ``log p_ctc + lmweight * log10 p_lm + wordscore * words + silweight *
+frames of silence``. p_ctc is the probability of its best alignment, or with ``logadd`` the sum over
+all alignments.
 """
 
 import itertools
@@ -24,45 +25,51 @@ Spelling = tuple[int, ...]
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Width and weights, under the names of fairseq's decoders."""
+    """Beam width and weights, with the names of fairseq's decoders."""
 
-    beam: int = 50  # hypotheses that are kept after each frame
-    beamsizetoken: int | None = None  # best units of a frame that are tried; None: all
-    beamthreshold: float = 50.0  # hypotheses that score less than the best one by more than this are dropped
+    beam: int = 50  # hypotheses kept after each frame
+    beamsizetoken: int | None = None  # best units tried per frame; None: all
+    beamthreshold: float = 50.0  # drop hypotheses whose score is lower than the best by more
     lmweight: float = 2.0
-    wordscore: float = -1.0  # added for each word (lexicon)
-    unkweight: float = -math.inf  # added for a word outside the lexicon; -inf: there are none
-    silweight: float = 0.0  # added for each frame of the word boundary
-    logadd: bool = False  # add up the alignments of a text instead of taking the best
+    wordscore: float = -1.0  # added per word (with a lexicon)
+    unkweight: float = -math.inf  # added per word outside the lexicon; -inf: no such words
+    silweight: float = 0.0  # added per frame of the word boundary
+    logadd: bool = False  # sum over the alignments of a text instead of taking the best
 
     def check(self, prefix: str) -> None:
-        """Refuse what cannot be meant; ``prefix`` stands before the key in the message."""
+        """Check for values out of range; ``prefix`` comes before the key in messages.
+
+        Raises:
+            UserError: a value is out of range.
+        """
         for key, value, least in (("beam", self.beam, 1), ("beamsizetoken", self.beamsizetoken, 1)):
             if value is not None and value < least:
-                raise UserError(f"{prefix}{key}={value} is out of range, it is at least {least}")
+                raise UserError(f"{prefix}{key}={value} is out of range: set it to at least {least}")
         if not self.beamthreshold > 0:
-            raise UserError(f"{prefix}beamthreshold={self.beamthreshold} is out of range, it is positive")
+            raise UserError(f"{prefix}beamthreshold={self.beamthreshold} is out of range: set it to a positive number")
         for key in ("lmweight", "wordscore", "silweight"):
             if not math.isfinite(getattr(self, key)):
-                raise UserError(f"{prefix}{key}={getattr(self, key)} is not finite")
+                raise UserError(f"{prefix}{key}={getattr(self, key)} is not finite: set it to a number")
         if math.isnan(self.unkweight) or self.unkweight == math.inf:
-            raise UserError(f"{prefix}unkweight={self.unkweight} cannot be used: it is a number, or -inf")
+            raise UserError(f"{prefix}unkweight={self.unkweight} cannot be used: set it to a number or -inf")
 
 
 class BeamSearch:
-    """The search, ready: the model is loaded, the lexicon is a trie.
+    """Beam search with a loaded language model and lexicon.
 
-    It is deterministic, works on the CPU and holds no parameters. It pickles as its arguments.
+    The search is deterministic, runs on the CPU and has no parameters. It pickles as its arguments.
 
     Args:
-        symbols: of the dictionary, by index.
+        symbols: symbols of the dictionary, by index.
         blank: index of the blank.
         options: width and weights.
-        lmpath: language model, over words with a lexicon and over units without; None: none (without a lexicon only).
-        lexicon: words to choose from.
+        lmpath: language model, of words with a lexicon and of units without; None: no language
+            model, which is possible only without a lexicon.
+        lexicon: words to choose from; None: search over units.
 
     Raises:
-        UserError: flashlight-text is missing, or the model cannot be used.
+        UserError: flashlight-text is missing, the model cannot be used, or ``logadd`` is set with a
+            lexicon and a dictionary without word boundary.
     """
 
     def __init__(
@@ -74,14 +81,16 @@ class BeamSearch:
         self.lexicon = lexicon
         boundary = boundary_of(symbols)
         self.units = len(symbols)
-        # Columns beyond the units: a silence that no frame takes, for dictionaries without a boundary; and, where
-        # such a dictionary spells words, second names of the blank and of each unit, see _spellings.
+        # Columns after the units, for dictionaries without a word boundary: a silence of
+        # probability 0 and, with a lexicon, second names of blank and units (see _spellings).
         self.silence = symbols.index(boundary) if boundary is not None else self.units
         self.renamed = lexicon is not None and boundary is None
         self.columns = 2 * self.units + 2 if self.renamed else self.units + 1
         if self.renamed and options.logadd:
-            raise UserError("logadd=true with a lexicon takes a dictionary with |: alignments would be counted twice")
-        # Without a lexicon units are looked up by index, the silence included.
+            raise UserError(
+                "logadd=true with a lexicon needs a dictionary with |, else alignments count twice: set logadd=false"
+            )
+        # Without a lexicon, the search looks up units by index, including the silence.
         entries = [*symbols, UNKNOWN, "<silence>"] if lexicon is None else [*lexicon.words, UNKNOWN]
         self.vocabulary = list(dict.fromkeys(entries))
         model = load_language_model(lmpath, self.vocabulary) if lmpath is not None else flashlight().ZeroLM()
@@ -97,24 +106,28 @@ class BeamSearch:
         """Search a batch.
 
         Args:
-            logits: (T, B, V).
-            lengths: (B,), real frames of each utterance; frames beyond are not looked at.
+            logits: (T, B, V) logits.
+            lengths: (B,) number of frames of each utterance; frames after them are ignored.
+
+        Returns:
+            the best hypothesis of each utterance.
         """
         log_probs = torch.log_softmax(logits.float(), dim=-1).cpu().transpose(0, 1)  # (T, B, V) -> (B, T, V)
         return [self.search(frames[:length]) for frames, length in zip(log_probs, lengths.tolist(), strict=True)]
 
     def search(self, log_probs: Tensor) -> Hypothesis:
-        """The best hypothesis of one utterance, (T, V) log posteriors."""
+        """Find the best hypothesis of one utterance from its (T, V) log posteriors."""
         emissions = self._emissions(log_probs)
         found = map(self._hypothesis, self._decoder.decode(emissions.data_ptr(), *emissions.shape))
         best = next(found)
         return best if self._spelt(best) else next(filter(self._spelt, found), best)
 
     def _emissions(self, log_probs: Tensor) -> Tensor:
-        """What the search reads: (T, V) log posteriors -> (T + 2, columns).
+        """Extend (T, V) log posteriors to the (T + 2, columns) input of the search.
 
-        A frame of blank before and after changes no text and no score. With the first, a boundary at the beginning of
-        the audio is a unit like others (the search begins in silence); with the second, a last word can end in a blank.
+        A blank frame at each end changes neither texts nor scores. The search begins in silence:
+        the first blank lets it find a boundary at the beginning of the audio. The last blank lets
+        the last word end in a blank.
         """
         emissions = torch.full((log_probs.size(0) + 2, self.columns), -math.inf)
         emissions[[0, -1], self.blank] = 0.0
@@ -139,23 +152,24 @@ class BeamSearch:
         return self.blank if column == self.units + 1 else column - self.units - 2
 
     def _spellings(self, units: Spelling) -> list[Spelling]:
-        """How the search has to be told a spelling.
+        """Return the spellings to put into the trie for one spelling of a word.
 
-        After a word the search takes silence, a blank or the next word, but not the word's last unit again. Of letters
-        the last is silence itself. But where a word piece or phone lasts, the word would be lost, so there are two more
-        spellings: the blank that follows belongs to the word; or the unit's last frame does, by its second name. A
-        second name is heard where the frame before is no blank, because a unit that comes again after a blank is
-        another unit.
+        After a word, the search allows silence, a blank or the next word, but not the word's last
+        unit again. With letters, that unit is the silence itself. But a word piece or phone may
+        last several frames, and the search would lose the word. So two more spellings end in a
+        second name: of the blank, for a word that a blank follows; and of the last unit, for a unit
+        that lasts. A unit has its second name only after a frame that is not blank, because a unit
+        that returns after a blank is a new unit.
         """
         if not self.renamed:
             return [units]
         return [units, (*units, self.units + 1), (*units, self.units + 2 + units[-1])]
 
     def _spelt(self, found: Hypothesis) -> bool:
-        """Whether the units spell the words.
+        """Tell whether the units spell the words.
 
-        At the end of a word the search forgets that CTC wants a blank between two of a kind, so that now and then a
-        path wins that says something else.
+        At the end of a word, the search forgets that CTC needs a blank between two equal units. So
+        a path may win whose units spell other words.
         """
         if self.lexicon is None or found.words is None or UNKNOWN in found.words:
             return True
@@ -179,13 +193,15 @@ class BeamSearch:
     def _lexicon_decoder(self, model: Any, lmpath: Path | None, lexicon: Lexicon) -> Any:
         words = list(lexicon.words)
         if lmpath is not None and len(unknown_entries(model, self.vocabulary, words)) == len(words):
-            raise UserError(f"language model {lmpath} knows no word of lexicon {lexicon.path}: do they differ in case?")
+            raise UserError(
+                f"language model {lmpath} knows no word of lexicon {lexicon.path}: use the same words and case in both"
+            )
         module = flashlight()
         trie = module.Trie(self.columns, self.silence)
         start = model.start(False)
         labels = {word: label for label, word in enumerate(self.vocabulary)}
         for word, spellings in lexicon.words.items():
-            score = model.score(start, labels[word])[1]  # of the word alone: what the search hopes for within it
+            score = model.score(start, labels[word])[1]  # a unigram score, as look-ahead inside the word
             for units in spellings:
                 for spelling in self._spellings(units):
                     trie.insert(list(spelling), labels[word], score)
@@ -201,7 +217,7 @@ class BeamSearch:
         if 2 * len(unknown) > len(units):
             raise UserError(
                 f"language model {lmpath} knows {len(units) - len(unknown)} of the {len(units)} units of the "
-                f"dictionary: without a lexicon it has to be a model of units, not of words"
+                f"dictionary: without a lexicon, give a model of units, not of words"
             )
         module = flashlight()
         options = module.LexiconFreeDecoderOptions(**self._shared_options())

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Hypothesis(NamedTuple):
-    """What a search finds in an utterance.
+    """Result of a search for one utterance.
 
     Attributes:
-        units: indices, repeats merged and blanks dropped.
-        words: as the lexicon has them; None where there is no lexicon and words are to be made of the units.
+        units: indices of units, repeats merged and blanks removed.
+        words: words of the lexicon; None without a lexicon: the caller joins units into words.
     """
 
     units: list[int]
@@ -19,20 +19,24 @@ class Hypothesis(NamedTuple):
 
 
 def greedy(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """The best path of each utterance: (T, B, V) logits, (B,) real frames."""
+    """Find the best path of each utterance from (T, B, V) logits and (B,) numbers of frames."""
     return [Hypothesis(units, None) for units in greedy_units(logits, lengths)]
 
 
 def greedy_units(logits: Tensor, lengths: Tensor, blank: int = 0) -> list[list[int]]:
-    """The best path of each utterance, repeats merged and blanks dropped.
+    """Find the best path of each utterance, merge repeats and remove blanks.
 
     Args:
         logits: (T, B, V), any monotone transform of the posteriors.
-        lengths: (B,), real frames of each utterance; frames beyond are ignored.
-        blank: index of the blank symbol.
+        lengths: (B,) number of frames of each utterance; frames after them are ignored.
+        blank: index of the blank.
 
     Returns:
         one list of unit indices per utterance.
+
+    >>> logits = torch.eye(3)[[1, 1, 0, 1, 2]].unsqueeze(1)  # (T, B, V), best path 1 1 blank 1 2
+    >>> greedy_units(logits, torch.tensor([5]))
+    [[1, 1, 2]]
     """
     best = logits.argmax(dim=-1).transpose(0, 1)  # (T, B, V) -> (B, T)
     frames = torch.arange(best.size(1), device=best.device)

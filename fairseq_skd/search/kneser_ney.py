@@ -1,10 +1,11 @@
-"""An n-gram model with interpolated modified Kneser-Ney smoothing (S. Chen, J. Goodman, 1998), and its ARPA file.
+"""Estimate an n-gram model with interpolated modified Kneser-Ney smoothing, and write it as ARPA.
 
-The conventions are those of KenLM's lmplz: a sentence has one ``<s>``, whose n-grams keep their counts as they are;
-``<unk>`` has the share that the words leave of a uniform distribution over all words, itself and ``</s>``.
+Source: S. Chen, J. Goodman, 1998. Conventions as in KenLM's lmplz: each sentence begins with one
+``<s>``; n-grams that begin with ``<s>`` keep their raw counts; the unigrams' discounts are spread
+evenly over all words, ``</s>`` and ``<unk>``.
 
-For a word w after the context h, with h' the context without its first word, and a(hw) the count of the highest order,
-else the number of different words before hw:
+Let h' be the context h without its first word. Let a(hw) be the count of hw at the highest order,
+and at lower orders the number of different words that precede hw. The probability of w after h is
 
     p(w | h) = (a(hw) - D(a(hw))) / sum_v a(hv)  +  b(h) p(w | h')
     b(h)     = sum_v D(a(hv)) / sum_v a(hv)
@@ -20,15 +21,16 @@ from fairseq_skd.files.disk import replacing
 
 Gram = tuple[str, ...]
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
-FALLBACK = (0.5, 1.0, 1.5)  # where counts are too few to estimate discounts from; lmplz's
+FALLBACK = (0.5, 1.0, 1.5)  # lmplz's discounts if counts are too few to estimate them
 
 
 class Model(NamedTuple):
-    """Probabilities as ARPA has them.
+    """The probabilities and backoffs of an ARPA file.
 
     Attributes:
-        probabilities: for each order, from 1, that of each n-gram's last word after the others.
-        backoffs: for each order but the highest, b(h) of each n-gram h that is a context; 1 for others.
+        probabilities: for each order from 1, p(last word | other words) of each n-gram.
+        backoffs: for each order except the highest, b(h) of each n-gram h that is a context; the
+            backoff of other n-grams is 1.
         fallbacks: orders whose discounts are :data:`FALLBACK`.
     """
 
@@ -37,7 +39,7 @@ class Model(NamedTuple):
     fallbacks: list[int]
 
     def probability(self, word: str, context: Sequence[str]) -> float:
-        """p(word | context), backing off where the n-gram was not seen."""
+        """Compute p(word | context), with backoff if the n-gram was not seen."""
         gram = (*context[max(0, len(context) - len(self.probabilities) + 1) :], word)
         if len(gram) == 1:
             return self.probabilities[0].get(gram, self.probabilities[0][UNKNOWN,])
@@ -47,11 +49,15 @@ class Model(NamedTuple):
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:
-    """Count n-grams and smooth.
+    """Count n-grams and smooth their probabilities.
 
     Args:
-        sentences: words, without ``<s>`` and ``</s>``.
+        sentences: words of each sentence, without ``<s>`` and ``</s>``.
         order: n, at least 1.
+
+    >>> model = estimate([["A", "B"], ["A"]], order=2)
+    >>> model.probability("B", ["A"])  # (1 - 1/2) / 2 + 1/2 p(B)
+    0.375
     """
     counts = _adjusted_counts(sentences, order)
     words = {word for (word,) in counts[0]} - {BEGIN}
@@ -84,7 +90,7 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:
 
 
 def write_arpa(model: Model, path: Path) -> None:
-    """Write the model, n-grams of each order sorted; the file appears when it is complete."""
+    """Write the model as an ARPA file, which appears when it is complete."""
     with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         orders = [dict(grams) for grams in model.probabilities]
         orders[0][BEGIN,] = 1e-99  # never predicted
@@ -100,7 +106,7 @@ def write_arpa(model: Model, path: Path) -> None:
 
 
 def _adjusted_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[Gram]]:
-    """a(.) of each order."""
+    """Count a(.) of each order."""
     raw: list[Counter[Gram]] = [Counter() for _ in range(order)]
     for sentence in sentences:
         words = (BEGIN, *sentence, END)
@@ -108,14 +114,14 @@ def _adjusted_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Cou
             raw[n - 1].update(words[i : i + n] for i in range(len(words) - n + 1))
     adjusted = [raw[-1]]
     for lower, higher in zip(reversed(raw[:-1]), reversed(raw[1:]), strict=True):
-        counts = Counter(gram[1:] for gram in higher)  # each once: different words before
+        counts = Counter(gram[1:] for gram in higher)  # each n-gram of the higher order adds one preceding word
         counts.update({gram: count for gram, count in lower.items() if gram[0] == BEGIN})
         adjusted.append(counts)
     return adjusted[::-1]
 
 
 def _discounts(counts: Iterable[int]) -> tuple[float, ...] | None:
-    """D(1), D(2) and D(3 and more), None where they cannot be estimated (equation 26)."""
+    """Estimate D(1), D(2) and D(3 or more) by equation 26; None if counts are too few."""
     of = Counter(count for count in counts if count <= 4)
     if not (of[1] and of[2] and of[3]):
         return None

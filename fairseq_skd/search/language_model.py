@@ -1,4 +1,4 @@
-"""n-gram language models of KenLM, read through flashlight-text; what cannot be read is told in one sentence."""
+"""Load KenLM's n-gram language models through flashlight-text."""
 
 import importlib
 import sys
@@ -21,12 +21,12 @@ _ARPA = b"\\data\\"
 
 
 def flashlight(module: str = "decoder") -> ModuleType:
-    """A module of flashlight-text.
+    """Import a module of flashlight-text.
 
-    It is imported here and nowhere else: training and greedy decoding work without it.
+    Nothing else imports it, so training and greedy decoding work without it.
 
     Raises:
-        UserError: not installed.
+        UserError: flashlight-text is not installed.
     """
     try:
         return importlib.import_module(f"flashlight.lib.text.{module}")
@@ -35,54 +35,58 @@ def flashlight(module: str = "decoder") -> ModuleType:
 
 
 def check_language_model(path: Path) -> None:
-    """See whether a file can be a model of KenLM, from its first bytes.
+    """Check from its first bytes that a file can be a KenLM model.
 
     Raises:
-        UserError: missing, or neither ARPA (plain or gzip) nor KenLM's binary format.
+        UserError: the file is missing, or neither ARPA (plain or gzip) nor KenLM's binary format.
     """
     if not path.is_file():
-        raise UserError(f"language model {path} does not exist")
+        raise UserError(f"language model {path} does not exist: check the path")
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith((_GZIP, _BINARY)) or head.lstrip().startswith(_ARPA):
         return
-    raise UserError(f"language model {path} is neither ARPA (\\data\\ in its first line) nor KenLM's binary format")
+    raise UserError(
+        f"language model {path} is neither ARPA (\\data\\ in its first line) nor KenLM's binary format: give a file in "
+        f"one of them"
+    )
 
 
 def load_language_model(path: Path, vocabulary: Sequence[str]) -> Any:
-    """Load a model for the entries that a search will ask for.
+    """Load a model for the words or units of a search.
 
     KenLM's scores are log10 probabilities, as in the ARPA file.
 
     Args:
         path: ARPA, plain or gzip, or KenLM's binary format.
-        vocabulary: what is scored, each entry once, asked for by its place; it contains :data:`UNKNOWN`.
+        vocabulary: words or units to score, each once; their index is their label. It contains
+            :data:`UNKNOWN`.
 
     Returns:
         flashlight-text's KenLM.
 
     Raises:
-        UserError: flashlight-text is missing, or the file cannot be read to its end.
+        UserError: flashlight-text is missing, or the file cannot be read completely.
     """
     kenlm, dictionary = flashlight("decoder.kenlm"), flashlight("dictionary").Dictionary(list(vocabulary))
     check_language_model(path)
     try:
         return kenlm.KenLM(str(path), dictionary)
-    except (RuntimeError, MemoryError) as error:  # KenLM's exceptions; the last line says what was met, and where
+    except (RuntimeError, MemoryError) as error:  # KenLM names the fault and its place in the last line
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(f"language model {path} cannot be read: {reason}") from error
 
 
 def unknown_entries(model: Any, vocabulary: Sequence[str], entries: Sequence[str]) -> list[str]:
-    """Entries that a model seems not to know.
+    """List the entries that a model seems not to know.
 
-    KenLM as it is wrapped cannot be asked, but all that it does not know scores like :data:`UNKNOWN`; a word that it
-    knows may do so by chance.
+    flashlight-text's KenLM cannot be asked directly. But an entry that it does not know scores like
+    :data:`UNKNOWN`. A known entry may have that score by chance.
 
     Args:
         model: from :func:`load_language_model`.
-        vocabulary: that it was loaded with.
-        entries: those in question.
+        vocabulary: the vocabulary with which it was loaded.
+        entries: the words or units to test.
     """
     start = model.start(False)
     index = {entry: place for place, entry in enumerate(vocabulary)}

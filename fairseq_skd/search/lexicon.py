@@ -1,4 +1,4 @@
-"""The lexicon of a beam search: which words there are, and how each is spelt in the units of the CTC head."""
+"""The lexicon of a beam search: its words and their spellings in the units of the CTC head."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from fairseq_skd.errors import UserError
 
-BOUNDARIES = ("<sep>", "|")  # of letters: the unit ends a word; fairseq's decoders look for them in this order
-HOMOGRAPHS = 6  # words of one spelling that flashlight-text keeps; it drops more without a word
+BOUNDARIES = ("<sep>", "|")  # units that end a word; fairseq's decoders try them in this order
+HOMOGRAPHS = 6  # words per spelling that flashlight-text keeps; it drops others silently
 _SHOWN = 3
 
 
@@ -18,7 +18,7 @@ class Lexicon:
 
     Attributes:
         path: the file.
-        words: each word once, in the file's order, with its spellings as unit indices.
+        words: spellings of each word as indices of units, in the file's order.
     """
 
     path: Path
@@ -29,9 +29,9 @@ class Coverage(NamedTuple):
     """Words of references that a lexicon lacks.
 
     Attributes:
-        missing: running words.
-        words: running words in all.
-        distinct: different words among the missing.
+        missing: number of words that the lexicon lacks.
+        words: number of all words.
+        distinct: number of different words among the missing.
     """
 
     missing: int
@@ -40,7 +40,7 @@ class Coverage(NamedTuple):
 
 
 def boundary_of(symbols: Iterable[str]) -> str | None:
-    """The unit that stands between words, None where words are told otherwise (word pieces, phones)."""
+    """Find the unit that separates words; None for word pieces and phones, which need none."""
     there = set(symbols)
     return next((boundary for boundary in BOUNDARIES if boundary in there), None)
 
@@ -50,19 +50,20 @@ def read_lexicon(path: Path, symbols: Sequence[str], specials: int) -> Lexicon:
 
     Args:
         path: the file.
-        symbols: of the dictionary, by index.
-        specials: how many of them, from the first, are fairseq's own and spell nothing.
+        symbols: symbols of the dictionary, by index.
+        specials: number of fairseq's own symbols, which come first and spell nothing.
 
     Raises:
-        UserError: missing, empty, not UTF-8, lines that are not of this form, units that the dictionary lacks,
-            spellings that do not end a word, or more words of one spelling than the search keeps.
+        UserError: the file is missing, empty or not UTF-8, lines have no spelling, units are not in
+            the dictionary, spellings do not end in the word boundary, or more words share one
+            spelling than the search keeps.
     """
     if not path.is_file():
-        raise UserError(f"lexicon {path} does not exist")
+        raise UserError(f"lexicon {path} does not exist: check the path")
     try:
         lines = path.read_bytes().decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"lexicon {path} is not UTF-8 text (byte {error.start + 1})") from error
+        raise UserError(f"lexicon {path} is not UTF-8 text (byte {error.start + 1}): convert it to UTF-8") from error
     index = {symbol: number for number, symbol in enumerate(symbols) if number >= specials}
     boundary = boundary_of(index)
     words: dict[str, list[tuple[int, ...]]] = {}
@@ -83,26 +84,26 @@ def read_lexicon(path: Path, symbols: Sequence[str], specials: int) -> Lexicon:
             units = tuple(index[unit] for unit in spelling)
             if units not in words.setdefault(word, []):
                 words[word].append(units)
-    _refuse(path, short, "have no spelling, they have to be 'WORD<TAB>unit unit ...'")
-    _refuse(path, foreign, "hold units that the dictionary lacks")
-    _refuse(path, open_ended, f"have a spelling that does not end in {boundary}, the end of a word in this dictionary")
+    _refuse(path, short, "have no spelling", "write 'WORD<TAB>unit unit ...'")
+    _refuse(path, foreign, "hold units that the dictionary lacks", "use units of the dictionary")
+    _refuse(path, open_ended, f"have a spelling that does not end in {boundary}", f"end each word in {boundary}")
     if not words:
-        raise UserError(f"lexicon {path} holds no word: it takes lines 'WORD<TAB>unit unit ...'")
+        raise UserError(f"lexicon {path} holds no words: write lines 'WORD<TAB>unit unit ...'")
     _check_homographs(path, words)
     return Lexicon(path, words)
 
 
 def coverage(lexicon: Lexicon, sentences: Iterable[str]) -> Coverage:
-    """Count the words of sentences that the lexicon lacks."""
+    """Count the words of ``sentences`` that the lexicon lacks."""
     words = [word for sentence in sentences for word in sentence.split()]
     missing = [word for word in words if word not in lexicon.words]
     return Coverage(len(missing), len(words), len(set(missing)))
 
 
-def _refuse(path: Path, lines: list[str], fault: str) -> None:
+def _refuse(path: Path, lines: list[str], fault: str, fix: str) -> None:
     if lines:
         more = ", ..." if len(lines) > _SHOWN else ""
-        raise UserError(f"lexicon {path}: {len(lines)} lines {fault} ({'; '.join(lines[:_SHOWN])}{more})")
+        raise UserError(f"lexicon {path}: {len(lines)} lines {fault} ({'; '.join(lines[:_SHOWN])}{more}): {fix}")
 
 
 def _check_homographs(path: Path, words: dict[str, list[tuple[int, ...]]]) -> None:
@@ -113,6 +114,6 @@ def _check_homographs(path: Path, words: dict[str, list[tuple[int, ...]]]) -> No
     for alike in spelt.values():
         if len(alike) > HOMOGRAPHS:
             raise UserError(
-                f"lexicon {path}: {len(alike)} words have one spelling ({', '.join(alike[:_SHOWN])}, ...), the search "
-                f"keeps {HOMOGRAPHS}: leave out the rarest"
+                f"lexicon {path}: {len(alike)} words share one spelling ({', '.join(alike[:_SHOWN])}, ...), but the "
+                f"search keeps {HOMOGRAPHS}: leave out the rarest"
             )

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from fairseq_skd.scoring import bootstrap as ours
+from fairseq_skd.scoring import transcripts
 from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval, resampling
 
 RNG = np.random.default_rng(5)
@@ -14,8 +15,8 @@ WORDS = RNG.integers(1, 12, size=80)
 ERRORS = RNG.binomial(WORDS, 0.3)
 OTHERS = np.clip(ERRORS + RNG.integers(-1, 3, size=80), 0, None)
 
-# Two decodings of AN4's test set (a weak student, 1,000 updates; and one of few updates): word errors and words of 130
-# utterances, a digit of base 36 each. Ten speakers say 13 each.
+# Two decodings of AN4's test set (a weak student after 1,000 updates, and one after few updates):
+# word errors and words of 130 utterances, one base-36 digit each. Ten speakers say 13 each.
 AN4_A, AN4_B, AN4_WORDS = (
     np.array([int(digit, 36) for digit in digits])
     for digits in (
@@ -28,7 +29,7 @@ AN4_A, AN4_B, AN4_WORDS = (
     )
 )
 AN4_SPEAKERS = np.repeat(["fcaw", "fjlp", "fvap", "marh", "mdms2", "menk", "miry", "mjgm", "mjwl", "mmxg"], 13).tolist()
-MONTE_CARLO = 0.0015  # four standard deviations of these bounds over seeds, at 10,000 draws
+MONTE_CARLO = 0.0015  # four standard deviations of the bounds over seeds, at 10,000 draws
 
 
 def ratio(errors, totals, axis=-1):
@@ -36,7 +37,7 @@ def ratio(errors, totals, axis=-1):
 
 
 def test_all_draws_of_two_utterances():
-    """Rates 0, 1/4 and 1/2 come up with probability 1/4, 1/2 and 1/4."""
+    """The rates 0, 1/4 and 1/2 have the probabilities 1/4, 1/2 and 1/4."""
     found = rate_interval([0, 2], [4, 4], level=0.95)
     assert found == Interval(0.25, 0.0, 0.5)
     assert rate_interval([0, 2], [4, 4], level=0.4) == Interval(0.25, 0.25, 0.25)
@@ -51,7 +52,7 @@ def test_quantiles_of_all_draws_of_four():
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
-def test_as_scipy_has_it():
+def test_a_rate_equals_scipy():
     peer = bootstrap((ERRORS, WORDS), ratio, paired=True, n_resamples=20_000, method="percentile", random_state=0)
     found = rate_interval(ERRORS, WORDS, resamples=20_000)
     assert found.value == ERRORS.sum() / WORDS.sum()
@@ -59,7 +60,7 @@ def test_as_scipy_has_it():
     assert found.high == pytest.approx(peer.confidence_interval.high, abs=0.004)
 
 
-def test_a_seed_is_an_interval(monkeypatch):
+def test_a_seed_fixes_the_interval(monkeypatch):
     found = rate_interval(ERRORS, WORDS, seed=3)
     assert rate_interval(ERRORS, WORDS, seed=3) == found
     assert rate_interval(ERRORS, WORDS, seed=4) != found
@@ -68,7 +69,7 @@ def test_a_seed_is_an_interval(monkeypatch):
     assert (in_parts.low, in_parts.high) == (pytest.approx(found.low, abs=1e-9), pytest.approx(found.high, abs=1e-9))
 
 
-def test_paired_as_scipy_has_it():
+def test_a_paired_difference_equals_scipy():
     def difference(a, b, totals, axis=-1):
         return (a.sum(axis=axis) - b.sum(axis=axis)) / totals.sum(axis=axis)
 
@@ -82,18 +83,18 @@ def test_paired_as_scipy_has_it():
     assert found.better == pytest.approx((peer.bootstrap_distribution < 0).mean(), abs=0.01)
 
 
-def test_paired_against_other_totals():
-    """Two utterances have four draws: both twice, or one of each in two ways."""
+def test_paired_with_different_totals():
+    """Two utterances have four draws: each twice, or one of each in two orders."""
     found = paired_difference([1, 3], [1, 1], [4, 4], [1, 4], level=0.4)
     assert found.interval.value == pytest.approx(4 / 8 - 2 / 5)
-    # the first twice: 1/4 - 1/1; the second twice: 3/4 - 1/4; in between lies the middle half
+    # The first twice: 1/4 - 1/1. The second twice: 3/4 - 1/4. The other draws are between.
     assert (found.interval.low, found.interval.high) == pytest.approx((0.1, 0.1))
     whole = paired_difference([1, 3], [1, 1], [4, 4], [1, 4], level=0.9)
     assert (whole.interval.low, whole.interval.high) == pytest.approx((-0.75, 0.5))
 
 
-def test_pairing_is_what_makes_it_sharp():
-    """One error fewer in every utterance is no accident, however much utterances differ."""
+def test_pairing_narrows_the_interval():
+    """One error fewer in every utterance is no accident, however much the utterances differ."""
     found = paired_difference(ERRORS, ERRORS + 1, WORDS)
     assert found.better == 1
     assert found.interval.high < 0
@@ -111,13 +112,13 @@ def test_empty_references():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(rate_interval([0, 1], [0, 0])).all()
-        half = rate_interval([1, 1], [0, 4], level=0.5)  # a quarter of the draws has no reference at all
+        half = rate_interval([1, 1], [0, 4], level=0.5)  # a quarter of the draws has only empty references
     assert half.value == 0.5
     assert 0.25 <= half.low <= half.high <= 0.5
 
 
-def test_as_our_own_resampler_had_it():
-    """Bounds that the resampler of version 0.2 gave, which drew utterances itself."""
+def test_a_rate_equals_our_former_resampler():
+    """The bounds are from our former resampler, which drew utterances without scipy."""
     rate = rate_interval(AN4_A, AN4_WORDS, seed=7)
     assert rate == pytest.approx((689 / 773, 0.86572, 0.91679), abs=MONTE_CARLO)
     found = paired_difference(AN4_A, AN4_B, AN4_WORDS, seed=7)
@@ -125,8 +126,8 @@ def test_as_our_own_resampler_had_it():
     assert found.better == 1
 
 
-def test_speakers_as_our_own_resampler_had_them():
-    """The same resampler over the sums of each speaker, which it could not make."""
+def test_speakers_equal_our_former_resampler():
+    """The former resampler got the sums of each speaker, which it could not compute itself."""
     rate = rate_interval(AN4_A, AN4_WORDS, AN4_SPEAKERS, seed=7)
     assert rate == pytest.approx((689 / 773, 0.86762, 0.91231), abs=MONTE_CARLO)
     found = paired_difference(AN4_A, AN4_B, AN4_WORDS, groups=AN4_SPEAKERS, seed=7)
@@ -134,7 +135,7 @@ def test_speakers_as_our_own_resampler_had_them():
 
 
 def test_all_draws_of_two_speakers():
-    """Ann makes 1 error in 8 words, Bob 4 in 8: rates 1/8, 5/16 and 1/2 come up with probability 1/4, 1/2 and 1/4."""
+    """Ann makes 1 error in 8 words, Bob 4 in 8: P(1/8) = 1/4, P(5/16) = 1/2, P(1/2) = 1/4."""
     errors, totals, speakers = [1, 0, 4, 0], [4, 4, 4, 4], ["ann", "ann", "bob", "bob"]
     assert rate_interval(errors, totals, speakers) == Interval(5 / 16, 1 / 8, 1 / 2)
     assert rate_interval(errors, totals, speakers, level=0.4) == Interval(5 / 16, 5 / 16, 5 / 16)
@@ -144,7 +145,7 @@ def test_all_draws_of_two_speakers():
 
 
 def test_speakers_that_differ_make_a_wider_interval():
-    """Nine of ten utterances of a speaker are like the first: ten speakers are ten observations, not a hundred."""
+    """All ten utterances of a speaker are equal: ten speakers are ten observations, not 100."""
     errors, totals, speakers = np.repeat(np.arange(10), 10), np.full(100, 10), np.repeat(np.arange(10), 10).astype(str)
     alone, together = rate_interval(errors, totals), rate_interval(errors, totals, speakers.tolist())
     assert together.value == alone.value
@@ -152,13 +153,13 @@ def test_speakers_that_differ_make_a_wider_interval():
     assert width == pytest.approx(10**0.5, rel=0.1)
 
 
-def test_order_of_utterances_does_not_matter_among_speakers():
+def test_with_speakers_the_order_of_utterances_does_not_matter():
     order = np.random.default_rng(2).permutation(130)
     shuffled = rate_interval(AN4_A[order], AN4_WORDS[order], [AN4_SPEAKERS[i] for i in order])
     assert shuffled == rate_interval(AN4_A, AN4_WORDS, AN4_SPEAKERS)
 
 
-def test_one_speaker_is_as_good_as_none():
+def test_one_speaker_counts_as_unknown():
     assert rate_interval(ERRORS, WORDS, ["ann"] * 80) == rate_interval(ERRORS, WORDS)
     assert resampling(["ann"] * 80)["resampled"] == "utterances"
 
@@ -168,16 +169,18 @@ def test_one_utterance_is_every_draw():
     assert paired_difference([1], [2], [4]).better == 1
 
 
-def test_usage():
-    assert doctest.testmod(ours).failed == 0
+@pytest.mark.parametrize("module", [ours, transcripts])
+def test_the_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 @pytest.mark.parametrize(("errors", "totals"), [([], []), ([1], [1, 2]), ([[1]], [[1]])])
 def test_counts_that_do_not_fit(errors, totals):
-    with pytest.raises(ValueError, match="counts of the same utterances"):
+    with pytest.raises(ValueError, match="give counts of the same utterances"):
         rate_interval(errors, totals)
 
 
 def test_speakers_that_do_not_fit():
-    with pytest.raises(ValueError, match="counts of the same utterances"):
+    with pytest.raises(ValueError, match="give counts of the same utterances"):
         rate_interval([1, 2], [4, 4], ["ann"])

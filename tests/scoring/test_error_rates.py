@@ -1,4 +1,4 @@
-"""Edit errors against a textbook dynamic programme, and how counts are pooled."""
+"""Edit errors against a textbook dynamic program, and the pooling of counts."""
 
 import math
 import random
@@ -11,7 +11,7 @@ from fairseq_skd.scoring.transcripts import ErrorCount, count_errors
 
 
 def levenshtein(a: Sequence, b: Sequence) -> int:
-    """Row by row; insertions along a row are a running minimum of the cost minus the column."""
+    """Row by row; insertions in a row are a running minimum of the cost minus the column."""
     columns = np.arange(len(b) + 1)
     symbols = np.array(b, dtype=object)
     row = columns
@@ -36,7 +36,7 @@ def test_words_by_hand(hypothesis: str, reference: str, errors: int) -> None:
     assert count_errors(hypothesis.split(), reference.split()) == (errors, len(reference.split()))
 
 
-def test_an_empty_reference_counts_insertions_over_nothing() -> None:
+def test_an_empty_reference_counts_insertions() -> None:
     count = count_errors(["A", "B"], [])
     assert count == ErrorCount(2, 0)
     assert math.isnan(count.rate)
@@ -48,7 +48,7 @@ def test_characters_of_a_string() -> None:
 
 
 @pytest.mark.parametrize("symbols", [2, 5, 40])
-def test_equals_the_dynamic_programme(symbols: int) -> None:
+def test_equals_the_dynamic_program(symbols: int) -> None:
     draw = random.Random(symbols)
     for _ in range(40):
         a, b = ([draw.randrange(symbols) for _ in range(draw.randrange(90))] for _ in range(2))
@@ -59,7 +59,7 @@ def test_equals_the_dynamic_programme(symbols: int) -> None:
 
 @pytest.mark.parametrize("length", [63, 64, 65, 639, 640, 641, 700])
 def test_long_sequences(length: int) -> None:
-    # The library works in blocks of 64, and in another way beyond ten of them.
+    # editdistance works in blocks of 64 symbols, and uses another algorithm above ten blocks.
     draw = random.Random(length)
     a = [draw.randrange(4) for _ in range(length)]
     b = [unit for unit in a if draw.random() > 0.1] + [7]
@@ -72,7 +72,7 @@ def test_pooled_rates_weigh_by_length() -> None:
     assert (short + long).rate == 10.0  # errors over words of the whole set, not the mean of 100 and 0
 
 
-def test_counts_add_up_rather_than_join() -> None:
+def test_counts_are_added_not_concatenated() -> None:
     counts = [ErrorCount(1, 4), ErrorCount(2, 5), ErrorCount(0, 1)]
     total = sum(counts, ErrorCount(0, 0))
     assert isinstance(total, ErrorCount)

@@ -18,7 +18,7 @@ from tests.builders import letter_dictionary
 
 
 def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
-    """Levenshtein's recursion over prefixes, written down once more."""
+    """Compute Levenshtein's recursion over prefixes."""
     row = list(range(len(second) + 1))
     for i, left in enumerate(first, start=1):
         row, above = [i], row
@@ -51,7 +51,7 @@ def test_units_to_words() -> None:
     ],
 )
 def test_references_with_unknown_symbols(process: str, units: str, words: str) -> None:
-    """F4: each is one character at least, and none that a hypothesis can have."""
+    """F4: each is at least one character, and one that no hypothesis contains."""
     dictionary = letter_dictionary()
     found, unknown = transcribe_references([units.split(), ["A"]], dictionary, process)
     assert found == Transcript([units, "A"], [words, "A"])
@@ -67,7 +67,7 @@ def test_rates_are_over_the_whole_set() -> None:
     assert (found.characters.errors, found.characters.total) == (3, 8)
 
 
-def test_a_silent_reference_counts_its_insertions() -> None:
+def test_an_empty_reference_counts_its_insertions() -> None:
     found = score(transcript("A B", ""), transcript("", "C"))
     assert (found.words.errors, found.words.total) == (3, 1)
 
@@ -76,7 +76,7 @@ def test_several_word_ends_are_one_space() -> None:
     assert score(Transcript(["A | | B"], ["A  B"]), Transcript(["A | B"], ["A B"])).characters.errors == 0
 
 
-def test_against_an_edit_distance_of_our_own() -> None:
+def test_errors_equal_a_plain_edit_distance() -> None:
     draw = random.Random(1)
     sentences = [
         [" ".join(draw.choices(["A", "AB", "B", "CAB"], k=draw.randint(0, 9))) for _ in range(60)] for _ in "ab"

@@ -1,4 +1,4 @@
-"""A bigram model small enough to be read, and what it says computed from its lines."""
+"""A small bigram model, and its probabilities computed from its lines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_arpa(folder: Path, text: str = ARPA, name: str = "lm.arpa") -> Path:
 
 
 def log10_probability(entries: Sequence[str], text: str = ARPA) -> float:
-    """Of a sentence with its end, from the lines of the file."""
+    """Compute the probability of a sentence with its end, from the lines of the file."""
     fields = [line.split("\t") for line in text.splitlines() if "\t" in line]
     scores = {field[1]: float(field[0]) for field in fields}
     backoffs = {field[1]: float(field[2]) for field in fields if len(field) > 2}

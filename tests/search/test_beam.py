@@ -43,7 +43,7 @@ def posteriors(frames: int, symbols: Sequence[str], seed: int, scale: float = 3.
 
 @functools.cache
 def paths(frames: int, symbols: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, ...]]]:
-    """All paths, the text that each says, and all texts."""
+    """List all paths, the index of each path's text, and all texts."""
     every = list(itertools.product(range(symbols), repeat=frames))
     said = [tuple(unit for unit, _ in itertools.groupby(path) if unit != 0) for path in every]
     texts = sorted(set(said))
@@ -52,7 +52,7 @@ def paths(frames: int, symbols: int) -> tuple[np.ndarray, np.ndarray, list[tuple
 
 
 def likelihoods(log_probs: torch.Tensor, add: bool) -> dict[tuple[int, ...], float]:
-    """log of each text's best alignment, or of the sum over its alignments."""
+    """Log probability of each text's best alignment, or of the sum over its alignments."""
     table = log_probs.double().numpy()
     every, said, texts = paths(*table.shape)
     scores = np.full(len(texts), -np.inf)
@@ -62,7 +62,7 @@ def likelihoods(log_probs: torch.Tensor, add: bool) -> dict[tuple[int, ...], flo
 
 
 def readings(units: tuple[int, ...], spelt: dict[str, tuple[int, ...]], silence: int | None) -> Iterator[list[str]]:
-    """The word sequences that units spell, silence allowed between words."""
+    """Find the word sequences that units spell, with silence allowed between words."""
     while units and units[0] == silence:
         units = units[1:]
     if not units:
@@ -98,7 +98,7 @@ def test_letters_with_a_lexicon(tmp_path: Path, lmweight: float, wordscore: floa
 
 
 def test_word_pieces_with_a_lexicon(tmp_path: Path) -> None:
-    """Random posteriors are the hardest case: where a unit ought to last that the ear takes for blank, two differ."""
+    """Two of 20 may differ: where a unit should last, but blank is likelier in its frame."""
     searcher = search(tmp_path, PIECES, PIECED)
     equal = 0
     for seed in range(20):
@@ -113,7 +113,7 @@ def test_word_pieces_with_a_lexicon(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ([1, 1, 2, 5, 5, 5], ["A", "NO"]),  # the last piece of a word lasts, with and without a blank after it
+        ([1, 1, 2, 5, 5, 5], ["A", "NO"]),  # the last piece of a word lasts, with or without a blank after it
         ([1, 1, 1, 0, 3, 4, 4], ["A", "ON"]),
         ([2, 5, 5, 3, 3, 4], ["NO", "ON"]),
         ([1, 0, 1, 1, 0], ["A", "A"]),
@@ -121,7 +121,7 @@ def test_word_pieces_with_a_lexicon(tmp_path: Path) -> None:
     ],
 )
 def test_word_pieces_that_last(tmp_path: Path, said: list[int], words: list[str]) -> None:
-    """Sure posteriors, so that any other word costs more than the model can give."""
+    """Confident posteriors: the language model cannot outweigh any other word."""
     log_probs = (8.0 * torch.nn.functional.one_hot(torch.tensor(said), len(PIECES))).log_softmax(dim=1)
     found = search(tmp_path, PIECES, PIECED, lmweight=0.5, wordscore=0.0).search(log_probs)
     assert found.words == words
@@ -141,7 +141,7 @@ def test_units_with_a_model(tmp_path: Path, add: bool) -> None:
 
 
 def test_units_without_a_model() -> None:
-    """The best path is greedy's, the sum over alignments is CTC's likelihood, which may prefer another text."""
+    """The best path is the greedy one; the sum over alignments may prefer another text."""
     best = BeamSearch(LETTERS, 0, BeamOptions(**WIDE), None, None)
     summed = BeamSearch(LETTERS, 0, BeamOptions(**WIDE, logadd=True), None, None)
     differ = 0
@@ -156,8 +156,8 @@ def test_units_without_a_model() -> None:
     assert differ > 2
 
 
-def test_added_alignments_with_a_lexicon(tmp_path: Path) -> None:
-    """A word sequence has all alignments of all ways to put silence between its words."""
+def test_summed_alignments_with_a_lexicon(tmp_path: Path) -> None:
+    """The sum is over all alignments and all ways to put silence between words."""
     searcher = search(tmp_path, LETTERS, SPELT, logadd=True)
     spelt = {word: tuple(LETTERS.index(unit) for unit in units) for word, units in SPELT.items()}
     differ = 0
@@ -172,12 +172,12 @@ def test_added_alignments_with_a_lexicon(tmp_path: Path) -> None:
         assert searcher.search(log_probs).words == expected, seed
         differ += expected != best_words(log_probs, LETTERS, SPELT, 2.0, -1.0)[1]
     assert differ
-    with pytest.raises(UserError, match=r"logadd=true with a lexicon takes a dictionary with \|"):
+    with pytest.raises(UserError, match=r"logadd=true with a lexicon needs a dictionary with \|"):
         search(tmp_path, PIECES, PIECED, logadd=True)
 
 
-def test_the_model_mends_what_greedy_hears_wrong(tmp_path: Path) -> None:
-    """The acoustics say A ON a little louder than A NO; the model has A NO."""
+def test_the_language_model_corrects_greedy_errors(tmp_path: Path) -> None:
+    """The posteriors prefer A ON to A NO by a little; the language model prefers A NO."""
     log_probs = posteriors(8, LETTERS, 0, scale=0.0)
     for frame, (loud, soft) in enumerate([(2, 2), (1, 1), (4, 3), (0, 0), (3, 4), (0, 0), (1, 1), (0, 0)]):
         log_probs[frame, soft] += 4.0
@@ -189,7 +189,7 @@ def test_the_model_mends_what_greedy_hears_wrong(tmp_path: Path) -> None:
 
 
 def test_weights_and_width(tmp_path: Path) -> None:
-    """A word score buys words, silence's weight buys frames of |, and a narrow beam finds no more than a wide one."""
+    """A word score adds words, silweight adds frames of |, and a narrow beam is deterministic."""
     log_probs = posteriors(7, LETTERS, 3, scale=0.5)
     few, many = (
         search(tmp_path, LETTERS, SPELT, lmweight=0.0, wordscore=score).search(log_probs) for score in (-9.0, 9.0)
@@ -203,7 +203,7 @@ def test_weights_and_width(tmp_path: Path) -> None:
 
 
 def test_batches_and_padding(tmp_path: Path) -> None:
-    """Frames beyond the length are not looked at, in any precision of the logits."""
+    """Frames after the length are ignored, in any precision of the logits."""
     searcher = search(tmp_path, LETTERS, SPELT)
     logits = torch.stack([3 * posteriors(7, LETTERS, seed) for seed in (0, 1, 2)], dim=1)
     lengths = torch.tensor([7, 4, 0])
@@ -221,7 +221,7 @@ def test_an_utterance_too_short_for_any_word(tmp_path: Path) -> None:
     assert found.words == []
 
 
-def test_unknown_words_only_where_they_have_a_weight(tmp_path: Path) -> None:
+def test_unknown_words_need_a_weight(tmp_path: Path) -> None:
     log_probs = posteriors(5, LETTERS, 0)
     assert "<unk>" not in (search(tmp_path, LETTERS, SPELT, wordscore=0.0).search(log_probs).words or [])
     assert "<unk>" in (search(tmp_path, LETTERS, SPELT, unkweight=20.0).search(log_probs).words or [])
@@ -235,9 +235,11 @@ def test_a_search_pickles_and_has_no_parameters(tmp_path: Path) -> None:
     assert not isinstance(searcher, torch.nn.Module)
 
 
-def test_models_of_something_else(tmp_path: Path) -> None:
+def test_models_that_do_not_fit(tmp_path: Path) -> None:
     lower = {word.lower(): units for word, units in SPELT.items()}
-    with pytest.raises(UserError, match=r"lm\.arpa knows no word of lexicon .*lexicon\.txt: do they differ in case\?"):
+    with pytest.raises(
+        UserError, match=r"lm\.arpa knows no word of lexicon .*lexicon\.txt: use the same words and case in both"
+    ):
         search(tmp_path, LETTERS, lower)
     with pytest.raises(UserError, match=r"knows 1 of the 4 units of the dictionary: without a lexicon"):
         BeamSearch(LETTERS, 0, BeamOptions(), write_arpa(tmp_path), None)
@@ -246,9 +248,9 @@ def test_models_of_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"beam": 0}, "decoding.beam=0 is out of range, it is at least 1"),
+        ({"beam": 0}, "decoding.beam=0 is out of range: set it to at least 1"),
         ({"beamsizetoken": 0}, "decoding.beamsizetoken=0 is out of range"),
-        ({"beamthreshold": 0.0}, "decoding.beamthreshold=0.0 is out of range, it is positive"),
+        ({"beamthreshold": 0.0}, "decoding.beamthreshold=0.0 is out of range: set it to a positive number"),
         ({"beamthreshold": math.nan}, "decoding.beamthreshold=nan is out of range"),
         ({"lmweight": math.nan}, "decoding.lmweight=nan is not finite"),
         ({"wordscore": math.inf}, "decoding.wordscore=inf is not finite"),

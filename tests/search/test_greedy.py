@@ -1,15 +1,18 @@
 """Greedy decoding of a batch against a loop over frames, and by hand."""
 
+import doctest
 import itertools
+from types import ModuleType
 
 import pytest
 import torch
 
+from fairseq_skd.search import greedy, kneser_ney
 from fairseq_skd.search.greedy import greedy_units
 
 
 def loop(logits: torch.Tensor, lengths: list[int], blank: int) -> list[list[int]]:
-    """One frame after the other: a unit is written when it is no blank and differs from the frame before."""
+    """Frame by frame: keep a unit that is not blank and differs from the previous frame."""
     results = []
     for b, length in enumerate(lengths):
         units, previous = [], None
@@ -23,7 +26,7 @@ def loop(logits: torch.Tensor, lengths: list[int], blank: int) -> list[list[int]
 
 
 def from_paths(*paths: list[int], symbols: int = 5) -> torch.Tensor:
-    """(T, B, V) logits whose best path is given for each utterance."""
+    """Make (T, B, V) logits with the given best path for each utterance."""
     return torch.nn.functional.one_hot(torch.tensor(paths), symbols).transpose(0, 1).float()
 
 
@@ -51,7 +54,7 @@ def test_every_path_of_four_frames() -> None:
         ([1, 1, 1, 1, 1, 1], 6, [1]),
         ([0, 0, 0, 0, 0, 0], 6, []),
         ([3, 1, 3, 1, 3, 1], 6, [3, 1, 3, 1, 3, 1]),
-        ([0, 0, 4, 1, 2, 3], 3, [4]),  # frames beyond the length do not speak
+        ([0, 0, 4, 1, 2, 3], 3, [4]),  # frames after the length are ignored
         ([0, 0, 4, 1, 2, 3], 2, []),
         ([1, 2, 3, 4, 1, 2], 0, []),
     ],
@@ -65,9 +68,15 @@ def test_an_utterance_ends_where_the_next_begins() -> None:
     assert greedy_units(logits, torch.tensor([3, 3, 3])) == [[1, 2], [2], [2, 1]]
 
 
-def test_nothing_gives_nothing() -> None:
+def test_an_empty_batch_and_no_frames() -> None:
     assert greedy_units(torch.zeros(4, 0, 3), torch.zeros(0, dtype=torch.long)) == []
     assert greedy_units(torch.zeros(0, 2, 3), torch.tensor([0, 0])) == [[], []]
+
+
+@pytest.mark.parametrize("module", [greedy, kneser_ney])
+def test_the_examples(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -79,7 +88,7 @@ def test_any_precision_and_any_monotone_transform(dtype: torch.dtype) -> None:
     assert greedy_units(logits.double().log_softmax(-1), lengths) == expected
 
 
-def test_the_logits_stay_as_they_are() -> None:
+def test_the_logits_are_unchanged() -> None:
     logits = torch.randn(9, 2, 4, generator=torch.Generator().manual_seed(1))
     before = logits.clone()
     greedy_units(logits, torch.tensor([9, 3]))

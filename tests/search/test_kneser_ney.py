@@ -10,7 +10,7 @@ from fairseq_skd.search.kneser_ney import END, UNKNOWN, estimate, write_arpa
 
 
 def corpus() -> list[list[str]]:
-    """400 sentences whose words have Zipf's frequencies, from a congruential sequence."""
+    """Draw 400 sentences with Zipf-like word frequencies from a linear congruential generator."""
     state, sentences = 1, []
     for number in range(400):
         sentence = []
@@ -26,8 +26,8 @@ def test_a_bigram_model_worked_out_by_hand() -> None:
     model = estimate([["A", "B"], ["A"]], order=2)
     assert model.fallbacks == [1, 2]
     half = Fraction(1, 2)
-    # Words are counted by what stands before them: A 1 (<s>), B 1 (A), </s> 2 (A, B). The discounts leave 2 of these 4
-    # to a uniform distribution over A, B, </s> and <unk>.
+    # Unigrams count the different words before them: A 1 (<s>), B 1 (A), </s> 2 (A, B). The
+    # discounts leave 2 of these 4 to a uniform distribution over A, B, </s> and <unk>.
     uniform = half / 4
     one = {"A": half / 4 + uniform, "B": half / 4 + uniform, END: Fraction(1, 4) + uniform, UNKNOWN: uniform}
     assert sum(one.values()) == 1
@@ -62,8 +62,8 @@ def test_a_bigram_model_worked_out_by_hand() -> None:
         ("w12 w1 w1", -1.0368848, None),
     ],
 )
-def test_the_numbers_are_those_of_lmplz(gram: str, expected: float, backoff: float | None) -> None:
-    """What KenLM's lmplz -o 3 writes for the same sentences."""
+def test_the_numbers_equal_lmplz(gram: str, expected: float, backoff: float | None) -> None:
+    """KenLM's lmplz -o 3 wrote these numbers for the same sentences."""
     model = estimate(corpus(), order=3)
     assert not model.fallbacks
     assert [len(grams) for grams in model.probabilities] == [302, 1294, 1525]
@@ -102,7 +102,7 @@ def test_kenlm_reads_the_same_probabilities(tmp_path: Path) -> None:
 
 
 def test_the_file(tmp_path: Path) -> None:
-    """1/4, 3/8, 1/8; 5/8, 3/8 and 7/16 as logarithms; a context leaves a half to backing off."""
+    """1/4, 3/8, 1/8; 5/8, 3/8 and 7/16 as log10; each context leaves one half to backoff."""
     write_arpa(estimate([["A", "B"], ["A"]], order=2), tmp_path / "lm.arpa")
     assert (tmp_path / "lm.arpa").read_text() == (
         "\\data\\\nngram 1=5\nngram 2=4\n\n"

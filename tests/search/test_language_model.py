@@ -20,7 +20,7 @@ with_flashlight = pytest.mark.skipif(
 
 @with_flashlight
 @pytest.mark.parametrize("compressed", [False, True])
-def test_scores_are_those_of_the_file(tmp_path: Path, compressed: bool) -> None:
+def test_scores_equal_the_file(tmp_path: Path, compressed: bool) -> None:
     path = write_arpa(tmp_path)
     if compressed:
         path = tmp_path / "lm.arpa.gz"
@@ -45,7 +45,7 @@ def test_a_truncated_model_is_one_sentence(tmp_path: Path, share: float) -> None
 
 
 @with_flashlight
-def test_a_truncated_archive_and_a_truncated_binary(tmp_path: Path) -> None:
+def test_a_truncated_gzip_and_a_truncated_binary(tmp_path: Path) -> None:
     broken = tmp_path / "lm.arpa.gz"
     broken.write_bytes(gzip.compress(ARPA.encode())[:80])
     binary = tmp_path / "lm.bin"
@@ -74,7 +74,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         language_model.flashlight()
 
 
-def test_no_module_imports_it_by_being_imported() -> None:
+def test_no_import_statement_names_flashlight() -> None:
     for path in Path(fairseq_skd.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
