@@ -21,7 +21,7 @@ class Labels(NamedTuple):
     Attributes:
         unit: ``ltr`` (letters) or ``spm`` (word pieces).
         vocab_size: number of word pieces to train.
-        spm_model: SentencePiece model to use instead.
+        spm_model: SentencePiece model to use instead of training one.
         train_split: splits from which pieces and lexicon are made.
         lexicon: write a lexicon.
         words: file with the words of the lexicon; None: the words of ``train_split``.

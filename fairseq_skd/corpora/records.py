@@ -12,7 +12,7 @@ from fairseq_skd.errors import UserError
 class Kind(Enum):
     """A kind of problem: its heading in the report, and how to fix it."""
 
-    ROW = "malformed row", "give each row a path, a text and, where the table has that column, a split"
+    ROW = "malformed row", "give each row a path, a text and, if the table has that column, a split"
     PATH = "path that a manifest cannot hold", "rename the file or correct the path"
     DUPLICATE = "path that occurs twice in a split", "keep one of the rows"
     MISSING = "missing file", "correct the path, or the folder that it starts from"

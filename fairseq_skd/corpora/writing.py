@@ -20,8 +20,8 @@ def read_words(path: Path, units: Units) -> list[str]:
     """Read a list of words, one per line.
 
     Raises:
-        UserError: the file cannot be read or has no words, or some lines are not one word of the
-            alphabet; the message lists all of these lines.
+        UserError: the file cannot be read or has no words, or some lines are not one word that the
+            units can spell; the message lists all of these lines.
     """
     words: list[str] = []
     problems: list[Problem] = []

@@ -206,7 +206,7 @@ def check_audio(
 
 
 def _header_fault(path: str, sample_rate: int, shortest: int, listed: int) -> tuple[str, str] | None:
-    """Return the kind of fault and its details; None for a sound header."""
+    """Return the kind of fault and its details; None if the header is valid."""
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError):

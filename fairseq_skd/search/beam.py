@@ -64,7 +64,7 @@ class BeamSearch:
         blank: index of the blank.
         options: width and weights.
         lmpath: language model, of words with a lexicon and of units without; None: no language
-            model, which is possible only without a lexicon.
+            model.
         lexicon: words to choose from; None: search over units.
 
     Raises:
@@ -147,6 +147,7 @@ class BeamSearch:
         return Hypothesis(units, [self.vocabulary[label] for label in result.words if label >= 0])
 
     def _unit(self, column: int) -> int:
+        """Map a column of the emissions to its unit; second names have the unit that they name."""
         if column <= self.units:
             return column
         return self.blank if column == self.units + 1 else column - self.units - 2
@@ -185,6 +186,7 @@ class BeamSearch:
         return any(len(found.units) in self._after_silence(found.units, end) for end in ends)
 
     def _after_silence(self, units: Sequence[int], begin: int) -> Iterator[int]:
+        """Yield ``begin``, and the indices after each silence that follows it."""
         yield begin
         while begin < len(units) and units[begin] == self.silence:
             begin += 1
