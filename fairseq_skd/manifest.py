@@ -155,7 +155,6 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--train-split",
-        "--spm-split",
         metavar="NAME",
         nargs="+",
         default=(),

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.units import ALPHABET
+from fairseq_skd.files.units import ALPHABET, WORD_MARK
 
 MODEL = "spm.model"
-WORD_BEGIN = "▁"
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # fairseq's dictionary has them already
 
 
@@ -74,7 +73,7 @@ class Pieces:
         unknown = [piece for piece in pieces if piece not in self._known]
         if unknown:
             return f"{self.origin} has no piece for {' '.join(dict.fromkeys(unknown))}"
-        spelt = "".join(pieces).replace(WORD_BEGIN, " ").strip()  # as fairseq's post_process=sentencepiece does
+        spelt = "".join(pieces).replace(WORD_MARK, " ").strip()  # as fairseq's post_process=sentencepiece does
         return "" if spelt == text else f"{self.origin} turns it into {spelt!r}"
 
     def files(self) -> dict[str, bytes]:

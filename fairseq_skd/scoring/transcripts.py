@@ -102,9 +102,9 @@ def _counts(summary: Path) -> ErrorCount | None:
     """Read word errors and words of a summary; None if it is missing or incomplete."""
     try:
         found = json.loads(summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return ErrorCount(found["word_errors"], found["words"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return ErrorCount(found["word_errors"], found["words"])
 
 
 def read_texts(file: Path) -> list[str]:

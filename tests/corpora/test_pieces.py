@@ -85,7 +85,7 @@ def test_vocabularies_of_an_impossible_size(table: Path, corpus: Path, tmp_path:
 
 def test_which_split_trains(table: Path, write_table, corpus: Path, tmp_path: Path):
     with pytest.raises(UserError, match="there is no split dev, only train, test; name the splits with --train-split"):
-        run(table, corpus, tmp_path / "out", "--vocab-size", "30", "--spm-split", "dev")
+        run(table, corpus, tmp_path / "out", "--vocab-size", "30", "--train-split", "dev")
     rows = [("a.wav", "GO ON", "train-clean-100"), ("deep/b.flac", "AND ON", "train-other-500")]
     run(write_table(*rows), corpus, tmp_path / "out", "--vocab-size", "29")
     with pytest.raises(UserError, match="there is no split train, only dev"):
