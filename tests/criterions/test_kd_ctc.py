@@ -218,7 +218,7 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
         ({"teacher_path": "/nowhere.pt"}, "checkpoint /nowhere.pt does not exist"),
         ({"method": "guide", "temperature": 2.0}, "criterion.temperature=2.0 does nothing with method=guide"),
         ({"frames": "some"}, "criterion.frames=some is not known"),
-        ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 is not a number of at least 0"),
+        ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 must be finite and at least 0"),
     ],
 )
 def test_refusals(teacher_path, changes, sentence):
