@@ -135,7 +135,7 @@ def test_layers_above_the_deepest_exit_are_neither_kept_nor_computed(
 @pytest.mark.slow
 def test_exits_that_are_not_there(checkpoint: Path) -> None:
     for exits in ((3,), (0, 5), (-1,)):
-        with pytest.raises(NoExitError, match=rf"no exit of {exits[-1]} layers; take 0 for the full .*\(1 or 2\)$"):
+        with pytest.raises(NoExitError, match=rf"no exit at layer {exits[-1]}: use 0 for the full .*\(1 or 2\)$"):
             load(checkpoint, exits)
     with pytest.raises(UserError, match="^exits is empty: give layer counts, 0 for the full model$"):
         load(checkpoint, ())

@@ -228,7 +228,7 @@ def test_refusals(teacher_path, changes, sentence):
 
 def test_a_pretrained_teacher_is_refused(pretrained):
     with pytest.raises(
-        UserError, match=r"^criterion.teacher_path: checkpoint .*w2v.pt is of model hubert, one of skd_ctc is needed"
+        UserError, match=r"^criterion.teacher_path: checkpoint .*w2v.pt holds model hubert, but skd_ctc is needed"
     ):
         criterion(pretrained)
 

@@ -308,7 +308,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
         started(damaged, pretrained, letter_dictionary())
     shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
-    with pytest.raises(UserError, match="has 4 layers, the model 3: give model.w2v_path the encoder that"):
+    with pytest.raises(UserError, match="has 4 layers but the model has 3: set model.w2v_path to the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
