@@ -64,10 +64,10 @@ def checkpoint_globals() -> list[Any]:
 
 
 class NotScalarError(pickle.UnpicklingError):
-    """A pickle describes another numpy type than that of a plain scalar."""
+    """A pickle describes a numpy type that is not the type of a plain scalar."""
 
     def __str__(self) -> str:
-        return "a numpy scalar that is no plain number, truth value or text"
+        return "a numpy scalar that is not a plain number, boolean or text"
 
 
 class ScalarType:
