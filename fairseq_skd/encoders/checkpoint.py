@@ -183,7 +183,7 @@ def dictionary_of(state: Mapping[str, Any], source: str) -> Dictionary | None:
     held = state.get("task_state")
     dictionary = held.get("target_dictionary") if isinstance(held, dict) else held
     if dictionary is not None and (type(dictionary) is not Dictionary or "symbols" not in vars(dictionary)):
-        raise UserError(f"{source} is damaged: its task_state holds something other than a dictionary")
+        raise UserError(f"{source} is damaged: its task_state holds no dictionary")
     return dictionary
 
 

@@ -62,7 +62,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
         (
             ["{hubert}", "align.teacher_path={kernels}"],
-            r"kernels\.pt and .* make other frames of the same audio .kernels .* against kernels ",
+            r"kernels\.pt and .* make different frames of the same audio .kernels .* against kernels ",
         ),
         (
             ["{hubert}", "align.teacher_path={letters}"],

@@ -258,7 +258,7 @@ def test_kept_layers_are_the_first_ones(pretrained):
     tap = whole.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2]
     torch.testing.assert_close(kept.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2], tap, rtol=0, atol=0)
     assert kept.cfg.w2v_args.model.encoder_layers == 2  # the checkpoint rebuilds what was trained
-    with pytest.raises(UserError, match="model.keep_layers=5: this encoder has 1 to 4 layers to keep"):
+    with pytest.raises(UserError, match="model.keep_layers=5 is out of range: this encoder has 4 layers, keep 1 to 4"):
         student(pretrained, keep_layers=5)
 
 

@@ -166,7 +166,7 @@ def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     with caplog.at_level(logging.INFO):
         found = started(path, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"][4]
     assert torch.equal(found, expected)
-    assert "the checkpoint has no head for student layers 2: they start fresh" in caplog.text
+    assert "the checkpoint has no head for student layers 2: they start untrained" in caplog.text
 
 
 @pytest.mark.faults
