@@ -57,7 +57,7 @@ FINITE = Range()
 
 
 def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Check the numbers of one section: each number of a list, but no missing or null keys.
+    """Check the numbers of one section, also in lists; missing and null keys are skipped.
 
     Args:
         section: name of the section, such as ``model``.

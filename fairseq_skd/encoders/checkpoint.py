@@ -209,7 +209,7 @@ def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, so
 
 
 def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
-    """Read ``model.w2v_path``.
+    """Read the pretrained encoder of ``model.w2v_path``.
 
     Raises:
         UserError: see :func:`load_checkpoint` and

@@ -75,7 +75,7 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_laye
 
 
 def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Tensor:
-    """Normalise (B, C, T) over the real frames of each utterance, in place without gradients."""
+    """Normalise (B, C, T) over the real frames of each utterance, in place if gradients are off."""
     normed = torch.zeros_like(x) if torch.is_grad_enabled() else x
     for i, count in enumerate(frames):
         normed[i, :, :count] = norm(x[i : i + 1, :, :count])[0]

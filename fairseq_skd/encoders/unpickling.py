@@ -192,7 +192,7 @@ _PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # Any: it has no
 
 
 class Unpickler(_PYTHON):
-    """Python's own unpickler (the one in Python), limited to the steps and names above.
+    """The pure-Python unpickler of the standard library, limited to the steps and names above.
 
     It reads one pickle.
 

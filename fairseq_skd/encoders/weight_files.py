@@ -145,7 +145,9 @@ _POINTER = b"version https://git-lfs"  # stands for a large file in a clone with
 
 
 def load_weights_only(file: Path) -> Any:
-    """Read a file of ``torch.save`` to the CPU; allowed: :mod:`fairseq_skd.encoders.unpickling`.
+    """Read a file of ``torch.save`` to the CPU without executing code.
+
+    :mod:`fairseq_skd.encoders.unpickling` has the allow-list of its contents.
 
     Raises:
         UserError: the file is missing, truncated, not a PyTorch file, or holds objects that are not

@@ -55,7 +55,7 @@ class FrameSelection:
 
     @classmethod
     def parse(cls, text: str, plain_sum: bool = False) -> "FrameSelection":
-        """Read ``criterion.frames``.
+        """Parse the text of ``criterion.frames``.
 
         Raises:
             UserError: the text is not one of :data:`SELECTIONS`, or its number is out of range.
