@@ -1,8 +1,9 @@
-"""fairseq_skd: CTC fine-tuning with scheduled frame-level self-knowledge distillation, as a fairseq user dir.
+"""CTC fine-tuning with scheduled frame-level self-knowledge distillation: a fairseq user dir.
 
-Importing it after fairseq registers what it has (:mod:`fairseq_skd.registration`). Importing it before fairseq is
-quick, for commands that need neither fairseq nor torch. It registers then when fairseq is given it as its user dir, or
-with ``import fairseq_skd.models``, which a script needs that does not name a user dir.
+If fairseq is already imported, importing this package registers its model and criteria
+(:mod:`fairseq_skd.registration`). If not, importing it is quick, because some commands need neither
+fairseq nor torch. Then fairseq registers it as its user dir. A script without a user dir registers
+it with ``import fairseq_skd.models``.
 """
 
 import sys
@@ -24,9 +25,10 @@ __version__ = "0.2.0"
 
 
 class _UserDir(list[str]):
-    """This package's ``__path__``. fairseq looks for a user dir in it when a package of that name is imported already.
+    """This package's ``__path__``; it registers the package when fairseq looks for a user dir.
 
-    fairseq does not import such a user dir again, and nothing else of the package may have been imported.
+    fairseq looks there if a package with the user dir's name is already imported. It does not
+    import the user dir again, so this may be the only chance to register.
     """
 
     def __contains__(self, folder: object) -> bool:
@@ -44,7 +46,14 @@ def load(
     device: "torch.device | str | None" = None,
     dtype: "torch.dtype | None" = None,
 ) -> "Recognizer":
-    """Open a fine-tuned checkpoint for recognition: see :func:`fairseq_skd.recognizer.load`."""
+    """Open a fine-tuned checkpoint for recognition.
+
+    >>> rec = load("tests/goldens/hubert.pt", device="cpu")
+    >>> rec.transcribe(["tests/goldens/corpus/test1.flac"], exit_layer=4)
+    ['IT IS']
+
+    Arguments, result and errors: see :func:`fairseq_skd.recognizer.load`.
+    """
     from fairseq_skd import recognizer  # here: it imports torch and fairseq
 
     return recognizer.load(path, exits, device, dtype)

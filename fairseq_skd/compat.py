@@ -1,7 +1,7 @@
-"""Every difference between versions of fairseq, torch and hydra that the package has to know, and nothing else.
+"""All code that depends on the versions of fairseq, torch, numpy and hydra, and nothing else.
 
-Line by line these are the cures of traps that bite before any method is reached: checkpoints that torch >= 2.6 refuses,
-checkpoints that torch < 2.6 executes, hydra's function that moved.
+Examples: checkpoints that torch >= 2.6 refuses, checkpoints that torch < 2.6 executes, a function
+that moved in hydra.
 """
 
 import argparse
@@ -34,7 +34,7 @@ _SCALAR = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
 
 
 def checkpoint_globals() -> list[Any]:
-    """What a real fairseq checkpoint holds besides tensors: classes whose construction runs no foreign code."""
+    """List what real fairseq checkpoints hold besides tensors: classes that run no foreign code."""
     nodes = [
         node
         for module in (omegaconf.nodes, omegaconf.base, omegaconf.dictconfig, omegaconf.listconfig)
@@ -50,7 +50,7 @@ def checkpoint_globals() -> list[Any]:
     return [
         Dictionary,
         argparse.Namespace,
-        distributed_utils._TensorPlaceholder,  # stands for a tensor in what worker 0 broadcasts of a checkpoint
+        distributed_utils._TensorPlaceholder,  # stands for a tensor in checkpoints that worker 0 broadcasts
         collections.defaultdict,
         typing.Any,
         dict,
@@ -64,24 +64,24 @@ def checkpoint_globals() -> list[Any]:
 
 
 class NotScalarError(pickle.UnpicklingError):
-    """A pickle describes another numpy type than that of a plain scalar."""
+    """A pickle describes a numpy type that is not the type of a plain scalar."""
 
     def __str__(self) -> str:
-        return "a numpy scalar that is no plain number, truth value or text"
+        return "a numpy scalar that is not a plain number, boolean or text"
 
 
 class ScalarType:
-    """Stands for ``numpy.dtype`` where a file is read: the type of a number, a truth value or a short text.
+    """Stands for ``numpy.dtype`` in files: the type of a number, a boolean or a short text.
 
-    numpy believes what a pickle says of a type. One that claims to hold objects makes it follow bytes of the file as a
-    pointer.
+    numpy trusts the type in a pickle. With a type that claims to hold objects, it would follow
+    bytes of the file as a pointer.
 
     Args:
-        code: such as ``f8``.
-        _: ``align`` and ``copy``, which mean nothing for a scalar.
+        code: type code, such as ``f8``.
+        _: ``align`` and ``copy``, which have no meaning for a scalar.
 
     Raises:
-        NotScalarError: any other type.
+        NotScalarError: the type is not one of these.
     """
 
     def __init__(self, code: Any, *_: Any) -> None:
@@ -90,10 +90,10 @@ class ScalarType:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """Take the byte order and nothing else."""
+        """Read the byte order and nothing else."""
         order = state[1] if isinstance(state, tuple) and len(state) == 8 else None
         own = self.dtype.newbyteorder(order) if order in ("<", "|", "=", ">") else None
-        if own is None or own.__reduce__()[2][2:7] != state[2:7]:  # no subarray, names or fields; size, alignment
+        if own is None or own.__reduce__()[2][2:7] != state[2:7]:  # subarray, names, fields, size, alignment
             raise NotScalarError
         self.dtype = own
 
@@ -103,7 +103,7 @@ ScalarType.__module__, ScalarType.__qualname__, ScalarType.__name__ = "numpy", "
 
 @functools.cache
 def numpy_scalar(module: str) -> Callable[[Any, Any], Any]:
-    """numpy's constructor of scalars under a module's name: numpy 2 moved it, and checkpoints hold either name."""
+    """Make numpy's constructor of scalars under a module's name; numpy 2 moved it."""
 
     def scalar(kind: Any, content: Any) -> Any:
         if type(kind) is not ScalarType or type(content) is not bytes or len(content) != kind.dtype.itemsize:
@@ -115,15 +115,15 @@ def numpy_scalar(module: str) -> Callable[[Any, Any], Any]:
 
 
 def prefer_weights_only() -> None:
-    """Make ``torch.load`` read weights, not programs, also where fairseq passes no ``weights_only`` or passes False."""
+    """Make ``torch.load`` weights-only, even if fairseq passes ``weights_only=False``."""
     torch.serialization.add_safe_globals(checkpoint_globals())
-    if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
+    if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch raises if both are set
         os.environ.setdefault(_FORCE, "1")
 
 
 @contextlib.contextmanager
 def weights_only() -> Iterator[None]:
-    """Make ``torch.load`` read weights and no programs, even where the environment asks for the opposite."""
+    """Make ``torch.load`` weights-only inside the block, even against the environment variables."""
     before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORBID)}
     os.environ[_FORCE] = "1"
     try:
@@ -134,7 +134,7 @@ def weights_only() -> Iterator[None]:
 
 
 def compose_yaml(folder: Path, name: str, overrides: Sequence[str]) -> DictConfig:
-    """Hydra's ``compose``, which moved and took up an argument."""
+    """Compose a YAML with Hydra, whose ``compose`` moved and got a new argument."""
     if hasattr(hydra, "compose"):
         from hydra import compose, initialize_config_dir
     else:  # hydra 1.0
@@ -145,7 +145,10 @@ def compose_yaml(folder: Path, name: str, overrides: Sequence[str]) -> DictConfi
 
 
 def to_container(config: Any) -> Any:
-    """An omegaconf node as plain Python, interpolations resolved and enums as their names; others unchanged."""
+    """Convert an omegaconf node to plain Python, with interpolations resolved and enums as names.
+
+    A bare enum becomes its value. Any other value is returned unchanged.
+    """
     if omegaconf.OmegaConf.is_config(config):
         return omegaconf.OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     return config.value if isinstance(config, enum.Enum) else config

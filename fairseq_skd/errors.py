@@ -1,4 +1,4 @@
-"""Mistakes of the user, told in one sentence: the last line of every command, and of ``fairseq-hydra-train``."""
+"""Report a user's mistake in one sentence, as the last line of a command or training."""
 
 import importlib.util
 import os
@@ -8,31 +8,31 @@ from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-PARTIAL = 3  # exit status of a command whose result lacks a part of the input
+PARTIAL = 3  # exit status of a command that left out a part of its input
 
 
 class UserError(ValueError):
-    """Input that cannot be used. The message is one sentence: where (file, line, key), what is wrong, what to do."""
+    """Input cannot be used. The message says where (file, line, key), what is wrong, what to do."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self.args, self.__dict__)  # the arguments of a subclass are no sentence
+        return _rebuild, (type(self), self.args, self.__dict__)  # a subclass takes other arguments than its message
 
     def __str__(self) -> str:
-        return str(self.args[-1])  # fairseq's data set of several corpora puts words of its own before the sentence
+        return str(self.args[-1])  # fairseq's data set of several corpora prepends an argument
 
 
-def _again(kind: type[UserError], args: tuple[Any, ...], state: dict[str, Any]) -> UserError:
+def _rebuild(kind: type[UserError], args: tuple[Any, ...], state: dict[str, Any]) -> UserError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
 
 
 class PartialResult(UserError):
-    """The result was written, without a part of the input. The message names what was left out."""
+    """The result was written, but a part of the input was left out. The message names that part."""
 
 
 def shown(value: object, longest: int = 100) -> str:
-    r"""A value from a file as it can stand in a sentence: one line, not the whole of a long one, no terminal commands.
+    r"""Make a value from a file safe to print: one line, shortened, without control characters.
 
     >>> shown("a\nb")
     'a b'
@@ -44,10 +44,10 @@ def shown(value: object, longest: int = 100) -> str:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """The sentence behind an exception; None if no mistake of the user is behind it.
+    """Return the message of the user's mistake behind an exception; None for any other cause.
 
-    A DataLoader worker sends its traceback as the text of the exception. fairseq's trainer hides what happened while a
-    checkpoint was loaded behind a plain ``Exception``.
+    A DataLoader worker sends its traceback as the text of an exception. fairseq's trainer hides
+    errors in loading a checkpoint behind a plain ``Exception``.
 
     >>> sentence_of(UserError("train.tsv line 2 is empty: delete it"))
     'train.tsv line 2 is empty: delete it'
@@ -59,7 +59,7 @@ def sentence_of(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, RuntimeError) and str(cause).startswith("DataLoader worker (pid"):
         return (
-            "a process that reads audio was ended from outside, as happens when memory or shared memory runs out: "
+            "a process that reads audio was killed, probably because memory or shared memory ran out: "
             "lower dataset.num_workers or dataset.max_tokens"
         )
     if not isinstance(cause, UserError):
@@ -70,13 +70,13 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def run_command(program: str, main: Callable[[], None]) -> int:
-    """Run ``main``; a :class:`UserError` becomes ``program: sentence`` on stderr.
+    """Run ``main`` and print a :class:`UserError` as ``program: message`` on stderr.
 
-    SIGTERM ends it as Ctrl-C does: what was begun is taken back, and processes that it started are ended.
+    SIGTERM ends ``main`` like Ctrl-C, so that it can undo what it began and end its processes.
 
     Returns:
-        the exit status: 0, 2 for a mistake in the input or a file that cannot be used, 3 for a result without a part of
-        the input, 130 when interrupted.
+        the exit status: 0; 2 if the input or a file cannot be used; 3 if a part of the input was
+        left out; 130 if interrupted.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -89,7 +89,7 @@ def run_command(program: str, main: Callable[[], None]) -> int:
             raise
         print(f"{program}: {sentence}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a folder that may not be written: the system's words name the file
+    except OSError as error:  # a full disk, a read-only folder: the system's message names the file
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -105,13 +105,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def end_hydra_with_a_sentence() -> None:
-    """Make a mistake of the user the last line of the running ``fairseq-hydra-train``, without a traceback.
+    """Make ``fairseq-hydra-train`` end a user's mistake with one sentence instead of a traceback.
 
-    Hydra prints every exception itself and exits. With ``HYDRA_FULL_ERROR=1`` it raises the exception again, and
-    Python's hook is called. A user who has set that variable keeps the traceback. Processes that a training starts are
-    not Hydra's: they report to their parent as before.
+    Hydra prints every exception itself and exits. With ``HYDRA_FULL_ERROR=1`` it raises the
+    exception again, and Python calls the excepthook. If the user has set that variable, the
+    traceback stays. Processes that a training starts report to their parent as before.
     """
-    from hydra.core.hydra_config import HydraConfig  # here: the light commands do without
+    from hydra.core.hydra_config import HydraConfig  # here: light commands do not import hydra
 
     if not HydraConfig.initialized() or os.environ.get("HYDRA_FULL_ERROR") == "1":
         return
@@ -123,22 +123,22 @@ def end_hydra_with_a_sentence() -> None:
         if sentence is None:
             traceback_hook(kind, error, traceback)
         else:
-            # One call: the lines of several workers reach one terminal.
+            # One call, because several workers write to one terminal.
             sys.stderr.write(f"fairseq-hydra-train: {sentence}\n")
 
     sys.excepthook = hook
 
 
 def require(modules: Iterable[str], extra: str, purpose: str) -> None:
-    """Make sure that modules can be imported.
+    """Check that modules are installed.
 
     Args:
         modules: top-level names.
-        extra: of ``setup.cfg`` that installs them.
+        extra: the extra of ``setup.cfg`` that installs them.
         purpose: what needs them, for the message.
 
     Raises:
-        UserError: one is not installed.
+        UserError: a module is not installed.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""What we fix in fairseq: reading labels and audio, writing checkpoints, the order of batches, HuBERT's loss.
+"""Fixes of fairseq: reading labels and audio, writing checkpoints, order of batches, HuBERT's loss.
 
 Differences between versions of fairseq are in :mod:`fairseq_skd.compat`.
 """
@@ -26,14 +26,14 @@ from torch.utils.data import get_worker_info
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import replacing
 
-_TRIES, _PAUSE = 3, 2.5  # fairseq's own, for file systems that fail now and then
+_TRIES, _PAUSE = 3, 2.5  # seconds; fairseq's values, for unreliable file systems
 
 
 def read_whole_labels() -> None:
-    """Make fairseq's ``HubertDataset`` read the transcript of an utterance, and no more.
+    """Make fairseq's ``HubertDataset`` read exactly one transcript per utterance.
 
-    It seeks by bytes and then reads as many *characters* as the line has bytes. In word pieces, whose ``▁`` has three
-    bytes, a target silently goes on into the lines that follow.
+    fairseq seeks by bytes, and then reads as many *characters* as the line has bytes. With word
+    pieces, whose ``▁`` has three bytes, a target silently includes text of the next lines.
     """
     original = HubertDataset.get_label
     if hasattr(original, "__wrapped__"):
@@ -53,11 +53,12 @@ def read_whole_labels() -> None:
 
 
 def check_audio_files() -> None:
-    """Make fairseq's data sets of audio files name a file that they cannot use, in training as in decoding.
+    """Make fairseq's data sets of audio files name a file that cannot be used.
 
-    A file cannot be used if reading it fails, if it decodes to another number of samples than the manifest lists, or
-    if a sample is not finite. The data sets raise :class:`~fairseq_skd.errors.UserError` then, in a worker process,
-    too; its cause holds the reason without the file.
+    A file cannot be used if reading it fails, if it decodes to another number of samples than the
+    manifest lists, or if a sample is not finite. Then the data sets raise
+    :class:`~fairseq_skd.errors.UserError`, also in a worker process. Its cause holds the reason
+    without the file name.
     """
 
     def checked(original: Callable[..., Any], samples: Callable[[Any], Tensor]) -> Callable[..., Any]:
@@ -83,10 +84,10 @@ def check_audio_files() -> None:
 
 
 def write_whole_checkpoints() -> None:
-    """Make fairseq write each checkpoint beside its place and rename it, the copies to last and best included.
+    """Make fairseq write each checkpoint to a temporary file and rename it, also last and best.
 
-    It copies with ``shutil.copyfile``: a kill leaves half a ``checkpoint_last.pt``. And it tries again in the file in
-    which a first try failed half-way. Files elsewhere than on a mounted file system (iopath) stay fairseq's matter.
+    fairseq copies with ``shutil.copyfile``, so a kill leaves half a ``checkpoint_last.pt``. It also
+    retries in the same file after a failed write. Remote files (iopath) are still left to fairseq.
     """
     save, copy = checkpoint_utils.torch_persistent_save, PathManager.copy
     if hasattr(save, "__wrapped__"):
@@ -119,11 +120,12 @@ def write_whole_checkpoints() -> None:
     PathManager.copy = staticmethod(copy_whole)
 
 
-def hand_over_batches_or_tell() -> None:
-    """Make a loader's worker tell of a batch that it cannot hand over; the training, or decode, waits for it for ever.
+def report_unsent_batches() -> None:
+    """Make a loader's worker report a batch that it cannot send, so that the program does not hang.
 
-    A batch goes through shared memory. Where that is too small, or a limit of file sizes (``ulimit -f``) holds, the
-    thread that sends it fails, and multiprocessing only prints that. This holds for torch's loaders of any program.
+    A batch goes through shared memory. If shared memory is too small, or file sizes are limited
+    (``ulimit -f``), the sending thread fails. multiprocessing only prints that, and the program
+    waits forever. The fix applies to all torch loaders of the process.
     """
     queue, name = multiprocessing.queues.Queue, "_on_queue_feeder_error"
     original = getattr(queue, name)
@@ -131,24 +133,24 @@ def hand_over_batches_or_tell() -> None:
         return
 
     @functools.wraps(original)
-    def tell(self: Any, error: Exception, item: Any) -> None:
+    def report(self: Any, error: Exception, item: Any) -> None:
         if get_worker_info() is None or not (isinstance(item, tuple) and len(item) == 2):
             original(error, item)
             return
         reason = " ".join(str(error).split())
         try:
             raise UserError(
-                f"a batch cannot be handed over by the process that read it: {reason}; enlarge the shared memory or "
+                f"the process that read a batch cannot send it: {reason}; enlarge the shared memory or "
                 f"the limit of file sizes (ulimit -f), or set dataset.num_workers=0"
             ) from error
         except UserError:
-            self.put((item[0], ExceptionWrapper(sys.exc_info())))  # as torch tells of any error in a worker
+            self.put((item[0], ExceptionWrapper(sys.exc_info())))  # as torch sends errors of a worker
 
-    setattr(queue, name, tell)
+    setattr(queue, name, report)
 
 
 def audio_file(dataset: Any, index: int) -> str:
-    """Path of an utterance's audio in one of fairseq's data sets, under whatever wraps it; else its number."""
+    """Return the path of an utterance's audio in a fairseq data set, else its number."""
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     if hasattr(dataset, "audio_names"):  # HubertDataset
@@ -161,16 +163,19 @@ def audio_file(dataset: Any, index: int) -> str:
 
 
 def _fault(wave: Tensor, listed: int) -> str | None:
-    """Say what is wrong with decoded audio, (samples,) after fairseq's scaling, and what to do; None if nothing is."""
+    """Say what is wrong with scaled audio (samples,), and what to do; None if nothing is wrong."""
     if len(wave) != listed:
-        return f"it decodes to {len(wave)} samples, the manifest lists {listed}: replace it, or make the manifest again"
+        return f"it decodes to {len(wave)} samples, the manifest lists {listed}: replace it or make the manifest again"
     if not bool(torch.isfinite(wave).all()):
-        return "it holds NaN or Inf: replace it, or take it out of the manifest"
+        return "it holds NaN or Inf: replace it or remove it from the manifest"
     return None
 
 
 def _about_the_file(error: Exception) -> bool:
-    """Whether the audio file caused an error. fairseq raises Exception and asserts, libsndfile raises RuntimeError."""
+    """Tell whether the audio file caused an error.
+
+    fairseq raises Exception or AssertionError, libsndfile raises RuntimeError.
+    """
     exhausted = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     raised = type(error) is Exception or isinstance(error, AssertionError | RuntimeError | OSError)
     return raised and not exhausted
@@ -180,7 +185,7 @@ EPSILON = 1e-8  # torch.cosine_similarity's smallest norm
 
 
 def nce_logits(frames: Tensor, positives: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Compare each frame with its own label and with all labels: HuBERT (arXiv 2106.07447), equation 3.
+    """Compare each frame with its own label and all labels: HuBERT (arXiv 2106.07447), equation 3.
 
     Args:
         frames: projected frames, (S, C).
@@ -189,10 +194,10 @@ def nce_logits(frames: Tensor, positives: Tensor, labels: Tensor, temperature: f
         temperature: divides the cosines.
 
     Returns:
-        (S, 1 + V) in the type of ``frames``, computed in single precision: the positive, then all labels. A label that
-        equals the positive is -inf there.
+        (S, 1 + V) logits in the type of ``frames``, computed in single precision: the positive,
+        then all labels. A label that equals the positive has logit -inf.
     """
-    with torch.autocast(frames.device.type, enabled=False):  # a product in half precision would be another loss
+    with torch.autocast(frames.device.type, enabled=False):  # half precision would change the loss
         directions = unit_rows(frames.float())
         positive = (directions * unit_rows(positives.float())).sum(-1, keepdim=True)  # (S, 1)
         negative = directions @ unit_rows(labels.float()).T  # (S, V)
@@ -201,18 +206,18 @@ def nce_logits(frames: Tensor, positives: Tensor, labels: Tensor, temperature: f
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Divide rows (N, C) by their norms, and by EPSILON where a norm is smaller.
+    """Divide rows (N, C) by their norms, but at least by EPSILON.
 
-    As in ``torch.cosine_similarity``, the gradient does not see that limit.
+    As in ``torch.cosine_similarity``, the gradient ignores that limit.
     """
     norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
     return rows / (norms + (norms.clamp(min=EPSILON) - norms).detach())
 
 
 def equal_rows(first: Tensor, second: Tensor) -> Tensor:
-    """Tell which rows of (S, C) equal which rows of (V, C) in all columns: (S, V) of bool."""
+    """Tell which rows of (S, C) equal which rows of (V, C): (S, V) bool."""
     equal = first[:, None, 0] == second[None, :, 0]
-    row, other = equal.nonzero(as_tuple=True)  # few pairs agree in one column, and only they are compared in all
+    row, other = equal.nonzero(as_tuple=True)  # compare all columns only for pairs equal in the first
     equal[row, other] = (first[row] == second[other]).all(-1)
     return equal
 
@@ -220,7 +225,7 @@ def equal_rows(first: Tensor, second: Tensor) -> Tensor:
 def speed_up_hubert_pretraining() -> None:
     """Make fairseq's ``HubertModel.compute_nce`` use :func:`nce_logits`.
 
-    With ``model.target_glu`` each frame gets labels of its own, and fairseq's function stays in use.
+    With ``model.target_glu`` each frame has its own labels, and fairseq's function is used.
     """
     original = HubertModel.compute_nce
     if hasattr(original, "__wrapped__"):
@@ -228,8 +233,8 @@ def speed_up_hubert_pretraining() -> None:
 
     @functools.wraps(original)
     def compute_nce(self: HubertModel, x: Tensor, pos: Tensor, negs: Tensor) -> Tensor:
-        # negs (V, S, C) is a view that repeats one label set. Taking a frame's labels out of it would be correct, but
-        # its gradient has V x S x C numbers again. So look for the set itself.
+        # negs (V, S, C) is a view that repeats one label set. To use the view would be correct, but
+        # its gradient would again have V x S x C numbers. Therefore find the label set itself.
         for labels in self.label_embs_concat.split(self.num_classes, 0):
             repeats = negs.stride(1) == 0 and len(negs) == len(labels)
             if repeats and negs.data_ptr() == labels.data_ptr():
@@ -243,17 +248,17 @@ _FIRST_EPOCH = 1
 
 
 def keep_order(dataset: FairseqDataset, seed: int) -> None:
-    """Make a training set have one order, and so the same batches, in every process, also after a resume.
+    """Give a training set the same order, and so the same batches, after a resume.
 
-    fairseq draws the order of utterances of one length from a generator that is seeded with the epoch in which the
-    process began, and makes its batches of that order once. A run that was resumed in epoch 6 therefore goes on with
-    other batches than it had: of the same lengths, but of other utterances.
+    fairseq orders utterances of equal length with a generator seeded by the epoch in which the
+    process began, and makes batches from that order once. A run resumed in epoch 6 would therefore
+    continue with different batches: with the same lengths, but other utterances.
 
     Args:
         dataset: its ``ordered_indices`` is wrapped.
         seed: ``common.seed``.
     """
-    dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)  # which can be pickled
+    dataset.ordered_indices = functools.partial(_ordered, dataset.ordered_indices, seed)  # can be pickled
 
 
 def _ordered(ordered_indices: Callable[[], Any], seed: int) -> Any:

@@ -1,9 +1,15 @@
-"""A fine-tuned checkpoint at its exits: audio in, logits or texts out. The way in from Python, and of every command."""
+"""Run a fine-tuned checkpoint at its exits: audio in, logits or texts out.
 
+Python users and all commands run checkpoints through this module.
+"""
+
+import contextlib
 import functools
+import logging
 import os
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,55 +30,58 @@ from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.search.greedy import greedy_units
 
+# fairseq's encoders call this deprecated function. Appended, so that a user's own filter wins.
+warnings.filterwarnings("ignore", r"`torch\.nn\.utils\.weight_norm` is deprecated", FutureWarning, append=True)
+
 
 class NotFiniteError(UserError):
     """Logits hold NaN or Inf.
 
     Attributes:
         exit_layer: the exit, as a layer count.
-        row: the first such utterance of the batch.
+        row: index of the first such utterance in the batch.
     """
 
     def __init__(self, exit_layer: int, row: int) -> None:
         super().__init__(
-            f"the output of exit {exit_layer} is not finite for utterance {row} of the batch: the checkpoint's weights "
-            f"or the precision are at fault"
+            f"the output of exit {exit_layer} is not finite for utterance {row} of the batch: check the checkpoint's "
+            f"weights, or use float32"
         )
         self.exit_layer, self.row = exit_layer, row
 
 
 class DeviceMemoryError(UserError, RuntimeError):
-    """The GPU's memory is exhausted. fairseq's trainer knows it by its text, and skips the batch."""
+    """The GPU is out of memory. fairseq's trainer skips a batch with that error text."""
 
     def __init__(self) -> None:
-        super().__init__("the GPU is out of memory: make the batch smaller")  # "out of memory": see above
+        super().__init__("the GPU is out of memory: use a smaller batch")
 
 
 class FramesError(UserError):
-    """Two encoders make other frames of the same audio."""
+    """Two encoders make different frames of the same audio."""
 
     def __init__(self, ours: FrameGrid, theirs: FrameGrid) -> None:
-        super().__init__(f"the two make other frames of the same audio ({ours} against {theirs})")
+        super().__init__(f"the two make different frames of the same audio ({ours} against {theirs})")
 
 
 class SymbolsError(UserError):
-    """Two models, or a model and a dictionary, have other symbols.
+    """Two models, or a model and a dictionary, have different symbols.
 
     Attributes:
-        sizes: how many symbols each has.
-        difference: the first.
+        sizes: number of symbols of each.
+        difference: the first difference.
     """
 
     def __init__(self, ours: Sequence[str], theirs: Sequence[str], difference: Difference) -> None:
         self.sizes, self.difference = (len(ours), len(theirs)), difference
-        super().__init__(f"the two have other symbols: {difference.describe('the first', 'the second')}")
+        super().__init__(f"the two have different symbols: {difference.describe('the first', 'the second')}")
 
 
 def check_frames(ours: FrameGrid, theirs: FrameGrid) -> None:
     """Check that two encoders make the same frames.
 
     Raises:
-        FramesError: they do not.
+        FramesError: their frame grids differ.
     """
     if ours != theirs:
         raise FramesError(ours, theirs)
@@ -82,7 +91,7 @@ def check_symbols(ours: Sequence[str], theirs: Sequence[str]) -> None:
     """Check that two dictionaries have the same symbols in the same order.
 
     Raises:
-        SymbolsError: they do not.
+        SymbolsError: their symbols differ.
     """
     if difference := first_difference(ours, theirs):
         raise SymbolsError(ours, theirs, difference)
@@ -92,18 +101,18 @@ class Output(NamedTuple):
     """Logits of one batch.
 
     Attributes:
-        logits: exit, as a layer count -> (T, B, V).
-        lengths: (B,) real frames; logits behind them have no meaning.
+        logits: exit (a layer count) -> (T, B, V).
+        lengths: (B,) real frames; logits of padded frames have no meaning.
     """
 
     logits: dict[int, Tensor]
     lengths: Tensor
 
     def check_finite(self) -> None:
-        """Check all logits.
+        """Check that all logits are finite.
 
         Raises:
-            NotFiniteError: some are NaN or Inf.
+            NotFiniteError: the logits of an exit hold NaN or Inf.
         """
         for layer, logits in self.logits.items():
             finite = torch.isfinite(logits).all(dim=2).all(dim=0)  # (T, B, V) -> (B,)
@@ -114,29 +123,29 @@ class Output(NamedTuple):
 class Recognizer:
     """A fine-tuned ``skd_ctc`` checkpoint, ready to run; see :func:`load`.
 
-    It is no ``torch.nn.Module``: one that a criterion holds would be saved in every checkpoint, wrapped for
-    data-parallel training and handed to the optimiser. Several threads may use one recognizer: their passes through
-    the encoder take turns.
+    It is not a ``torch.nn.Module``. A module in a criterion would be saved in every checkpoint,
+    wrapped for data-parallel training and given to the optimiser. Several threads may share a
+    recognizer: their passes through the encoder take turns.
 
     Args:
-        trained: from :func:`~fairseq_skd.models.trained.open_trained`; its weights are used up.
-        exits: layer counts, 0 for the full model; None: all that were trained, the full model first.
-        device: None is CUDA where there is a GPU, else the CPU.
-        dtype: what it computes in; None is float32.
+        trained: from :func:`~fairseq_skd.models.trained.open_trained`; its weights are emptied.
+        exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
+        device: None: CUDA if there is a GPU, else the CPU.
+        dtype: precision of the computation; None: float32.
 
     Attributes:
         path: the checkpoint.
-        depth: L.
-        exits: layer counts, as they were asked for.
-        parameters: numbers that recognition at these exits uses.
-        waveforms: how the encoder takes its audio.
-        frame_grid: which samples each frame is of.
-        device: where the model is.
-        dtype: what it computes in.
+        depth: L, the number of layers of the full model.
+        exits: layer counts, in the order of the argument.
+        parameters: number of parameters that these exits use.
+        waveforms: how audio is prepared for the encoder.
+        frame_grid: the samples that each frame covers.
+        device: device of the model.
+        dtype: precision of the computation.
 
     Raises:
-        UserError: no such exit or device, or no exit at all; weights that hold NaN or Inf, or do not fit the
-            configuration; or a dictionary of another size than the heads.
+        UserError: an exit or the device does not exist, ``exits`` is empty, weights hold NaN or Inf
+            or do not fit the configuration, or the dictionary and the heads differ in size.
     """
 
     def __init__(
@@ -165,48 +174,48 @@ class Recognizer:
         self._turn = threading.Lock()
         try:
             self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
-        except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises over devices and types
+        except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors about devices and types
             reason = str(error).partition("\n")[0]
             raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Recognizer":
-        """Move the model."""
+        """Move the model to a device and a precision."""
         self.device, self.dtype = torch.device(device), dtype
         self._model.to(device=self.device, dtype=dtype)
         return self
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sampling rate of the model's audio, in Hz."""
         return self.waveforms.sample_rate
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next."""
+        """Time from one frame to the next, in seconds."""
         return self.frame_grid.step / self.sample_rate
 
     @property
     def dictionary(self) -> Dictionary:
-        """Symbols of the training labels.
+        """Dictionary of the training labels.
 
         Raises:
             UserError: the checkpoint holds no dictionary.
         """
         if self._dictionary is None:
-            raise UserError(f"checkpoint {self.path} holds no dictionary: only its logits can be used")
+            raise UserError(f"checkpoint {self.path} holds no dictionary: use its logits only")
         return self._dictionary
 
     @property
     def symbols(self) -> list[str]:
-        """Symbols that the logits are of, by index; 0 is the blank."""
+        """Symbols of the logits by index; index 0 is the blank."""
         return list(self.dictionary.symbols)
 
     @property
     def post_process(self) -> str:
-        """How units become words, one of fairseq's ``post_process`` names.
+        """How units become words: one of fairseq's ``post_process`` names.
 
         Raises:
-            UserError: the checkpoint names an unknown one, or one that does not fit its dictionary.
+            UserError: the checkpoint's name is unknown, or does not fit its dictionary.
         """
         return fitting_post_process(
             self._post_process, self.symbols, f"checkpoint {self.path}: its criterion.post_process"
@@ -214,11 +223,11 @@ class Recognizer:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the checkpoint's file."""
+        """SHA-256 hash of the checkpoint's file."""
         return file_hash(self.path)
 
     def batch(self, audio: Sequence[Audio]) -> tuple[Tensor, Tensor]:
-        """Read, check the sampling rate, scale and pad.
+        """Read audio, check its sampling rate, scale it and pad it to a batch.
 
         Args:
             audio: paths, or arrays (samples,) at the model's sampling rate.
@@ -227,19 +236,20 @@ class Recognizer:
             ``source`` (B, samples) and ``padding_mask`` (B, samples) bool, true on padding.
 
         Raises:
-            UserError: see :meth:`~fairseq_skd.files.waveforms.Waveforms.read`.
+            UserError: audio cannot be used, see
+                :meth:`~fairseq_skd.files.waveforms.Waveforms.read`.
         """
         return self.waveforms.batch(audio)
 
     @torch.no_grad()
     def __call__(self, source: Tensor, padding_mask: Tensor | None = None) -> Output:
-        """One pass through the encoder.
+        """Compute the logits of all exits in one pass through the encoder.
 
-        An utterance has the same logits in any batch.
+        The logits of an utterance do not depend on its batch.
 
         Args:
-            source: (B, samples) as :meth:`batch` makes it: scaled.
-            padding_mask: (B, samples) bool, true on padding; None: there is none.
+            source: (B, samples), scaled as in :meth:`batch`.
+            padding_mask: (B, samples) bool, true on padding; None: no padding.
 
         Raises:
             DeviceMemoryError: the batch is too large for the GPU.
@@ -254,23 +264,23 @@ class Recognizer:
         return Output({layer: net["exit_logits"][layer] for layer in self.exits}, net["frame_lengths"])
 
     def transcribe(self, audio: Sequence[Audio], exit_layer: int | None = None, batch_size: int = 8) -> list[str]:
-        """The text of each utterance, decoded greedily.
+        """Transcribe audio greedily; returns one text per utterance.
 
         Args:
             audio: see :meth:`batch`.
             exit_layer: one of :attr:`exits`; None: the first.
-            batch_size: utterances in a batch; it changes time and memory only.
+            batch_size: utterances per batch; it changes only time and memory.
 
         Raises:
-            UserError: audio that cannot be read, an exit that was not asked for, no dictionary, too little memory; or
-                logits that are not finite.
+            UserError: audio cannot be used, ``exit_layer`` is not in :attr:`exits`, the checkpoint
+                has no dictionary, memory is exhausted, or logits are not finite.
         """
         layer = self.exits[0] if exit_layer is None else exit_layer
         if layer not in self.exits:
-            raise UserError(f"exit_layer={layer} was not asked for, there are: {', '.join(map(str, self.exits))}")
+            raise UserError(f"exit_layer={layer} was not loaded: choose one of {', '.join(map(str, self.exits))}")
         check_list(audio)
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} is out of range, it is at least 1")
+            raise UserError(f"batch_size={batch_size} is out of range: it must be at least 1")
         process = self.post_process
         texts: list[str] = []
         for first in range(0, len(audio), batch_size):
@@ -287,37 +297,58 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Recognizer:
-    """Open a fine-tuned checkpoint. Nothing in the file is run.
+    """Open a fine-tuned checkpoint for recognition. No code in the file is executed.
 
     >>> rec = load("tests/goldens/hubert.pt", exits=(4, 2), device="cpu")
-    >>> source, padding_mask = rec.batch(["tests/goldens/corpus/test1.flac", "tests/goldens/corpus/test2.flac"])
-    >>> out = rec(source, padding_mask)
-    >>> {layer: tuple(logits.shape) for layer, logits in out.logits.items()}, out.lengths.tolist()
-    ({4: (49, 2, 32), 2: (49, 2, 32)}, [49, 33])
-    >>> rec.transcribe(["tests/goldens/corpus/test1.flac"])
+    >>> audio = ["tests/goldens/corpus/test1.flac", "tests/goldens/corpus/test2.flac"]
+    >>> rec.transcribe(audio[:1], exit_layer=4)
     ['IT IS']
+    >>> out = rec(*rec.batch(audio))
+    >>> {exit_layer: tuple(logits.shape) for exit_layer, logits in out.logits.items()}  # (T, B, V)
+    {4: (49, 2, 32), 2: (49, 2, 32)}
+    >>> out.lengths
+    tensor([49, 33])
 
     Args:
-        path: written by ``fairseq-hydra-train`` with model ``skd_ctc``.
-        exits: layer counts, 0 for the full model; None: all that were trained, the full model first. Layers above the
-            deepest are neither kept nor computed.
-        device: None is CUDA where there is a GPU, else the CPU.
-        dtype: what it computes in; None is float32.
+        path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``.
+        exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
+            Layers above the deepest exit are neither loaded nor computed.
+        device: None: CUDA if there is a GPU, else the CPU.
+        dtype: precision of the computation; None: float32.
 
     Raises:
-        UserError: not such a checkpoint, or no such exit.
+        UserError: the file is not such a checkpoint, or an exit or the device does not exist.
     """
     return Recognizer(open_trained(absolute(os.fspath(path))), exits, device, dtype)
 
 
 def _build(trained: TrainedModel, exits: Sequence[int]) -> SkdCtc:
-    """The model up to its deepest exit, in evaluation mode, with the checkpoint's weights."""
+    """Build the model up to its deepest exit, in evaluation mode, with the checkpoint's weights."""
     cfg = OmegaConf.merge(OmegaConf.structured(SkdCtcConfig), trained.config["model"])
-    model = SkdCtc(cfg, trained.encoder, trained.symbols, exits)
+    with _silent_fairseq():
+        model = SkdCtc(cfg, trained.encoder, trained.symbols, exits)
     try:
         model.load_state_dict(dict(trained.weights), strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"checkpoint {trained.path}: its weights do not fit its configuration: {reason}") from error
-    trained.weights.clear()  # those above the exits would stay in memory
+    trained.weights.clear()  # or weights above the exits would stay in memory
     return model.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _silent_fairseq() -> Iterator[None]:
+    """Drop the INFO lines of fairseq's ``HubertModel``, which print its whole configuration.
+
+    A filter per call and not the logger's level, so that several threads can load at once.
+    """
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    logger = logging.getLogger("fairseq.models.hubert.hubert")
+    logger.addFilter(is_warning)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_warning)

@@ -1,8 +1,9 @@
-"""Register with fairseq: importing this module does it, once.
+"""Register with fairseq: importing this module registers everything, once.
 
-``models``, ``criterions`` and ``training`` begin with that import. It registers the model ``skd_ctc`` and the criteria
-``skd_ctc`` and ``kd_ctc``, makes checkpoint loading weights-only, fixes how fairseq reads labels and audio and writes
-checkpoints, speeds up HuBERT's pretraining loss, and checks a training's configuration and numbers.
+``models``, ``criterions`` and ``training`` begin with this import. It registers the model
+``skd_ctc`` and the criteria ``skd_ctc`` and ``kd_ctc``. It makes checkpoint loading weights-only,
+fixes how fairseq reads labels and audio and writes checkpoints, and speeds up HuBERT's pretraining
+loss. And it adds checks of a training's configuration, data and losses.
 """
 
 import functools
@@ -21,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def is_this_package(user_dir: str) -> bool:
-    """Whether a user dir is this folder, perhaps through a link.
+    """Tell whether a user dir is this folder, directly or through a link.
 
     Raises:
         UserError: the user dir is another copy of this package.
@@ -30,22 +31,22 @@ def is_this_package(user_dir: str) -> bool:
     if folder != PACKAGE and folder.name == PACKAGE.name:
         raise UserError(
             f"common.user_dir={folder} is a second copy of fairseq_skd, {PACKAGE} is already imported: "
-            f"use one of the two (python -m fairseq_skd prints the path to give)"
+            f"use only one (python -m fairseq_skd prints its path)"
         )
     return folder == PACKAGE
 
 
 def _enter_training() -> None:
-    """Hook into the running training program; it may have been imported after this package."""
+    """Hook into fairseq's training program, which may have been imported after this package."""
     end_hydra_with_a_sentence()
     door.check_at_the_door()
 
 
 def _recognize_user_dir() -> None:
-    """Make fairseq's ``import_user_module`` take this folder twice, and name both of two copies.
+    """Make fairseq's ``import_user_module`` accept this folder again, and name both of two copies.
 
-    fairseq compares path strings: a link to the folder that is imported fails like a second copy, and its message names
-    one of the two only.
+    fairseq compares paths as strings. It refuses a link to the imported folder like a second copy,
+    and its message names only one of the two.
     """
     original = fairseq.utils.import_user_module
 
@@ -66,7 +67,7 @@ def _register() -> None:
     fairseq_fixes.read_whole_labels()
     fairseq_fixes.check_audio_files()
     fairseq_fixes.write_whole_checkpoints()
-    fairseq_fixes.hand_over_batches_or_tell()
+    fairseq_fixes.report_unsent_batches()
     fairseq_fixes.speed_up_hubert_pretraining()
     starting.replace_reader()
     starting.read_checkpoints_of_trainings()

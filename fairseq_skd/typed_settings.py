@@ -1,6 +1,6 @@
-"""Settings of a command as dataclasses, read strictly from a composed YAML; and ranges of fairseq's own settings.
+"""Typed settings: dataclasses read strictly from a composed YAML, and ranges of numbers.
 
-omegaconf's structured configs are no substitute, they convert silently: ``b=2`` becomes true and ``'7'`` becomes 7.
+omegaconf's structured configs are not strict: ``b=2`` silently becomes true, and ``'7'`` becomes 7.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ class Range:
     """An interval of finite numbers.
 
     Attributes:
-        low: the least number.
-        high: the greatest number.
-        above: whether ``low`` itself is excluded.
-        below: whether ``high`` itself is excluded.
+        low: lower bound.
+        high: upper bound.
+        above: whether ``low`` is excluded.
+        below: whether ``high`` is excluded.
     """
 
     low: float = -math.inf
@@ -31,7 +31,7 @@ class Range:
     below: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether ``value`` is a number of the interval."""
+        """Tell whether ``value`` is a number in the interval."""
         if not isinstance(value, int | float) or not math.isfinite(value):
             return False
         over = value > self.low if self.above else value >= self.low
@@ -49,7 +49,7 @@ class Range:
 
 
 PROBABILITY = Range(0, 1)
-DROPOUT = Range(0, 1, below=True)  # at 1 nothing is left to train
+DROPOUT = Range(0, 1, below=True)  # at 1 nothing would train
 NON_NEGATIVE = Range(0)
 POSITIVE = Range(0, above=True)
 COUNT = Range(1)
@@ -57,7 +57,7 @@ FINITE = Range()
 
 
 def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Check the numbers of one section. Absent and null keys are skipped; a list is checked number by number.
+    """Check the numbers of one section, also in lists; missing and null keys are skipped.
 
     Args:
         section: name of the section, such as ``model``.
@@ -73,12 +73,12 @@ def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, R
         value = values[key]
         numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if not numbers:
-            raise UserError(f"{section}.{key}=[] is empty: give one number or more")
+            raise UserError(f"{section}.{key}=[] is empty: give at least one number")
         if not all(allowed.holds(number) for number in numbers):
             raise UserError(f"{section}.{key}={value} is out of range: it has to be {allowed}")
 
 
-MISSING = "???"  # the YAML's word for a value that the user has to give
+MISSING = "???"  # Hydra's sign for a value that the user must give
 
 _KINDS: dict[Any, str] = {
     int: "a whole number",
@@ -93,36 +93,37 @@ _Read = TypeVar("_Read", bound="Sections")
 
 
 def key(default: Any, meaning: str, least: int | None = None, among: Sequence[str] = ()) -> Any:
-    """A field of a section.
+    """Make a field of a section.
 
     Args:
-        default: :data:`MISSING` where the user has to give a value.
+        default: :data:`MISSING` if the user must give a value.
         meaning: for ``--help``.
-        least: lowest number, also of each number of a list.
-        among: the texts that are known; empty: any.
+        least: lowest number, also for each number of a list.
+        among: valid texts; empty: any text.
     """
     return dataclasses.field(default=default, metadata={"help": meaning, "least": least, "among": among})
 
 
 class Sections:
-    """Base of a command's settings: a dataclass whose fields are sections, dataclasses of :func:`key` fields."""
+    """Base of a command's settings: a dataclass of sections, each a dataclass of :func:`key`."""
 
     @classmethod
     def read(cls: type[_Read], config: Mapping[str, Any]) -> _Read:
-        """Check a composed configuration.
+        """Read a composed configuration, and check it.
 
         Raises:
-            UserError: an unknown section or key, a value of the wrong type or out of range, a required one missing.
+            UserError: a section or key is unknown, a value has the wrong type or is out of range,
+                or a required value is missing.
         """
         classes = typing.get_type_hints(cls)
         for section in config:
             if section not in classes:
-                raise UserError(f"there is no section {section}, there are: {', '.join(classes)}")
+                raise UserError(f"there is no section {section}, the sections are: {', '.join(classes)}")
         return cls(**{name: _read_section(name, kind, config.get(name)) for name, kind in classes.items()})
 
     @classmethod
     def each_key(cls) -> Iterator[tuple[str, Any, Mapping[str, Any], Any]]:
-        """``section.key`` with its default, metadata and type."""
+        """Yield each ``section.key`` with its default, metadata and type."""
         for section, section_class in typing.get_type_hints(cls).items():
             kinds = typing.get_type_hints(section_class)
             for field in dataclasses.fields(section_class):
@@ -130,7 +131,7 @@ class Sections:
 
     @classmethod
     def describe(cls) -> str:
-        """All keys with their default and meaning, for ``--help``."""
+        """Describe all keys with default and meaning, for ``--help``."""
         return "\n".join(
             f"  {name} ({'required' if default == MISSING else as_yaml(default)})\n      {metadata['help']}"
             for name, default, metadata, _ in cls.each_key()
@@ -138,14 +139,14 @@ class Sections:
 
     @classmethod
     def free_texts(cls) -> list[str]:
-        """Keys that hold a path or another text of the user's choice, as ``section.key``."""
+        """List the keys, as ``section.key``, that hold a path or another free text."""
         return [
             name for name, _, metadata, kind in cls.each_key() if kind in (str, str | None) and not metadata["among"]
         ]
 
 
 def as_yaml(value: Any) -> str:
-    """A value as a YAML spells it."""
+    """Spell a value as YAML does."""
     if value is None:
         return "null"
     if value == -math.inf:
@@ -156,7 +157,9 @@ def as_yaml(value: Any) -> str:
 def _read_section(section: str, section_class: Any, values: Any) -> Any:
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise UserError(f"{section}={values} replaces a whole section by one value: set its keys, {section}.<key>=...")
+        raise UserError(
+            f"{section}={values} replaces a whole section with one value: set its keys, {section}.<key>=..."
+        )
     kinds = typing.get_type_hints(section_class)
     for name in values:
         if name not in kinds:
@@ -179,7 +182,7 @@ def _read_value(name: str, kind: Any, value: Any) -> Any:
             return value
     if float in allowed and type(value) is int:
         return float(value)
-    if str in allowed and type(value) is int:  # YAML and Hydra read the name 2019 as a number
+    if str in allowed and type(value) is int:  # YAML and Hydra read a name such as 2019 as a number
         return str(value)
     wanted = " or ".join(_KINDS[one] for one in allowed)
     raise UserError(f"{name}={as_yaml(value)} cannot be used, it takes {wanted}")
@@ -191,4 +194,4 @@ def _check_range(name: str, value: Any, least: int | None, among: Sequence[str],
     if least is not None and any(number < least for number in (value if isinstance(value, list) else [value])):
         raise UserError(f"{name}={value} is out of range, it is at least {least}")
     if among and value not in among:
-        raise UserError(f"{name}={value} is not known, there are: {', '.join(among)}")
+        raise UserError(f"{name}={value} is unknown: choose one of {', '.join(among)}")

@@ -1,4 +1,4 @@
-"""The baselines of config/README.md, read from its table."""
+"""Read the baselines from the table in config/README.md."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,11 @@ _ROW = re.compile(r"^\| `(\w+)`: [^|]+ \| (?:`(\w+)`)? ?\| `([^`|]+)` \|$", re.M
 
 
 def baselines() -> dict[str, list[str]]:
-    """Name -> overrides of a recipe."""
+    """Read the table: name -> overrides of a recipe."""
     found: dict[str, list[str]] = {}
     for name, before, overrides in _ROW.findall(TABLE.read_text(encoding="utf-8")):
         found[name] = [*found.get(before, []), *overrides.split()]
-    del found["taught"]  # what the last three have in common
+    del found["taught"]  # the shared part of the last three
     return found
 
 

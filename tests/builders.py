@@ -1,4 +1,4 @@
-"""Small real things for the tests: pretrained checkpoints in their authors' formats, corpora of seconds, batches."""
+"""Small real inputs for tests: pretrained checkpoints, corpora of a few seconds, batches."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ BUCKETS = {"num_buckets": 32, "max_distance": 40, "gru_rel_pos": True}
 
 
 def letter_dictionary() -> Dictionary:
-    """fairseq's letter dictionary: <s> (the blank), <pad>, </s>, <unk>, then the letters."""
+    """Make fairseq's letter dictionary: <s> (the blank), <pad>, </s>, <unk>, then the letters."""
     dictionary = Dictionary()
     for letter in LETTERS:
         dictionary.add_symbol(letter)
@@ -29,7 +29,7 @@ def letter_dictionary() -> Dictionary:
 
 
 def architecture(**changes: Any) -> dict[str, Any]:
-    """An encoder of 4 layers x 32, group-norm extractor, post-LN, unless changed."""
+    """Describe an encoder; by default 4 layers x 32, group-norm extractor, post-LN."""
     return {
         "extractor_mode": "default",
         "encoder_layers": 4,
@@ -44,7 +44,7 @@ def architecture(**changes: Any) -> dict[str, Any]:
 
 
 def pretrained_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
-    """A whole pretraining model with random weights, built by fairseq's own classes (and ours of WavLM)."""
+    """Build a pretraining model with random weights from fairseq's classes, or ours for WavLM."""
     torch.manual_seed(seed)
     values = architecture(**changes)
     if kind == "wavlm":
@@ -62,10 +62,10 @@ def pretrained_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Modul
             clusters.add_symbol(str(cluster))
         model = HubertModel(cfg, task, [clusters])
     for name, parameter in model.encoder.named_parameters():
-        # fairseq starts layer norms and biases at 1 and 0, which would hide a norm that is skipped or applied twice
+        # Norms and biases start at 1 and 0, which would hide a skipped or doubled norm.
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
-        elif kind == "wavlm" and "self_attn" in name:  # as good as switched off where training starts
+        elif kind == "wavlm" and "self_attn" in name:  # nearly zero at initialisation
             parameter.data = torch.randn_like(parameter) * parameter.size(-1) ** -0.5
     return model.eval()
 
@@ -73,7 +73,7 @@ def pretrained_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Modul
 def write_pretrained(
     path: Path, kind: str = "hubert", style: str = "cfg", normalize: bool = False, seed: int = 0, **changes: Any
 ) -> Path:
-    """Save a pretraining checkpoint, new style (``cfg``) or old style (``args``); a WavLM as Microsoft does."""
+    """Save a pretraining checkpoint with ``cfg`` (new) or ``args`` (old); a WavLM as Microsoft."""
     model = pretrained_model(kind, seed, **changes)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "wavlm":
@@ -110,7 +110,14 @@ def write_pretrained(
 def write_corpus(
     folder: Path, splits: dict[str, Sequence[tuple[str, float]]], seed: int = 0, sample_rate: int = 16000
 ) -> Path:
-    """A manifest folder with audio: split -> (transcript, seconds). Each letter is a tone of its own in noise."""
+    """Write a manifest folder with audio. Each letter has its own pitch, in noise.
+
+    Args:
+        folder: where to write; audio goes into ``audio``.
+        splits: split -> list of (transcript, seconds).
+        seed: of the noise.
+        sample_rate: in Hz.
+    """
     rng = np.random.default_rng(seed)
     audio = folder / "audio"
     audio.mkdir(parents=True, exist_ok=True)
@@ -134,14 +141,14 @@ def write_corpus(
 
 
 def write_dictionary(folder: Path) -> Path:
-    """``dict.ltr.txt``."""
+    """Write ``dict.ltr.txt``."""
     path = folder / "dict.ltr.txt"
     path.write_text("".join(f"{letter} 1\n" for letter in LETTERS), encoding="utf-8")
     return path
 
 
 def batch(seconds: Sequence[float], texts: Sequence[str], normalize: bool = False, seed: int = 0) -> dict[str, Any]:
-    """A padded fine-tuning batch as fairseq's tasks collate it."""
+    """Make a padded fine-tuning batch as fairseq's tasks collate it."""
     lengths = [int(16000 * duration) for duration in seconds]
     source = torch.zeros(len(lengths), max(lengths))
     padding = torch.ones(len(lengths), max(lengths), dtype=torch.bool)
@@ -163,7 +170,7 @@ def batch(seconds: Sequence[float], texts: Sequence[str], normalize: bool = Fals
 
 
 class CtcTask:
-    """As much of a fairseq task as a model or a criterion asks for."""
+    """The part of a fairseq task that a model or a criterion uses."""
 
     blank_symbol = "<s>"
 
@@ -176,7 +183,7 @@ class CtcTask:
 
 
 def model_config(w2v_path: Path | str | None, **changes: Any) -> Any:
-    """``cfg.model`` of skd_ctc as build_model gets it, with a root above it."""
+    """Make ``cfg.model`` of skd_ctc as build_model gets it, below a root configuration."""
     from fairseq_skd.models.config import SkdCtcConfig
 
     model = {

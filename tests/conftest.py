@@ -1,4 +1,4 @@
-"""What every test gets: one thread, quiet fairseq, and the user dir registered."""
+"""Set up all tests: one thread, a quiet fairseq, and a registered user dir."""
 
 import logging
 import os

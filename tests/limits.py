@@ -1,4 +1,4 @@
-"""A disk that is full, as far as this process can tell."""
+"""Simulate a full disk in this process."""
 
 import contextlib
 import resource
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def file_limit(most: int = 1000) -> Iterator[None]:
-    """No file of this process and its children may grow beyond ``most`` bytes, shared memory included.
+    """Limit every file of this process and its children to ``most`` bytes, shared memory included.
 
-    A context and no fixture: pytest reports a test before it ends the fixtures, maybe into a longer file.
+    It is not a fixture, because pytest may write its report to a longer file before fixtures end.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))

@@ -1,4 +1,4 @@
-"""The differences between builds, apart from what only a fresh process can show (test_user_dir)."""
+"""Differences between versions; test_user_dir has the tests that need a fresh process."""
 
 import enum
 import os
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from fairseq_skd import compat
 
-# hydra 1.3, of the version that we ask for so that it agrees with hydra 1.0
+# hydra 1.3 warns about the old version_base that makes it behave like hydra 1.0
 pytestmark = pytest.mark.filterwarnings(r"ignore:[\s\S]*hydra\.cc/docs")
 
 FORCE, FORBID = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -36,7 +36,7 @@ def test_to_container() -> None:
 # ---- weights-only by default
 
 
-def test_weights_only_is_made_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_only_becomes_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FORCE, raising=False)
     monkeypatch.delenv(FORBID, raising=False)
     compat.prefer_weights_only()
@@ -44,7 +44,7 @@ def test_weights_only_is_made_the_default(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
-def test_a_choice_already_made_is_kept(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_value_set_by_the_user_wins(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv(FORCE, value)
     monkeypatch.delenv(FORBID, raising=False)
     compat.prefer_weights_only()
@@ -52,17 +52,17 @@ def test_a_choice_already_made_is_kept(monkeypatch: pytest.MonkeyPatch, value: s
 
 
 @pytest.mark.parametrize("value", ["1", "y", "YES", "true"])
-def test_torch_is_not_given_two_orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+def test_only_one_of_two_variables_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
     monkeypatch.delenv(FORCE, raising=False)
     monkeypatch.setenv(FORBID, value)
     compat.prefer_weights_only()
     assert FORCE not in os.environ
     torch.save({"a": 1}, tmp_path / "a.pt")
-    assert torch.load(tmp_path / "a.pt", weights_only=True) == {"a": 1}  # with both set torch raises
+    assert torch.load(tmp_path / "a.pt", weights_only=True) == {"a": 1}  # torch raises if both are set
 
 
 @pytest.mark.parametrize("value", ["0", "", "no"])
-def test_an_order_that_is_none_does_not_count(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_false_value_does_not_count(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.delenv(FORCE, raising=False)
     monkeypatch.setenv(FORBID, value)
     compat.prefer_weights_only()

@@ -1,4 +1,4 @@
-"""The configurations in config/: complete, consistent, and the same for both versions of hydra."""
+"""The configurations in config/: complete, consistent, and equal for both versions of hydra."""
 
 import dataclasses
 import json
@@ -18,7 +18,8 @@ from tests.baselines import BASELINES
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FINETUNE = sorted(path.stem for path in (CONFIG / "finetune").glob("*.yaml"))
-# run/ is not for fairseq: it has a defaults list, to choose a launcher (tests/experiments/test_slurm.py)
+# run/ is not for fairseq: it has a defaults list, to choose a launcher
+# (tests/experiments/test_slurm.py)
 ALL = sorted(path for path in CONFIG.glob("*/*.yaml") if path.parent.name != "run")
 REGISTRIES = {
     "task": TASK_DATACLASS_REGISTRY,
@@ -28,7 +29,8 @@ REGISTRIES = {
     "lr_scheduler": LR_SCHEDULER_DATACLASS_REGISTRY,
 }
 GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w"]
-# Keys of audio_finetuning that only some builds of fairseq have; its eval_ keys are for sequence-to-sequence models.
+# Keys of audio_finetuning that only some builds of fairseq have; its eval_ keys are for
+# sequence-to-sequence models.
 NOT_EVERYWHERE = {
     *("multi_corpus_keys", "multi_corpus_sampling_weights", "rebuild_batches", "precompute_mask_config"),
     *("post_save_script", "subsample", "target_dictionary", "precompute_mask_indices", "inferred_w2v_config"),
@@ -45,7 +47,7 @@ def test_the_promised_configurations_exist():
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_flat(path):
-    """A defaults list composes differently on hydra 1.0 and 1.3."""
+    """A defaults list composes differently in hydra 1.0 and 1.3."""
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# @package _group_\n")
     assert "\ndefaults:" not in text
@@ -55,7 +57,7 @@ def test_flat(path):
 @pytest.mark.parametrize("group", REGISTRIES)
 @pytest.mark.slow
 def test_every_key_is_listed(name, group):
-    """Hydra composes before the user dir is imported: a key that the YAML does not list could not be overridden."""
+    """Hydra composes before the user dir is imported: only listed keys can be overridden."""
     listed = to_container(OmegaConf.load(CONFIG / "finetune" / f"{name}.yaml")[group])
     fields = REGISTRIES[group][listed.pop("_name")].__dataclass_fields__.values()
     own = {f.name for f in fields if not (isinstance(f.default, str) and f.default.startswith("${"))}
@@ -67,7 +69,7 @@ def test_every_key_is_listed(name, group):
 @pytest.mark.slow
 def test_values(name):
     cfg = compose(CONFIG / "finetune", name, GIVEN)
-    if cfg.task._name == "audio_finetuning":  # it pads by itself, and refuses the keys
+    if cfg.task._name == "audio_finetuning":  # it always pads, and refuses these keys
         assert not {"pad_audio", "random_crop"} & set(cfg.task)
     else:
         assert cfg.task.pad_audio is True and cfg.task.random_crop is False
@@ -83,8 +85,7 @@ def test_values(name):
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.slow
-def test_a_baseline_is_the_recipe_of_self_distillation(name):
-    """Arms of a comparison differ in what is compared and in nothing else."""
+def test_a_baseline_differs_only_in_what_is_compared(name):
     finetune = CONFIG / "finetune"
     own, other = (to_container(compose(finetune, "hubert_mini", given)) for given in ([], BASELINES[name]))
     kd, compared = name in ("guide", "softmax_l2", "softmax_kl"), ("_name", "schedule", "alpha", "kd_weight")
@@ -104,8 +105,8 @@ def test_a_baseline_is_the_recipe_of_self_distillation(name):
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 @pytest.mark.slow
-def test_composes_as_the_file_reads(path):
-    """No part is dropped or moved: what hydra composes is the file, so two versions of hydra agree through it."""
+def test_composes_to_the_content_of_the_file(path):
+    """Hydra drops and moves nothing, so both versions of hydra compose the same."""
     composed = OmegaConf.to_container(compose(path.parent, path.stem), resolve=False)
     written = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     composed.pop("hydra", None)

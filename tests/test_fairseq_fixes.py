@@ -1,4 +1,4 @@
-"""What is fixed in fairseq's data sets: whole labels, and audio files that are compared with the manifest and named."""
+"""Fixes of fairseq: labels, audio against the manifest, batches in shared memory, writing."""
 
 import errno
 import os
@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.slow
-def test_the_file_is_named_that_no_check_saw(name, folder):
-    """fairseq says which rate it met, not where."""
+def test_a_file_that_changes_after_the_checks_is_named(name, folder):
+    """fairseq's message has the sampling rate, but not the file."""
     task = make_task(name, folder)
     task.load_dataset("train")
     audio = folder.resolve() / "audio" / "train1.wav"
@@ -51,7 +51,7 @@ def test_the_file_is_named_that_no_check_saw(name, folder):
         (TypeError("not of the file"), TypeError, "not of the file"),
     ],
 )
-def test_what_a_file_is_blamed_for(raised, kind, sentence, folder, monkeypatch):
+def test_errors_that_a_file_causes(raised, kind, sentence, folder, monkeypatch):
     def read(*arguments, **keywords):
         raise raised
 
@@ -63,7 +63,7 @@ def test_what_a_file_is_blamed_for(raised, kind, sentence, folder, monkeypatch):
     assert type(caught.value) is kind
 
 
-def test_the_file_is_named_by_a_worker(folder):
+def test_a_worker_process_names_the_file(folder):
     task = make_task("hubert_pretraining", folder)
     task.load_dataset("train")
     (folder / "audio" / "train1.wav").write_bytes(b"no audio")
@@ -76,7 +76,7 @@ def test_the_file_is_named_by_a_worker(folder):
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("samples", [800, 1599, 1601])
 def test_another_number_of_samples_than_the_manifest_lists(name, samples, folder):
-    """F5: half a file was trained on with its whole transcript."""
+    """F5: half a file was once trained on with its whole transcript."""
     task = make_task(name, folder)
     task.load_dataset("train")
     audio = folder.resolve() / "audio" / "train1.wav"
@@ -91,7 +91,7 @@ def test_another_number_of_samples_than_the_manifest_lists(name, samples, folder
 
 @pytest.mark.faults
 def test_a_damaged_file_whose_header_has_the_right_count(folder):
-    """F5: what counts is what was decoded; an MP3 without its end states all of its samples."""
+    """F5: the decoded samples count. The header of a truncated MP3 still claims all samples."""
     audio = folder.resolve() / "audio" / "train1.mp3"
     soundfile.write(audio, 0.1 * np.random.default_rng(0).standard_normal(96000), 16000)
     content = audio.read_bytes()
@@ -109,8 +109,8 @@ def test_a_damaged_file_whose_header_has_the_right_count(folder):
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(name, normalize, value, folder):
-    """X7, F27: fairseq says that gradients are NaN, and names no file."""
+def test_samples_that_are_not_finite(name, normalize, value, folder):
+    """X7, F27: fairseq reports NaN gradients, and names no file."""
     task = make_task(name, folder, normalize=normalize)
     task.load_dataset("train")
     audio = folder.resolve() / "audio" / "train1.wav"
@@ -118,14 +118,14 @@ def test_samples_that_are_no_numbers(name, normalize, value, folder):
     wave[700] = value
     soundfile.write(audio, wave, 16000, subtype="FLOAT")
     with pytest.raises(
-        UserError, match=rf"^audio file {audio} cannot be used: it holds NaN or Inf: replace it, or take"
+        UserError, match=rf"^audio file {audio} cannot be used: it holds NaN or Inf: replace it or remove"
     ):
         task.dataset("train")[1]
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
-def test_audio_inside_an_archive_is_compared_as_well(name, folder):
+def test_audio_in_an_archive_is_checked_too(name, folder):
     """F5, with fairseq's <zip>:<offset>:<length>."""
     audio, archive = folder.resolve() / "audio", folder.resolve() / "audio" / "part.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -144,7 +144,7 @@ def test_audio_inside_an_archive_is_compared_as_well(name, folder):
 
 
 def test_labels_that_are_not_ascii_end_with_their_line(tmp_path: Path):
-    """As HuBERT fine-tuning reads them, by offsets; the way that is fixed is shown to be wrong."""
+    """HuBERT fine-tuning reads labels by offsets; fairseq's original function gets them wrong."""
     lines = ["▁GO ▁ON", "▁IT ▁GO E S", "▁SO", "YES"]
     (tmp_path / "train.spm").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (tmp_path / "train.tsv").write_text(f"{tmp_path}\n" + "".join(f"{i}.wav\t16000\n" for i in range(len(lines))))
@@ -157,13 +157,13 @@ def test_labels_that_are_not_ascii_end_with_their_line(tmp_path: Path):
     assert original(dataset, 3, 0) == ["YES"]
     assert original(dataset, 0, 0) == ["▁GO", "▁ON", "▁IT"]
     fairseq_fixes.read_whole_labels()
-    assert HubertDataset.get_label.__wrapped__ is original, "a second call fixes nothing twice"
+    assert HubertDataset.get_label.__wrapped__ is original, "a second call changes nothing"
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
-def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder):
-    """X14: the loader waited for ever, in decoding as in training."""
+def test_a_batch_that_cannot_be_sent_does_not_hang(name, folder):
+    """X14: the loader once waited forever, in decoding and in training."""
     task = make_task(name, folder)
     task.load_dataset("train")
     dataset = task.dataset("train")
@@ -171,7 +171,7 @@ def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder):
     with pytest.raises(UserError) as caught, file_limit():
         next(iter(loader))
     told = sentence_of(caught.value)
-    assert told.startswith("a batch cannot be handed over by the process that read it: unable to resize file </torch_")
+    assert told.startswith("the process that read a batch cannot send it: unable to resize file </torch_")
     assert told.endswith(
         "(27); enlarge the shared memory or the limit of file sizes (ulimit -f), or set dataset.num_workers=0"
     )
@@ -179,7 +179,7 @@ def test_a_batch_that_cannot_be_handed_over_does_not_hang(name, folder):
 
 @pytest.mark.faults
 def test_a_full_disk_names_the_checkpoint(tmp_path, monkeypatch):
-    """X9: an "enforce fail at inline_container.cc", without the file; and each try went on in the last one's ruins."""
+    """X9: fairseq named no file ("enforce fail at inline_container.cc"), and retried in it."""
     monkeypatch.setattr(fairseq_fixes, "_PAUSE", 0)
     last, source = tmp_path / "checkpoint_last.pt", tmp_path / "source.pt"
     last.write_text("old")

@@ -1,4 +1,4 @@
-"""HuBERT's pretraining loss: ours beside fairseq's own function, through fairseq's model and criterion."""
+"""HuBERT's pretraining loss: ours against fairseq's, through fairseq's model and criterion."""
 
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ def clusters(number):
 
 
 def hubert_model(sets=(9,), **changes):
-    """A HuBERT for pretraining on label sets of those sizes, a label every 20 ms."""
+    """Build a HuBERT for pretraining on label sets of the given sizes, one label per 20 ms."""
     torch.manual_seed(1)
     values = architecture(final_dim=16, label_rate=50.0, dropout=0.0, attention_dropout=0.0)
     cfg = OmegaConf.merge(OmegaConf.structured(HubertConfig()), {**values, **changes})
@@ -39,7 +39,7 @@ def hubert_model(sets=(9,), **changes):
 
 
 def padded_batch(sets, dtype=torch.float32):
-    """Three utterances of 1.2, 0.9 and 0.6 s with random labels."""
+    """Make three utterances of 1.2, 0.9 and 0.6 s with random labels."""
     generator = torch.Generator().manual_seed(2)
     samples = torch.tensor([19200, 14400, 9600])
     padding = torch.arange(19200) >= samples.unsqueeze(1)
@@ -54,7 +54,7 @@ def padded_batch(sets, dtype=torch.float32):
 
 @pytest.fixture
 def masks(monkeypatch):
-    """Draw the same masks each time; fairseq draws others in each call."""
+    """Draw the same masks in each call; fairseq draws different ones."""
 
     def drawn(shape, *_, **__):
         return torch.rand(shape, generator=torch.Generator().manual_seed(3)).lt(0.5).numpy()
@@ -63,7 +63,7 @@ def masks(monkeypatch):
 
 
 def step(function, model, batch, monkeypatch, autocast=False):
-    """Loss, gradients by name, and what fairseq logs, with that ``compute_nce``."""
+    """Return loss, gradients by name and fairseq's log with the given ``compute_nce``."""
     monkeypatch.setattr(HubertModel, "compute_nce", function)
     model.zero_grad()
     criterion = HubertCriterion(None, 0.0 if model.skip_masked else 1.0, 0.0 if model.skip_nomask else 1.0, [10.0])
@@ -82,7 +82,7 @@ def flat(gradients):
 
 
 def compare(model, batch, monkeypatch):
-    """Relative difference of the losses and of the gradients; what is counted has to be equal."""
+    """Return relative differences of losses and of gradients; logged counts must be equal."""
     loss, gradients, logged = step(OURS, model, batch, monkeypatch)
     their_loss, their_gradients, their_logged = step(FAIRSEQ, model, batch, monkeypatch)
     assert gradients.keys() == their_gradients.keys()
@@ -95,11 +95,11 @@ def compare(model, batch, monkeypatch):
 CASES = {
     "one label set": ((9,), {}),
     "several": ((9, 30, 3), {}),
-    "several, a projection each": ((9, 30, 3), {"untie_final_proj": True}),
+    "several, one projection each": ((9, 30, 3), {"untie_final_proj": True}),
     "several of one size": ((9, 9), {"untie_final_proj": True}),
     "masked frames only": ((9, 30), {"skip_nomask": True}),
     "unmasked frames only": ((9, 30), {"skip_masked": True}),
-    "no projection narrower than the encoder, another temperature": ((30,), {"final_dim": 0, "logit_temp": 0.02}),
+    "full-width projection, another temperature": ((30,), {"final_dim": 0, "logit_temp": 0.02}),
 }
 
 
@@ -108,7 +108,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("masks")
 @pytest.mark.slow
-def test_loss_gradient_and_counts_are_fairseqs(case, dtype, monkeypatch):
+def test_loss_gradient_and_counts_equal_fairseq(case, dtype, monkeypatch):
     sets, changes = CASES[case]
     loss, gradient = compare(hubert_model(sets, **changes).to(dtype), padded_batch(sets, dtype), monkeypatch)
     assert loss < 1e-6
@@ -116,11 +116,11 @@ def test_loss_gradient_and_counts_are_fairseqs(case, dtype, monkeypatch):
 
 
 @pytest.mark.usefixtures("masks")
-def test_labels_of_their_own_stay_with_fairseq(monkeypatch):
+def test_target_glu_uses_fairseqs_function(monkeypatch):
     assert compare(hubert_model((9,), target_glu=True), padded_batch((9,)), monkeypatch) == (0, 0)
 
 
-def test_no_frame_is_masked_and_one_frame_is(monkeypatch):
+def test_no_masked_frame_and_one_masked_frame(monkeypatch):
     for masked in (0, 1):
         monkeypatch.setattr(
             hubert, "compute_mask_indices", lambda shape, *_, n=masked, **__: (torch.arange(shape[0] * shape[1]) < n)
@@ -130,7 +130,7 @@ def test_no_frame_is_masked_and_one_frame_is(monkeypatch):
 
 
 @pytest.mark.usefixtures("masks")
-def test_labels_that_are_equal_or_zero_and_a_silent_projection(monkeypatch):
+def test_equal_labels_zero_labels_and_a_zero_projection(monkeypatch):
     model, batch = hubert_model((9, 5)), padded_batch((9, 5))
     with torch.no_grad():
         model.label_embs_concat[5] = model.label_embs_concat[6]
@@ -140,7 +140,7 @@ def test_labels_that_are_equal_or_zero_and_a_silent_projection(monkeypatch):
     with torch.no_grad():
         model.final_proj.weight.zero_()
         model.final_proj.bias.zero_()
-    assert max(compare(model, batch, monkeypatch)) < 1e-6  # all cosines are 0: the first of them counts
+    assert max(compare(model, batch, monkeypatch)) < 1e-6  # all cosines are 0
 
 
 @pytest.mark.usefixtures("masks")
@@ -153,7 +153,7 @@ def test_parameters_in_half_precision(monkeypatch):
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that is made."""
+    """Records the size of the largest tensor that is created."""
 
     bytes = 0
 
@@ -166,7 +166,7 @@ class Largest(TorchDispatchMode):
 
 
 def alone(function, frames, labels, width, dtype=torch.float32, autocast=False):
-    """Logits and gradients of ``compute_nce`` called as fairseq's forward calls it."""
+    """Return logits and gradients of ``compute_nce``, called as in fairseq's forward."""
     torch.manual_seed(5)
     embeddings = torch.rand(labels, width, dtype=dtype, requires_grad=True)
     model = SimpleNamespace(label_embs_concat=embeddings, num_classes=[labels], logit_temp=0.1)
@@ -182,8 +182,8 @@ def alone(function, frames, labels, width, dtype=torch.float32, autocast=False):
 @pytest.mark.parametrize(
     ("dtype", "autocast", "tolerance"), [(torch.float16, False, 1e-3), (torch.float32, True, 1e-6)]
 )
-def test_mixed_precision_stays_out_of_the_product(dtype, autocast, tolerance):
-    """fairseq's ``common.fp16`` makes both operands half precision, its ``common.amp`` an autocast the product."""
+def test_the_product_is_in_float32(dtype, autocast, tolerance):
+    """``common.fp16`` gives operands in half precision, ``common.amp`` an autocast product."""
     found = [alone(function, 40, 7, 16, dtype, autocast) for function in (OURS, FAIRSEQ)]
     for ours, theirs in zip(*found, strict=True):
         assert ours.dtype == theirs.dtype == dtype
@@ -192,8 +192,8 @@ def test_mixed_precision_stays_out_of_the_product(dtype, autocast, tolerance):
 
 
 @pytest.mark.faults
-def test_no_tensor_holds_every_pair_of_frame_and_label():
-    """fairseq's hold labels x frames x width numbers, forwards and backwards; that is its time, too."""
+def test_no_tensor_has_labels_x_frames_x_width_numbers():
+    """fairseq has such tensors in forward and backward, which cost memory and time."""
     frames, labels, width = 300, 50, 64
     sizes = []
     for function in (OURS, FAIRSEQ):

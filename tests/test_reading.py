@@ -1,4 +1,4 @@
-"""docs/reading.md names what is there, and a real step and a real decode run code of the files that it lists."""
+"""docs/reading.md names existing code, and the files that a training step and a decode run."""
 
 import ast
 import re
@@ -19,13 +19,13 @@ TEXT = (PACKAGE.parent / "docs" / "reading.md").read_text(encoding="utf-8")
 
 
 def listed(begin: str, end: str) -> set[str]:
-    """Files of the list between two sentences; a line may name a second one."""
+    """Read the files of the list between two texts; the first file of each line counts."""
     part = TEXT[TEXT.index(begin) : TEXT.index(end)]
     return {line.split("`")[1] for line in part.splitlines() if line.startswith("- ")}
 
 
 def files_run(call: Callable[[], Any]) -> set[str]:
-    """Files of the package whose functions are called."""
+    """Run a function and return the files of the package whose functions it calls."""
     found = set()
 
     def note(frame: Any, event: str, _: Any) -> None:
@@ -42,7 +42,7 @@ def files_run(call: Callable[[], Any]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_step_is_the_files_that_are_listed(tmp_path: Path) -> None:
+def test_a_training_step_runs_the_listed_files(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path)
     (sample, *_) = batches(trainer)
     model, criterion = trainer.get_model(), trainer.get_criterion()
@@ -57,7 +57,7 @@ def test_a_step_is_the_files_that_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_decode_is_the_files_that_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decode_runs_the_listed_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, found = decode.search_and_write, set()
 
     def traced(*arguments: Any) -> Any:
@@ -72,8 +72,8 @@ def test_a_decode_is_the_files_that_are_listed(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_every_place_is_there() -> None:
-    """A line ``- `file`: `name` ...`` names functions, classes or methods of that file."""
+def test_every_name_exists() -> None:
+    """A line ``- `file`: `name` ...`` names functions, classes or methods of the file."""
     for line in TEXT.splitlines():
         if not re.match(r"- `|\d\. `", line):
             continue

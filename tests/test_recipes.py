@@ -1,4 +1,4 @@
-"""config/finetune/ against its generator, against the files that fairseq ships, and built."""
+"""config/finetune/ against its generator and against fairseq's files; and each recipe is built."""
 
 import math
 import runpy
@@ -19,14 +19,15 @@ from fairseq_skd.training.checks import check_composed
 from tests.builders import batch, write_dictionary, write_pretrained
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-sys.path.append(str(CONFIG))  # where generate.py is run from
+sys.path.append(str(CONFIG))  # the folder of generate.py
 
 import generate  # noqa: E402
 
 EXAMPLES = Path(fairseq.__file__).parent / "examples"
 RECIPES = {recipe.name: recipe for recipe in generate.RECIPES}
 NAMES = sorted(RECIPES)
-# Where every file of ours departs from fairseq's (config/README.md), or only says the same in another way.
+# Keys in which all our files differ from fairseq's (config/README.md), or say the same in another
+# way.
 EVERYWHERE = {
     *("criterion._name", "model._name", "task._name", "task.labels", "task.label_dir", "task.normalize"),
     *("checkpoint.best_checkpoint_metric", "dataset.skip_invalid_size_inputs_valid_test", "dataset.valid_subset"),
@@ -34,9 +35,9 @@ EVERYWHERE = {
     *("distributed_training.ddp_backend", "distributed_training.find_unused_parameters"),
     *("distributed_training.distributed_port", "distributed_training.nprocs_per_node"),
 }
-# HuBERT's phases, which phase_ratio replaces.
+# HuBERT's phases in updates, which phase_ratio replaces.
 STEPS = {"lr_scheduler.warmup_steps", "lr_scheduler.hold_steps", "lr_scheduler.decay_steps"}
-# The pretrained encoder of a family.
+# Family of recipes -> kind of pretrained encoder.
 KINDS = {"hubert": "hubert", "wavlm": "wavlm", "wav2vec": "wav2vec2"}
 LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
 DEPTHS = {"base": 12, "large": 24}
@@ -47,22 +48,22 @@ def size(name: str) -> str:
 
 
 def flat(config, group: str = "") -> dict:
-    """Dotted key -> value."""
+    """Flatten a configuration: dotted key -> value."""
     leaves = {}
     for key, value in config.items():
         leaves.update(flat(value, f"{group}{key}.") if isinstance(value, dict) else {f"{group}{key}": value})
     return leaves
 
 
-def test_the_files_are_what_the_generator_writes():
-    """Byte for byte; and none is left over."""
+def test_the_files_equal_the_generators_output():
+    """They are equal byte for byte, and there are no other files."""
     written = {path: text.encode() for path, text in generate.files().items()}
     assert {path.name: path.read_bytes() for path in written} == {path.name: text for path, text in written.items()}
     yamls = {path.stem for path in (CONFIG / "finetune").glob("*.yaml")}
     assert yamls == {path.stem for path in written if path.suffix == ".yaml"} | {"hubert_mini"}
 
 
-def test_the_generator_writes_what_is_missing_or_changed(tmp_path):
+def test_the_generator_rewrites_missing_and_changed_files(tmp_path):
     copy = shutil.copytree(CONFIG, tmp_path / "config")
     yaml = copy / "finetune" / "wavlm_large_10h.yaml"
     yaml.write_text(yaml.read_text(encoding="utf-8").replace("seed: 1", "seed: 2"), encoding="utf-8")
@@ -72,14 +73,14 @@ def test_the_generator_writes_what_is_missing_or_changed(tmp_path):
         assert path.suffix == ".pyc" or (copy / path.relative_to(CONFIG)).read_bytes() == path.read_bytes()
 
 
-def test_the_minis_differ_in_words_only():
+def test_the_minis_differ_only_in_comments():
     hubert, wavlm = (compose(CONFIG / "finetune", f"{name}_mini") for name in ("hubert", "wavlm"))
     assert hubert == wavlm
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
-def test_values_are_the_published_ones_but_for_the_named_departures(name):
+def test_values_equal_the_published_ones_except_named_changes(name):
     chosen = RECIPES[name]
     source = EXAMPLES / chosen.source
     if not source.is_file():
@@ -94,15 +95,13 @@ def test_values_are_the_published_ones_but_for_the_named_departures(name):
     assert {"optimization.max_update", "model.mask_prob", "dataset.max_tokens"} <= compared
     assert {key: ours[key] for key in compared} == {key: published[key] for key in compared}
     for change in chosen.changes:
-        assert any(value != published.get(key) for key, value in change.values.items()), (
-            f"{change} departs from nothing"
-        )
+        assert any(value != published.get(key) for key, value in change.values.items()), f"{change} changes nothing"
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
 def test_batches(name):
-    """Seconds of speech in an update, as the papers have them."""
+    """Each update has as many seconds of speech as in the papers."""
     cfg = compose(CONFIG / "finetune", name)
     (repeat,) = cfg.optimization.update_freq
     seconds = cfg.dataset.max_tokens / cfg.task.sample_rate
@@ -114,7 +113,7 @@ def test_batches(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_departure_and_derivation_is_told_in_the_file(name):
+def test_every_change_and_derivation_is_described_in_the_file(name):
     chosen = RECIPES[name]
     head = (CONFIG / "finetune" / f"{name}.yaml").read_text(encoding="utf-8").partition("\ncommon:")[0]
     words = " ".join(head.replace("#", " ").split())
@@ -126,7 +125,7 @@ def test_every_departure_and_derivation_is_told_in_the_file(name):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """Encoders of full depth and small width: (kind, size) -> checkpoint."""
+    """Pretrained encoders of full depth and small width: (kind, size) -> checkpoint."""
     folder = tmp_path_factory.mktemp("pretrained")
     return {
         (kind, size): write_pretrained(
@@ -142,7 +141,7 @@ def pretrained(tmp_path_factory):
 
 
 def training_config(name: str, data: Path, checkpoint: Path):
-    """The YAML as fairseq-hydra-train reads it: over fairseq's defaults, those of each group filled in."""
+    """Read a YAML as fairseq-hydra-train does, with fairseq's defaults filled in."""
     given = ["common.user_dir=null", f"task.data={data}", f"model.w2v_path={checkpoint}", "common.cpu=true"]
     return check_composed(compose(CONFIG / "finetune", name, given))
 
@@ -182,7 +181,7 @@ def test_model_criterion_and_schedule_are_built(name, pretrained, tmp_path):
 
 @pytest.mark.parametrize("name", ["hubert_base_10h", "wavlm_large_960h"])
 @pytest.mark.slow
-def test_an_encoder_of_the_other_norm_is_refused(name, pretrained, tmp_path):
+def test_an_encoder_of_the_other_size_is_refused(name, pretrained, tmp_path):
     write_dictionary(tmp_path)
     other = {"base": "large", "large": "base"}[size(name)]
     cfg = training_config(name, tmp_path, pretrained["hubert", other])
@@ -191,6 +190,6 @@ def test_an_encoder_of_the_other_norm_is_refused(name, pretrained, tmp_path):
 
 
 def test_file_names_with_a_plus_need_no_quotes():
-    """WavLM-Base+.pt, as the head of its YAML has it."""
+    """WavLM-Base+.pt, as at the head of its YAML."""
     cfg = compose(CONFIG / "finetune", "wavlm_base_plus_10h", ["model.w2v_path=/abs/WavLM-Base+.pt"])
     assert to_container(cfg.model.w2v_path) == "/abs/WavLM-Base+.pt"

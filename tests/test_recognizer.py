@@ -1,9 +1,10 @@
-"""A recognizer against the model that it opens, run by hand, and against fairseq's own reading of audio."""
+"""A recognizer against the whole model, and against fairseq's reading of audio."""
 
 import doctest
 import inspect
 import itertools
 import json
+import logging
 import pickle
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def whole_model(path: Path) -> SkdCtc:
-    """The model with all its heads, as a training builds it."""
+    """Build the model with all its heads, as a training does."""
     trained = open_trained(path)
     cfg = OmegaConf.merge(OmegaConf.structured(SkdCtcConfig), trained.config["model"])
     model = SkdCtc.build_model(cfg, CtcTask())
@@ -83,7 +84,7 @@ def noise(*seconds: float, seed: int = 0) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_any_exits_in_any_order_give_the_whole_models_logits(checkpoint: Path) -> None:
+def test_any_exits_in_any_order_equal_the_whole_model(checkpoint: Path) -> None:
     whole = whole_model(checkpoint)
     every = load(checkpoint, device="cpu")
     assert (every.exits, every.depth) == ((LAYERS, *STUDENTS), LAYERS)
@@ -104,7 +105,7 @@ def test_any_exits_in_any_order_give_the_whole_models_logits(checkpoint: Path) -
 
 @pytest.mark.parametrize(("exits", "deepest"), [((1,), 1), ((2, 1), 2), ((2,), 2), ((0, 1), 4)])
 @pytest.mark.slow
-def test_layers_above_the_deepest_exit_are_neither_kept_nor_computed(
+def test_layers_above_the_deepest_exit_are_neither_loaded_nor_computed(
     checkpoint: Path, exits: tuple[int, ...], deepest: int
 ) -> None:
     trained = open_trained(checkpoint)
@@ -133,14 +134,14 @@ def test_layers_above_the_deepest_exit_are_neither_kept_nor_computed(
 
 
 @pytest.mark.slow
-def test_exits_that_are_not_there(checkpoint: Path) -> None:
+def test_exits_that_do_not_exist(checkpoint: Path) -> None:
     for exits in ((3,), (0, 5), (-1,)):
-        with pytest.raises(NoExitError, match=rf"no exit of {exits[-1]} layers; take 0 for the full .*\(1 or 2\)$"):
+        with pytest.raises(NoExitError, match=rf"no exit at layer {exits[-1]}: use 0 for the full .*\(1 or 2\)$"):
             load(checkpoint, exits)
     with pytest.raises(UserError, match="^exits is empty: give layer counts, 0 for the full model$"):
         load(checkpoint, ())
     rec = load(checkpoint, (0, 2), "cpu")
-    with pytest.raises(UserError, match="^exit_layer=1 was not asked for, there are: 4, 2$"):
+    with pytest.raises(UserError, match="^exit_layer=1 was not loaded: choose one of 4, 2$"):
         rec.transcribe(noise(0.5), exit_layer=1)
 
 
@@ -149,7 +150,7 @@ def test_exits_that_are_not_there(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_audio_is_read_as_fairseq_reads_it(normalize: bool, tmp_path: Path) -> None:
-    """Mono and stereo, formats that lose bits and one that does not, and pieces of an uncompressed zip file."""
+    """Mono and stereo, lossy and lossless formats, and parts of an uncompressed zip file."""
     rng = np.random.default_rng(0)
     names = {"a.wav": ("PCM_16", 1), "b.flac": ("PCM_24", 1), "c.wav": ("FLOAT", 2), "d.flac": ("PCM_16", 2)}
     for name, (subtype, channels) in names.items():
@@ -225,7 +226,7 @@ def test_audio_that_cannot_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [HUBERT, WAVLM])
 @pytest.mark.slow
-def test_transcribe_gives_the_texts_of_a_decoding(path: Path) -> None:
+def test_transcribe_equals_the_decoding(path: Path) -> None:
     rec = load(path, (4, 2), "cpu")
     arrays = [soundfile.read(file)[0] for file in AUDIO]
     for layer in (4, 2):
@@ -238,7 +239,7 @@ def test_transcribe_gives_the_texts_of_a_decoding(path: Path) -> None:
     assert rec.transcribe(AUDIO[:2]) == rec.transcribe(AUDIO[:2], 4)
 
 
-def test_what_it_knows_of_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributes_of_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cases.HERE)
     rec = fairseq_skd.load("hubert.pt", device="cpu")
     assert (rec.path, rec.sha256) == (str(HUBERT), file_hash(HUBERT))
@@ -259,12 +260,12 @@ def test_a_checkpoint_without_dictionary(tmp_path: Path) -> None:
     expected = load(HUBERT, device="cpu")(source, padding_mask)
     assert torch.equal(rec(source, padding_mask).logits[4], expected.logits[4])
     for use in (lambda: rec.dictionary, lambda: rec.symbols, lambda: rec.transcribe(AUDIO[:1])):
-        with pytest.raises(UserError, match=rf"^checkpoint {bare} holds no dictionary: only its logits can be used$"):
+        with pytest.raises(UserError, match=rf"^checkpoint {bare} holds no dictionary: use its logits only$"):
             use()
 
 
-def test_a_dictionary_that_is_not_the_heads(tmp_path: Path) -> None:
-    """fairseq's dictionary writes <unk> for an index that it does not have."""
+def test_a_dictionary_that_does_not_fit_the_heads(tmp_path: Path) -> None:
+    """fairseq's dictionary returns <unk> for an index that it does not have."""
     state = torch.load(HUBERT, weights_only=True)
     state["task_state"]["target_dictionary"] = Dictionary()
     torch.save(state, tmp_path / "few.pt")
@@ -299,7 +300,7 @@ THREADS = {
 @pytest.mark.parametrize("name", THREADS)
 @pytest.mark.slow
 def test_several_threads_at_once(name: str, tmp_path: Path) -> None:
-    """Padding is kept out by hooks on the modules, which know the padding of one batch."""
+    """Hooks on the modules hold the padding mask of one batch at a time."""
     changes: dict[str, Any] = THREADS[name]
     if not changes.keys() <= HubertConfig.__dataclass_fields__.keys():
         pytest.skip("this build of fairseq has no conv_pos_batch_norm")
@@ -319,7 +320,7 @@ def test_several_threads_at_once(name: str, tmp_path: Path) -> None:
             assert all(torch.equal(out.logits[layer], wanted.logits[layer]) for layer in rec.exits)
 
 
-# ---- errors with a type
+# ---- error types
 
 
 def test_logits_that_are_not_finite() -> None:
@@ -334,7 +335,7 @@ def test_logits_that_are_not_finite() -> None:
 
 
 def test_transcribe_refuses_logits_that_are_not_finite(tmp_path: Path) -> None:
-    """Finite weights whose products overflow."""
+    """The weights are finite, but their products overflow."""
     state = torch.load(HUBERT, weights_only=True)
     state["model"]["student_heads.2.proj.weight"].fill_(3e38)
     torch.save(state, tmp_path / "huge.pt")
@@ -344,7 +345,7 @@ def test_transcribe_refuses_logits_that_are_not_finite(tmp_path: Path) -> None:
 
 
 def test_a_gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fairseq's trainer skips such a batch, whose RuntimeError it knows by two words."""
+    """fairseq's trainer skips such a batch, which it recognises by the text of its RuntimeError."""
     rec = load(HUBERT, device="cpu")
 
     def full(**_: Any) -> Tensor:
@@ -371,11 +372,22 @@ def test_frames_and_symbols_of_two_models() -> None:
     assert caught.value.sizes == (32, 4) and caught.value.difference.index == 4
 
 
-def test_the_example_of_the_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", [load, fairseq_skd.load])
+def test_the_example_of_the_docstring(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cases.REPOSITORY)
-    (example,) = doctest.DocTestFinder(recurse=False).find(load, "load", globs={"load": load})
-    assert len(example.examples) == 5
+    (example,) = doctest.DocTestFinder(recurse=False).find(function, "load", globs={"load": function})
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_loading_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """fairseq's HubertModel logs its whole configuration."""
+    logger = logging.getLogger("fairseq.models.hubert.hubert")
+    with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, logger.name):
+        load(HUBERT, device="cpu")
+        assert caplog.messages == []
+        logger.info("afterwards")
+        assert caplog.messages == ["afterwards"]
+    assert logger.filters == []
 
 
 @pytest.mark.parametrize(
@@ -393,7 +405,7 @@ def test_mistakes_of_a_caller(call: Any, sentence: str) -> None:
         call(rec)
 
 
-def test_errors_cross_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     for error in (NotFiniteError(6, 2), DeviceMemoryError(), UnreadableAudioError("a.wav", "it is empty")):
-        again = pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 (made here)
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

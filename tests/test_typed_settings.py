@@ -1,4 +1,4 @@
-"""The reader of settings: what it takes as it is, and what it refuses instead of converting."""
+"""Typed settings: values keep their type, and wrong types are refused instead of converted."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Part:
     kind: str = key("one", "which", among=("one", "two"))
     path: str | None = key(None, "where")
     places: list[int] | None = key(None, "which ones", least=0)
-    names: str | list[str] | None = key(None, "of whom")
+    names: str | list[str] | None = key(None, "who")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def test_values_keep_their_type():
     assert read(names="ltr").names == "ltr" and read(names=["ltr", "phn"]).names == ["ltr", "phn"]
 
 
-def test_a_whole_number_is_a_number_and_a_text():
+def test_a_whole_number_can_be_a_number_or_a_text():
     found = read(weight=2, path=2019)
     assert (type(found.weight), found.weight) == (float, 2.0)
     assert found.path == "2019"
@@ -72,21 +72,21 @@ def test_nothing_is_converted(name, value, wanted):
     [
         ({"part": {"needed": "x", "count": 0}}, r"part\.count=0 is out of range, it is at least 1$"),
         ({"part": {"needed": "x", "places": [3, -1]}}, r"part\.places=\[3, -1\] is out of range, it is at least 0$"),
-        ({"part": {"needed": "x", "kind": "three"}}, r"part\.kind=three is not known, there are: one, two$"),
+        ({"part": {"needed": "x", "kind": "three"}}, r"part\.kind=three is unknown: choose one of one, two$"),
         ({"part": {"needed": "x", "path": MISSING}}, r"part\.path is not set \(where\): give part\.path=\.\.\.$"),
         ({}, r"part\.needed is not set \(a name\): give part\.needed=\.\.\.$"),
         ({"part": {"needed": ""}}, r"part\.needed is not set"),
         ({"part": {"need": "x"}}, r"there is no key part\.need, part has: needed, flag, count, weight, kind, path, "),
-        ({"part": [1]}, r"part=\[1\] replaces a whole section by one value: set its keys, part\.<key>=\.\.\.$"),
-        ({"other": {}}, r"there is no section other, there are: part$"),
+        ({"part": [1]}, r"part=\[1\] replaces a whole section with one value: set its keys, part\.<key>=\.\.\.$"),
+        ({"other": {}}, r"there is no section other, the sections are: part$"),
     ],
 )
-def test_what_is_refused(config, sentence):
+def test_refused_configurations(config, sentence):
     with pytest.raises(UserError, match=f"^{sentence}"):
         Whole.read(config)
 
 
-def test_what_help_says():
+def test_help():
     lines = Whole.describe().splitlines()
     assert lines[:4] == ["  part.needed (required)", "      a name", "  part.flag (false)", "      yes or no"]
     assert "  part.count (null)" in lines

@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""Exit status and last line of a command."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def test_a_mistake_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "tool: table.tsv, line 3: the column text is empty, fill it in\n")
 
 
-def test_an_interruption_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise KeyboardInterrupt
 
@@ -34,7 +34,7 @@ def test_an_interruption_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "tool: interrupted\n")
 
 
-def test_a_bug_of_ours_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     def main() -> None:
         raise ZeroDivisionError
 
@@ -56,7 +56,7 @@ def test_an_error_of_the_system_is_one_line(tmp_path, capsys):
 
 # ---- fairseq-hydra-train
 
-# A Hydra program that fails as argv says. It imports the module by itself: the user dir takes seconds.
+# A Hydra program that fails as argv says. It imports only errors.py: the user dir takes seconds.
 PROGRAM = """
 import hydra
 
@@ -133,15 +133,15 @@ def test_a_bug_keeps_its_traceback_in_hydra(failing):
 def test_hydra_full_error_keeps_the_traceback(failing):
     lines = failing("mistake", HYDRA_FULL_ERROR="1")
     assert "Traceback (most recent call last):" in lines
-    assert lines[-1] == ("errors.UserError: model.student_layers=[9]: there is no student of 9 layers")
+    assert lines[-1] == "errors.UserError: model.student_layers=[9]: there is no student of 9 layers"
 
 
 @pytest.mark.slow
-def test_hydra_full_error_of_0_asks_for_no_traceback(failing):
+def test_hydra_full_error_of_0_means_no_traceback(failing):
     assert failing("mistake", HYDRA_FULL_ERROR="0")[-1].startswith("fairseq-hydra-train: model.student_layers=[9]")
 
 
-def test_a_program_that_hydra_does_not_run_is_left_alone(monkeypatch):
+def test_a_program_outside_hydra_is_unchanged(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     hook = sys.excepthook
     end_hydra_with_a_sentence()

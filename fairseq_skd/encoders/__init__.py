@@ -1,1 +1,1 @@
-"""What was pretrained: from a checkpoint file to layers that can be run and tapped."""
+"""Pretrained encoders: from a checkpoint file to layers that can be run and tapped."""

@@ -1,7 +1,8 @@
-"""``model.w2v_path`` -> configuration and weights of a pretrained encoder, told from its content.
+"""Read a pretrained encoder from ``model.w2v_path``: its configuration and weights.
 
-Three families are taken: checkpoints of fairseq (``cfg`` or ``args``, and ``model``), Microsoft's WavLM (a flat
-``cfg``, and ``model``), and folders that Hugging Face transformers saved (:mod:`fairseq_skd.encoders.huggingface`).
+It reads checkpoints of fairseq (``cfg`` or ``args``, and ``model``), Microsoft's WavLM (a flat
+``cfg``, and ``model``), and folders of Hugging Face transformers
+(:mod:`fairseq_skd.encoders.huggingface`). The content decides, not the name.
 """
 
 import argparse
@@ -25,7 +26,7 @@ _MOST_VALUES = 50_000
 _DEEPEST = 32
 _LONGEST_TEXT = 20_000
 _LONGEST_KEY = 200
-_MOST_TEXT = 2_000_000  # characters in all: one text can stand in a thousand places
+_MOST_TEXT = 2_000_000  # characters in total: one text can be in a thousand places
 _MOST_HOPS = 8
 _PLAIN = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _MISSING = "???"
@@ -36,8 +37,8 @@ class PlainConfig(NamedTuple):
     """A configuration without interpolations.
 
     Attributes:
-        values: dicts with names as keys, lists, numbers, texts, truth values and None.
-        left_out: dotted key -> text, for the interpolations that were not followed.
+        values: dicts with text keys, lists, numbers, texts, booleans and None.
+        left_out: dotted key -> text of the interpolations that were not resolved.
     """
 
     values: dict[str, Any]
@@ -45,17 +46,18 @@ class PlainConfig(NamedTuple):
 
 
 def plain_config(config: Any) -> PlainConfig | None:
-    """Read what a checkpoint holds as its configuration; None if that is no collection of keys.
+    """Convert a checkpoint's configuration to plain Python; None if it is not a mapping.
 
-    ``${section.key}`` is replaced by the value of that key of the same configuration. A key is left out if its text
-    holds ``${`` in another way, or leads to nothing or to a whole section; if it is declared and not set (``???``); or
-    if it holds anything but a plain value.
+    ``${section.key}`` becomes the value of that key in the same configuration. A key is left out if
+    its text holds ``${`` in another form, if it refers to a missing key or to a whole section, if
+    it is not set (``???``), or if its value is not plain.
 
     Args:
-        config: dicts, namespaces, lists and nodes, from :class:`~fairseq_skd.encoders.unpickling.Unpickler`.
+        config: dicts, namespaces, lists and nodes of
+            :class:`~fairseq_skd.encoders.unpickling.Unpickler`.
 
     Raises:
-        RefusedError: it is larger or deeper than any configuration.
+        RefusedError: the configuration is larger or deeper than any real one.
     """
     plain = _Reader().read(config, 0)
     if not isinstance(plain, dict):
@@ -65,7 +67,7 @@ def plain_config(config: Any) -> PlainConfig | None:
 
 
 class _Reader:
-    """Copies a configuration, and counts: a list of lists that are one list can be read forever."""
+    """Copies a configuration, with limits: a list that repeats one list can unfold forever."""
 
     def __init__(self) -> None:
         self._values = self._text = 0
@@ -128,18 +130,20 @@ FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", 
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Open a fairseq checkpoint as untrusted input: nothing in it is run, its configuration becomes plain Python.
+    """Open a fairseq checkpoint as untrusted input: nothing in it is executed.
 
     Args:
         path: the file.
 
     Returns:
-        the checkpoint with ``cfg`` a plain dict whose ``model`` and ``task`` are dicts (new style), or with ``cfg``
-        None and ``args`` a namespace (old style); with ``left_out``, the interpolations that were not followed (see
-        :func:`~fairseq_skd.encoders.checkpoint.plain_config`); and with ``model``, the weights.
+        the checkpoint as a dict. ``cfg`` is plain Python, with dicts ``model`` and ``task`` (new
+        style), or None, with a namespace ``args`` (old style). ``left_out`` holds unresolved
+        interpolations (see :func:`~fairseq_skd.encoders.checkpoint.plain_config`). ``model`` holds
+        the weights.
 
     Raises:
-        UserError: missing, truncated, not a checkpoint, or holding objects that are not on the allow-list.
+        UserError: the file is missing, truncated, not a checkpoint, or holds objects that are not
+            on the allow-list.
     """
     file = Path(path).expanduser()
     state = load_weights_only(file)
@@ -152,8 +156,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     if any(name.startswith("conditioners.") for name in state["model"]):
         raise UserError(
-            f"checkpoint {file} was trained with model.condition_on_students=true: only version 0.1.0 of fairseq_skd "
-            f"can read it"
+            f"checkpoint {file} was trained with model.condition_on_students=true: use fairseq_skd 0.1.0, the only "
+            f"version that reads it"
         )
     try:
         cfg, args = plain_config(state.get("cfg")), plain_config(state.get("args"))
@@ -171,10 +175,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def dictionary_of(state: Mapping[str, Any], source: str) -> Dictionary | None:
-    """The dictionary that a checkpoint was trained with; None if it holds none.
+    """Return the dictionary that a checkpoint was trained with; None if it has none.
 
     Raises:
-        UserError: something else stands in its place.
+        UserError: the checkpoint holds something else in its place.
     """
     held = state.get("task_state")
     dictionary = held.get("target_dictionary") if isinstance(held, dict) else held
@@ -184,32 +188,33 @@ def dictionary_of(state: Mapping[str, Any], source: str) -> Dictionary | None:
 
 
 def check_followed(left_out: Mapping[str, str], keys: Collection[str] | None, source: str) -> None:
-    """Check that no key which is used has a value that was left out.
+    """Check that no used key holds an unresolved interpolation.
 
     Args:
         left_out: see :class:`~fairseq_skd.encoders.checkpoint.PlainConfig`.
-        keys: names that are used of sections ``model`` and ``task``; None: all.
-        source: of the checkpoint, for the message.
+        keys: names of used keys in the sections ``model`` and ``task``; None: all.
+        source: the checkpoint's name for the message.
 
     Raises:
-        UserError: naming the key and its text.
+        UserError: a used key was left out; the message names the key and its text.
     """
     for key, text in left_out.items():
         section_name, _, name = key.partition(".")
         used = section_name in ("model", "task") if name else keys is not None
         if used and (keys is None or re.split(r"[.\[]", name or section_name)[0] in keys):
             raise UserError(
-                f"{source}: {shown(key)}={text[:100]!r} is not followed in a checkpoint, only ${{section.key}} that "
-                f"leads to a value is: write the value there"
+                f"{source}: {shown(key)}={text[:100]!r} cannot be resolved, only ${{section.key}} with a value is "
+                f"allowed in a checkpoint: replace it with the value"
             )
 
 
 def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
-    """Read ``model.w2v_path``.
+    """Read the pretrained encoder of ``model.w2v_path``.
 
     Raises:
-        UserError: see :func:`load_checkpoint` and :func:`~fairseq_skd.encoders.huggingface.load_folder`; or it is of
-            another kind, which the sentence names.
+        UserError: see :func:`load_checkpoint` and
+            :func:`~fairseq_skd.encoders.huggingface.load_folder`; or it holds another model, which
+            the message names.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -218,14 +223,14 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
         state = load_checkpoint(file)
     except UserError as error:
         beside = file.is_file() and (file.parent / huggingface.CONFIG).is_file()
-        instead = f"; for the model in its folder give model.w2v_path={file.parent}" if beside else ""
+        instead = f"; for the Hugging Face model in its folder, set model.w2v_path={file.parent}" if beside else ""
         raise UserError(f"model.w2v_path: {error}{instead}") from error
     cfg = _from_microsoft(state["cfg"], path) or state["cfg"] or _from_namespace(state["args"])
     name = cfg["model"].get("_name") or cfg["model"].get("arch") or ""
     if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
             f"model.w2v_path={path} is a fine-tuned checkpoint ({shown(name) or 'with a CTC head'}): start from it "
-            f"with checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
+            f"with checkpoint.finetune_from_model={path}, and set model.w2v_path to the pretrained checkpoint"
         )
     check_followed(state["left_out"], USED, f"model.w2v_path={path}")
     encoder = PretrainedEncoder.from_w2v_args(cfg, source=f"model.w2v_path={path}")
@@ -235,7 +240,7 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
 
 
 def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy pretrained weights into an encoder, all of it.
+    """Copy pretrained weights into all parameters of an encoder.
 
     Raises:
         UserError: a parameter is missing, has another shape, or holds NaN or Inf.
@@ -243,11 +248,11 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor], source:
     wanted = module.state_dict()
     missing = [name for name in wanted if not isinstance(weights.get(name), Tensor)]
     if missing:
-        raise UserError(f"{source} lacks {len(missing)} of the encoder's {len(wanted)} tensors, first {missing[0]}")
+        raise UserError(f"{source} lacks {len(missing)} of the encoder's {len(wanted)} tensors, such as {missing[0]}")
     for name, tensor in wanted.items():
         if weights[name].shape != tensor.shape:
             found, expected = tuple(weights[name].shape), tuple(tensor.shape)
-            raise UserError(f"{source}: {name} has shape {found}, its configuration asks for {expected}")
+            raise UserError(f"{source}: {name} has shape {found}, but its configuration needs {expected}")
     taken = {name: weights[name] for name in wanted}
     check_finite(taken, source)
     module.load_state_dict(taken)
@@ -258,22 +263,22 @@ def _is_name(name: Any) -> bool:
 
 
 def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:
-    """An old-style flat namespace in the shape of the new configuration."""
+    """Convert an old-style flat namespace to the structure of the new configuration."""
     values = dict(vars(args))
     return {"model": {**values, "_name": values.get("arch")}, "task": values}
 
 
 def _from_microsoft(cfg: Mapping[str, Any] | None, path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Microsoft's flat ``cfg`` in the shape of fairseq's configuration; None if it is not one.
+    """Convert Microsoft's flat ``cfg`` to fairseq's structure; None if ``cfg`` is not flat.
 
     Raises:
-        UserError: the flat configuration of something other than a WavLM.
+        UserError: the flat configuration is not a WavLM's.
     """
     if not cfg or cfg["model"] or "encoder_layers" not in cfg:
         return None
     if "conv_feature_layers" not in cfg or not cfg.get("relative_position_embedding"):
-        name = "a BEATs model" if "input_patch_size" in cfg else "no WavLM: it has no relative_position_embedding"
+        name = "a BEATs model" if "input_patch_size" in cfg else "not a WavLM: it has no relative_position_embedding"
         raise UserError(f"model.w2v_path={path} is {name}; {TAKEN}")
-    # gru_rel_pos is off where Microsoft's code does not find it, and on in ours
+    # If gru_rel_pos is missing, it is off in Microsoft's code and on in ours.
     model = {"gru_rel_pos": False, **cfg, "_name": "wavlm"}
     return {"model": model, "task": {"normalize": cfg.get("normalize"), "sample_rate": 16000}}

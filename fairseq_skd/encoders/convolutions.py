@@ -1,4 +1,4 @@
-"""The feature extractor's arithmetic: which layers it has, and how many frames come out of how many samples."""
+"""Convolutions of the feature extractor, and how they turn samples into frames."""
 
 import ast
 import math
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fairseq_skd.errors import UserError
 
-# Far beyond any feature extractor, and so little that reading the text costs nothing whatever it says.
+# Far above any feature extractor, and small enough that parsing any text is cheap.
 LONGEST_TEXT = 2000
 MOST_LAYERS = 100
 LARGEST = 20_000
@@ -22,12 +22,12 @@ class ConvLayer(NamedTuple):
 
 
 class FrameGrid(NamedTuple):
-    """Which samples a frame is of. Two encoders of one grid make frames that correspond.
+    """The samples that each frame covers. Frames of two encoders with equal grids correspond.
 
     Attributes:
-        kernels: of each convolution, in samples or frames of the one below.
-        strides: of each convolution.
-        multiple: a batch is cut to a multiple of so many frames.
+        kernels: one per convolution, in samples or frames of the convolution below.
+        strides: one per convolution.
+        multiple: batches are cut to a multiple of this number of frames.
     """
 
     kernels: tuple[int, ...]
@@ -36,12 +36,12 @@ class FrameGrid(NamedTuple):
 
     @property
     def step(self) -> int:
-        """Samples from one frame to the next."""
+        """Number of samples from one frame to the next."""
         return math.prod(self.strides)
 
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> "FrameGrid":
-        """That of an encoder's configuration."""
+        """Build the grid from an architecture dict."""
         layers = parse_conv_layers(architecture["conv_feature_layers"])
         kernels, strides = (tuple(getattr(layer, name) for layer in layers) for name in ("kernel", "stride"))
         return cls(kernels, strides, int(architecture.get("crop_seq_to_multiple", 1)))
@@ -53,13 +53,14 @@ class FrameGrid(NamedTuple):
 
 
 def parse_conv_layers(text: str) -> list[ConvLayer]:
-    """Read fairseq's ``conv_feature_layers``, such as ``[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2``.
+    """Read fairseq's ``conv_feature_layers``.
 
-    fairseq runs this string through Python's evaluator, and it comes out of a checkpoint: a stranger's text. Here only
-    lists, triples of positive integers, ``+`` and ``*`` are understood.
+    An example is ``[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2``. fairseq passes this string,
+    which comes from an untrusted checkpoint, to ``eval``. Here only lists, triples of positive
+    integers, ``+`` and ``*`` are allowed.
 
     Raises:
-        UserError: anything else.
+        UserError: the text is anything else.
     """
     complaint = f"conv_feature_layers={str(text)[:200]!r} is not a sum of lists of (channels, kernel, stride) triples"
     if not isinstance(text, str) or len(text) > LONGEST_TEXT:
@@ -102,7 +103,7 @@ def _value(node: ast.expr) -> list | tuple | int:
 
 
 def receptive_field(layers: Sequence[ConvLayer]) -> int:
-    """Samples behind one frame of a stack of convolutions."""
+    """Count the samples behind one frame of a stack of convolutions."""
     samples = 1
     for _, kernel, stride in reversed(layers):
         samples = (samples - 1) * stride + kernel

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face transformers (hubert, wav2vec2, wavlm) in fairseq's terms; that library is not needed."""
+"""Read folders of Hugging Face transformers (hubert, wav2vec2, wavlm) without that library."""
 
 import json
 import re
@@ -17,7 +17,7 @@ CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = {"model.safetensors": load_safetensors, "pytorch_model.bin": load_weights_only}
 
-# transformers' key -> fairseq's, and the value where the file does not list it.
+# transformers' key -> fairseq's key, and the default if the file does not list it.
 _ARCHITECTURE: dict[str, tuple[str, Any]] = {
     "num_hidden_layers": ("encoder_layers", 12),
     "hidden_size": ("encoder_embed_dim", 768),
@@ -33,14 +33,14 @@ _WAVLM: dict[str, tuple[str, Any]] = {
     "num_buckets": ("num_buckets", 320),
     "max_bucket_distance": ("max_distance", 800),
 }
-# Lists of equal length, one entry a convolution.
+# Lists of equal length, one entry per convolution.
 _CONVOLUTIONS: dict[str, list[int]] = {
     "conv_dim": [512] * 7,
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
 }
 _EXTRACTORS = {"group": "default", "layer": "layer_norm"}
-# What fairseq's classes cannot be: the only values of these keys, the first of them being transformers' default.
+# The only values that fairseq's classes support; the first is transformers' default.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu", "relu"),
     "feat_extract_activation": ("gelu",),
@@ -53,10 +53,10 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "add_adapter": (False,),
     "adapter_attn_dim": (None,),
 }
-_LARGEST_JSON = 8 << 20  # an index of 50,000 tensors has less
-_PRETRAINED = ("Model", "ForPreTraining")  # how the names of classes without a fine-tuned head end
+_LARGEST_JSON = 8 << 20  # bytes; an index of 50,000 tensors is smaller
+_PRETRAINED = ("Model", "ForPreTraining")  # ends of class names without a fine-tuned head
 
-# Patterns of whole names, in transformers' terms and in fairseq's.
+# Full names of tensors: transformers' pattern, fairseq's replacement.
 _CONV, _LAYER = r"feature_extractor\.conv_layers\.(\d+)\.", r"encoder\.layers\.(\d+)\."
 _NAMES = (
     (rf"{_CONV}conv\.(\w+)", r"feature_extractor.conv_layers.\1.0.\2"),
@@ -81,11 +81,11 @@ _EXTRACTOR_NORM = {
 
 
 def load_folder(folder: Path) -> PretrainedEncoder:
-    """Read ``config.json``, ``preprocessor_config.json`` if it is there, and the weights.
+    """Read ``config.json``, ``preprocessor_config.json`` if present, and the weights.
 
     Raises:
-        UserError: a file is missing or damaged, another model, a fine-tuned one, or a variant that fairseq's classes
-            cannot be.
+        UserError: a file is missing or damaged, or the folder holds another model, a fine-tuned
+            model, or a variant that fairseq's classes do not support.
     """
     source = f"model.w2v_path={folder}"
     if not (folder / CONFIG).is_file():
@@ -97,34 +97,37 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     weights = fairseq_names(_read_weights(folder, source), model["extractor_mode"])
     if any(name.startswith("lm_head.") for name in weights):
         raise UserError(_fine_tuned(source, "with a CTC head"))
-    if "mask_emb" not in weights:  # transformers saves none where its own masking is off
+    if "mask_emb" not in weights:  # transformers saves none if its masking is off
         noise = torch.rand(model["encoder_embed_dim"], generator=torch.Generator().manual_seed(0))
-        weights["mask_emb"] = noise  # as fairseq starts it
+        weights["mask_emb"] = noise  # fairseq's initialisation
     encoder.check_size(weights)
     encoder.weights = weights
     return encoder
 
 
 def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """fairseq's keys of the model, from transformers'.
+    """Translate the model's keys from transformers to fairseq.
 
     Raises:
-        UserError: a variant that fairseq's classes cannot be.
+        UserError: fairseq's classes do not support the variant; the message names the key.
     """
     for key, values in _ONLY.items():
         value = config.get(key, values[0])
         if value not in values:
             only = " or ".join(json.dumps(choice) for choice in values)
             raise UserError(
-                f"{source}: {key}={json.dumps(value)[:100]} in its {CONFIG} cannot be built here, only {only}"
+                f"{source}: {key}={json.dumps(value)[:100]} in its {CONFIG} is not supported, only {only} is"
             )
     dims, kernels, strides = (config.get(key, default) for key, default in _CONVOLUTIONS.items())
     if not all(isinstance(sizes, list) and len(sizes) == len(dims) for sizes in (dims, kernels, strides)):
-        raise UserError(f"{source}: {', '.join(_CONVOLUTIONS)} in its {CONFIG} are not lists of one length")
+        raise UserError(f"{source}: {', '.join(_CONVOLUTIONS)} in its {CONFIG} are not lists of equal length")
     keys = {**_ARCHITECTURE, **(_WAVLM if config["model_type"] == "wavlm" else {})}
     model = {ours: config.get(theirs, default) for theirs, (ours, default) in keys.items()}
     if dims and dims[-1] == model["encoder_embed_dim"]:
-        raise UserError(f"{source}: fairseq has no projection from {dims[-1]} features to a width of as many")
+        raise UserError(
+            f"{source}: conv_dim ends with {dims[-1]} in its {CONFIG}, which equals hidden_size: fairseq has no "
+            f"projection between equal widths"
+        )
     model["_name"] = config["model_type"]
     model["extractor_mode"] = _EXTRACTORS[config.get("feat_extract_norm", "group")]
     model["conv_feature_layers"] = str(list(zip(dims, kernels, strides, strict=True)))
@@ -132,7 +135,7 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
 
 
 def fairseq_names(weights: Mapping[str, Tensor], extractor_mode: str) -> dict[str, Tensor]:
-    """Tensors under fairseq's names; what an encoder does not have keeps its own."""
+    """Rename tensors from transformers to fairseq; unknown names stay."""
     names = ((rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[extractor_mode]), *_NAMES)
     renamed = {}
     for name, tensor in weights.items():
@@ -157,15 +160,16 @@ def _refuse_others(config: Mapping[str, Any], source: str) -> None:
 
 def _fine_tuned(source: str, what: str) -> str:
     return (
-        f"{source} is a fine-tuned Hugging Face model ({what}): give model.w2v_path the pretrained model that it was "
-        f"made from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
+        f"{source} is a fine-tuned Hugging Face model ({what}): set model.w2v_path to the pretrained model that it "
+        f"was fine-tuned from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
     )
 
 
 def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """How the audio was prepared: what the folder says, else what models with such an extractor were trained on.
+    """Return how audio is prepared: as the folder says, else by the norm of the extractor.
 
-    Models with a layer-norm extractor (large) had their audio normalised, those with a group norm (base) had not.
+    Models with a layer-norm extractor (large) were pretrained with normalised audio, models with a
+    group-norm extractor (base) without.
     """
     audio = _read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     normalize = audio.get("do_normalize", config.get("feat_extract_norm") == "layer")
@@ -175,7 +179,7 @@ def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
-    """The weights, whole or in the shards that an index names."""
+    """Read the weights from one file, or from the shards that an index names."""
     for name, read in WEIGHTS.items():
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
@@ -188,26 +192,26 @@ def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
         for shard in shards:
             tensors = read(folder / shard)
             if not isinstance(tensors, dict):
-                raise UserError(f"checkpoint {folder / shard} holds no weights by name")
+                raise UserError(f"checkpoint {folder / shard} is not a dict of named weights")
             weights.update(tensors)
         return weights
-    raise UserError(f"{source} has {CONFIG} but no weights: neither {' nor '.join(WEIGHTS)} is in it")
+    raise UserError(f"{source} has {CONFIG} but no weights: add {' or '.join(WEIGHTS)}")
 
 
 def _shards(index: Path) -> list[str]:
-    """The files of an index; each has to be in its folder, since the index is a stranger's."""
+    """Return the files of an index, which is untrusted: each must be in the index's folder."""
     files = _read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise UserError(f"{index} has no weight_map")
     for name in files.values():
         if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
-            raise UserError(f"{index} names {repr(name)[:200]}, which is not a file of its folder")
+            raise UserError(f"{index} names {repr(name)[:200]}, which is not a file in its folder")
     return sorted(set(files.values()))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     if file.stat().st_size > _LARGEST_JSON:
-        raise UserError(f"{file} has more than {_LARGEST_JSON:,} bytes, so it is not the {file.name} of a model")
+        raise UserError(f"{file} has more than {_LARGEST_JSON:,} bytes, too many for the {file.name} of a model")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
 """Span masks over frames and channels, drawn from a given generator.
 
-The distributions are fairseq's (``fairseq.data.data_utils.compute_mask_indices``), its draws are not: there they come
-from generators that nobody seeds or saves, raise on short utterances and narrow encoders, and two of the four kinds of
-span lengths do not run on a current numpy.
+The distributions are those of ``fairseq.data.data_utils.compute_mask_indices``. fairseq's function
+itself is not used: it draws from generators that nobody seeds or saves, it fails on short
+utterances and narrow encoders, and two of its four length distributions fail with a current numpy.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,20 @@ SELECTIONS = ("static", "uniform", "normal", "poisson")
 
 @dataclass(frozen=True)
 class SpanMask:
-    """How spans are drawn along one axis; fields as in fairseq's configuration, where ``mask_`` precedes them.
+    """Distribution of spans along one axis. fairseq's keys have the same names after ``mask_``.
 
     Attributes:
         prob: expected share of the axis covered by spans if none overlapped.
         length: mean span length.
-        selection: ``static`` (always ``length``), ``uniform`` on [other, 2 length], ``normal`` with standard deviation
-            ``other``, ``poisson``.
+        selection: distribution of span lengths: ``static`` (always ``length``), ``uniform`` on
+            [other, 2 length], ``normal`` with standard deviation ``other``, or ``poisson``.
         other: see selection.
-        no_overlap: spans keep ``min_space`` apart.
+        no_overlap: whether spans keep ``min_space`` apart.
         min_space: see no_overlap.
-        min_spans: at least so many spans.
-        same_count: every row gets the same number of masked positions (the least of them).
-        dropout: share of masked positions that are unmasked again.
+        min_spans: lowest number of spans.
+        same_count: whether every row gets the same number of masked positions, the minimum over
+            rows.
+        dropout: share of masked positions to unmask again.
     """
 
     prob: float
@@ -47,20 +48,20 @@ class SpanMask:
         if self.selection not in SELECTIONS:
             raise UserError(f"mask selection {self.selection!r} is unknown: choose one of {', '.join(SELECTIONS)}")
         if self.length < 1:
-            raise UserError(f"a mask length of {self.length} is not positive")
+            raise UserError(f"mask length={self.length} must be at least 1")
         if self.other < 0 or (self.selection == "uniform" and self.other > 2 * self.length):
             raise UserError(
                 f"mask other={self.other} is out of range for selection {self.selection} and length {self.length}: "
-                f"it is at least 0, and at most twice the length if the selection is uniform"
+                f"it must be at least 0, and for uniform at most twice the length"
             )
 
     def draw(self, sizes: Sequence[int], width: int, rng: np.random.Generator) -> np.ndarray:
         """Draw a mask.
 
         Args:
-            sizes: real positions of each row; positions beyond are never masked.
+            sizes: number of real positions per row; padding is never masked.
             width: length of the axis, padding included.
-            rng: where every random number comes from.
+            rng: source of all random numbers.
 
         Returns:
             (rows, width) bool, true where masked; each row keeps at least one real position.
@@ -77,7 +78,7 @@ class SpanMask:
         return mask
 
     def _draw_row(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """Masked positions of a row of ``size`` real ones, fewer than ``size`` of them."""
+        """Draw masked positions for a row of ``size`` real positions, fewer than ``size``."""
         spans = max(self.min_spans, int(self.prob * size / self.length + rng.random()))
         if spans == 0 or size < 2:
             return np.empty(0, dtype=np.int64)
@@ -107,14 +108,17 @@ class SpanMask:
 def _anywhere(
     size: int, lengths: np.ndarray, min_space: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct starts; spans may overlap, and the last ones may be cut by the end of the row."""
+    """Place spans at distinct starts; they may overlap, and the end of the row may cut them."""
     spans = min(len(lengths), size)
     candidates = max(size - int(lengths.min()), spans)
     return rng.choice(candidates, spans, replace=False), lengths[:spans]
 
 
 def _apart(size: int, lengths: np.ndarray, min_space: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Spans that do not touch: longest first, each into a gap chosen by its room; those without room are left out."""
+    """Place spans ``min_space`` apart, the longest first.
+
+    Each goes into a gap drawn in proportion to its room. Spans without room are omitted.
+    """
     gaps = [(0, size)]
     placed: list[tuple[int, int]] = []
     for length in sorted((int(length) for length in lengths if length > 0), reverse=True):

@@ -1,4 +1,4 @@
-"""What fine-tuning needs to know of a pretrained encoder, whoever wrote its checkpoint."""
+"""A pretrained encoder for fine-tuning: its kind, architecture and weights, checked."""
 
 import argparse
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 from fairseq_skd.encoders.convolutions import ConvLayer, FrameGrid, parse_conv_layers, receptive_field
 from fairseq_skd.errors import UserError, shown
 
-# What shapes an encoder: all that is read of a pretraining configuration, and all that a fine-tuned checkpoint repeats.
+# Keys that define an encoder. A fine-tuned checkpoint saves them.
 ARCHITECTURE = (
     "extractor_mode",
     "encoder_layers",
@@ -36,9 +36,9 @@ ARCHITECTURE = (
     "max_distance",
     "gru_rel_pos",
 )
-# All that is read of a pretraining configuration.
+# Keys that are read from a pretraining configuration.
 USED = (*ARCHITECTURE, "_name", "arch", "normalize", "sample_rate", "quantize_input")
-# Limits of what a file may declare, far above every published encoder (the largest: 48 layers x 1,920, conv_pos 128).
+# Largest values that a file may declare. The largest published encoder has 48 layers x 1,920.
 _LIMITS = {
     "encoder_layers": 200,
     "encoder_embed_dim": 16_384,
@@ -54,7 +54,7 @@ _LIMITS = {
     "max_distance": 100_000,
     "sample_rate": 1_000_000,
 }
-# fairseq's values of the keys that decide how large an encoder is.
+# fairseq's defaults of the keys that determine the size of an encoder.
 _DEFAULTS = {
     "encoder_ffn_embed_dim": 3072,
     "encoder_attention_heads": 12,
@@ -79,15 +79,15 @@ TAKEN = (
 
 @dataclass
 class PretrainedEncoder:
-    """What fine-tuning needs of a pretrained encoder.
+    """Configuration and weights of a pretrained encoder.
 
     Attributes:
         kind: one of :data:`KINDS`, the model class to build.
-        architecture: those of :data:`ARCHITECTURE` that the checkpoint sets.
-        normalize: whether the audio was scaled to zero mean and unit variance an utterance.
+        architecture: the keys of :data:`ARCHITECTURE` that the checkpoint sets.
+        normalize: whether audio is scaled to zero mean and unit variance per utterance.
         sample_rate: in Hz.
-        weights: parameters under fairseq's names; empty where only the configuration was kept.
-        source: where it came from, for messages.
+        weights: parameters under fairseq's names; empty if there is only a configuration.
+        source: its origin, for messages.
     """
 
     kind: str
@@ -109,22 +109,22 @@ class PretrainedEncoder:
 
     @property
     def shortest_audio(self) -> int:
-        """Samples that the feature extractor needs for one frame."""
+        """Number of samples that the feature extractor needs for one frame."""
         return receptive_field(self.conv_layers)
 
     @property
     def frame_grid(self) -> FrameGrid:
-        """Which samples each frame is of."""
+        """The samples that each frame covers."""
         return FrameGrid.of(self.architecture)
 
     def check_size(self, weights: Mapping[str, Any]) -> None:
-        """Check that an encoder of this architecture is no larger than the weights of its file, before it is built.
+        """Check, before the encoder is built, that it is not larger than its weights.
 
         Args:
             weights: all tensors of the file, by name.
 
         Raises:
-            UserError: it has more parameters than the file has numbers.
+            UserError: the encoder has more parameters than the file has numbers.
         """
         storages = {}
         for tensor in weights.values():
@@ -134,12 +134,12 @@ class PretrainedEncoder:
         held, needed = sum(storages.values()), self._least_parameters()
         if needed > held:
             raise UserError(
-                f"{self.source}: its configuration describes an encoder of {needed:,} parameters or more, the file "
-                f"holds {held:,} numbers: it is damaged"
+                f"{self.source} is damaged: its configuration describes an encoder with at least {needed:,} "
+                f"parameters, but the file holds {held:,} numbers"
             )
 
     def _least_parameters(self) -> int:
-        """Those of the convolutions and of the large matrices."""
+        """Count the parameters of the convolutions and of the large matrices."""
         of = {**_DEFAULTS, **self.architecture}
         width, depth = of["encoder_embed_dim"], of["pos_conv_depth"]
         channels = [1] + [layer.channels for layer in self.conv_layers]
@@ -152,17 +152,20 @@ class PretrainedEncoder:
         return convolutions + positions + of["encoder_layers"] * layer
 
     def first_layers(self, layers: int) -> "PretrainedEncoder":
-        """The encoder without the transformer layers above the first ``layers`` (layer pruning, docs/method.md).
+        """Return the encoder with its first ``layers`` only (layer pruning, docs/method.md).
 
         Raises:
-            UserError: it has no such number of layers.
+            UserError: the encoder has fewer layers, or ``layers`` is below 1.
         """
         if not 1 <= layers <= self.depth:
-            raise UserError(f"model.keep_layers={layers}: this encoder has 1 to {self.depth} layers to keep (0: all)")
+            raise UserError(
+                f"model.keep_layers={layers} is out of range: this encoder has {self.depth} layers, keep 1 to "
+                f"{self.depth} of them (0: all)"
+            )
         return replace(self, architecture={**self.architecture, "encoder_layers": layers})
 
     def to_w2v_args(self) -> dict[str, Any]:
-        """The configuration under the names that fairseq's own fine-tuning keeps in ``cfg.model.w2v_args``."""
+        """Return the configuration in the form of fairseq's ``cfg.model.w2v_args``."""
         return {
             "model": {"_name": self.kind, **self.architecture},
             "task": {"normalize": self.normalize, "sample_rate": self.sample_rate},
@@ -170,10 +173,10 @@ class PretrainedEncoder:
 
     @classmethod
     def from_w2v_args(cls, w2v_args: Mapping[str, Any], source: str = "cfg.model.w2v_args") -> "PretrainedEncoder":
-        """Read back what :meth:`to_w2v_args` wrote (or a whole pretraining configuration).
+        """Read the result of :meth:`to_w2v_args`, or a whole pretraining configuration.
 
         Raises:
-            UserError: not the configuration of an encoder that can be built.
+            UserError: no encoder can be built from the configuration; the message names the key.
         """
         model, task = section(w2v_args, "model"), section(w2v_args, "task")
         kind = model.get("_name") or model.get("arch") or ""
@@ -197,7 +200,10 @@ class PretrainedEncoder:
 
 
 def section(config: Any, name: str) -> dict[str, Any]:
-    """A part of a configuration; fairseq keeps that of a model without a dataclass as a namespace."""
+    """Return a section of a configuration as a dict, empty if it is missing.
+
+    fairseq saves the section of a model without a dataclass as a namespace.
+    """
     part = config.get(name) if isinstance(config, Mapping) else None
     if isinstance(part, argparse.Namespace):
         return dict(vars(part))
@@ -217,13 +223,13 @@ def _refuse_variants(model: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} has adapters (layer_type=trf_adp), which fine-tuning here does not support")
     if model.get("layer_type") == "conformer" and (model.get("pos_enc_type") or "abs") != "abs":
         raise UserError(
-            f"{source} is a conformer with pos_enc_type={shown(model['pos_enc_type'])}, only abs can be tapped "
-            f"layer by layer"
+            f"{source} is a conformer with pos_enc_type={shown(model['pos_enc_type'])}, but only pos_enc_type=abs is "
+            f"supported"
         )
 
 
 def _check_values(values: Mapping[str, Any], source: str) -> None:
-    """Types, choices and limits: what is built, and what is kept in every checkpoint, goes by these values."""
+    """Check types, choices and limits of the values that an encoder is built from."""
     for key, value in values.items():
         shown = repr(value)[:200]
         if key in _LIMITS and (type(value) is not int or value < 1):
@@ -237,17 +243,19 @@ def _check_values(values: Mapping[str, Any], source: str) -> None:
 
 
 def _refuse_misfits(architecture: Mapping[str, Any], source: str) -> None:
-    """Values that fairseq's classes would assert about, or divide by zero over."""
+    """Check for values on which fairseq's classes would fail an assertion or divide by zero."""
     architecture = {**_DEFAULTS, **architecture}
     width = architecture["encoder_embed_dim"]
     for key in ("encoder_attention_heads", "conv_pos_groups"):
         if width % architecture[key]:
-            raise UserError(f"{source}: encoder_embed_dim={width} is no multiple of {key}={architecture[key]}")
+            raise UserError(f"{source}: encoder_embed_dim={width} is not a multiple of {key}={architecture[key]}")
     if architecture.get("depthwise_conv_kernel_size", 31) % 2 == 0:
-        raise UserError(f"{source}: depthwise_conv_kernel_size={architecture['depthwise_conv_kernel_size']} is even")
+        raise UserError(
+            f"{source}: depthwise_conv_kernel_size={architecture['depthwise_conv_kernel_size']} is even, it must be odd"
+        )
     buckets, distance = architecture.get("num_buckets", 320), architecture.get("max_distance", 800)
     if buckets % 4 or distance <= buckets // 4:
         raise UserError(
-            f"{source}: num_buckets={buckets} and max_distance={distance} make no relative position bias: the buckets "
-            f"have to be a multiple of 4, and the distance above a quarter of them"
+            f"{source}: num_buckets={buckets} and max_distance={distance} do not define a relative position bias: "
+            f"num_buckets must be a multiple of 4, and max_distance above num_buckets / 4"
         )

@@ -1,9 +1,10 @@
-"""Runs a pretrained encoder once and hands out the hidden states after the layers that somebody asked for.
+"""Run a pretrained encoder once and return the hidden states of the requested layers.
 
-In evaluation an utterance has the same output in any batch. fairseq lets padding in at two places. The group norm of a
-``default`` feature extractor takes its statistics over padded frames too. Some convolutions over frames see values
-other than zero beyond the end of a padded utterance: a pos_conv with a batch norm or several layers, and the
-conformer's. Training keeps fairseq's arithmetic, in which the encoders were pretrained.
+In evaluation, the output of an utterance does not depend on its batch. In fairseq, padding changes
+it in two places. The group norm of a ``default`` feature extractor includes padded frames in its
+statistics. And some convolutions over frames see nonzero values beyond the end of a padded
+utterance: a pos_conv with a batch norm or several layers, and the conformer's convolutions.
+Training keeps fairseq's arithmetic, because the encoders were pretrained with it.
 """
 
 import contextlib
@@ -29,16 +30,17 @@ from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
 
 
 def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
-    """Frames that the feature extractor gives for each utterance, from its kernels and strides.
+    """Count the frames of each utterance from the kernels and strides of the feature extractor.
 
-    fairseq's HuBERT folds the padding mask of the samples instead and counts one frame too many in padded batches.
+    fairseq's HuBERT folds the padding mask of the samples instead, and counts one frame too many in
+    padded batches.
 
     Args:
         samples: (B,) real samples, integer.
         layers: the convolutions.
 
     Returns:
-        (B,) real frames, at least 1: attention over no frame at all would give NaN.
+        (B,) real frames, at least 1, because attention over no frame would give NaN.
     """
     for _, kernel, stride in layers:
         samples = (samples - kernel).div(stride, rounding_mode="floor") + 1
@@ -46,23 +48,24 @@ def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
 
 
 def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_layer: ConvLayer, shortest: int) -> Tensor:
-    """Run fairseq's feature extractor, with group norm statistics over the real samples of each utterance.
+    """Run fairseq's feature extractor with group norm statistics over real samples only.
 
     Args:
         extractor: fairseq's ``ConvFeatureExtractionModel``, in evaluation mode.
         source: (B, samples).
         samples: (B,) real samples.
         first_layer: the extractor's first convolution.
-        shortest: samples that the extractor needs for one frame.
+        shortest: samples per frame of the whole extractor.
 
     Returns:
-        (B, C, T) features. Padded frames hold finite values without meaning.
+        (B, C, T) features. Padded frames are finite and have no meaning.
     """
     first, *others = extractor.conv_layers
     convolution, dropout, norm, activation = first
     if not isinstance(norm, nn.GroupNorm):
         return extractor(source)
-    # Audio too short for a frame of the whole extractor counts as one frame, padding included: see frame_lengths.
+    # Audio that is too short for one frame counts as one frame, with its padding: see
+    # frame_lengths.
     samples = samples.clamp(min=shortest)
     x = dropout(convolution(source.unsqueeze(1)))  # (B, samples) -> (B, C, T of the first convolution)
     x = activation(_norm_by_utterance(norm, x, frame_lengths(samples, [first_layer]).tolist()))
@@ -72,7 +75,7 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_laye
 
 
 def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Tensor:
-    """Normalise (B, C, T) over the first ``frames`` of each utterance, in place where no gradient needs the input."""
+    """Normalise (B, C, T) over the real frames of each utterance, in place if gradients are off."""
     normed = torch.zeros_like(x) if torch.is_grad_enabled() else x
     for i, count in enumerate(frames):
         normed[i, :, :count] = norm(x[i : i + 1, :, :count])[0]
@@ -81,7 +84,7 @@ def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Ten
 
 @contextlib.contextmanager
 def zeros_on_padding(module: nn.Module, padding: Tensor | None) -> Iterator[None]:
-    """Inside the block, each convolution over frames in ``module`` sees zeros on padded frames.
+    """Set padded frames to zero at the input of each convolution over frames in ``module``.
 
     Args:
         module: its convolutions take (B, C, T).
@@ -105,12 +108,12 @@ def zeros_on_padding(module: nn.Module, padding: Tensor | None) -> Iterator[None
 
 @dataclass(frozen=True)
 class Regularisation:
-    """What disturbs the encoder during training.
+    """Masks and LayerDrop in training.
 
     Attributes:
-        time: spans of frames replaced by the mask embedding, None for none.
-        channel: spans of channels set to zero, None for none.
-        channel_first: zero the channels before the frames are replaced.
+        time: spans of frames that become the mask embedding; None: no masks over frames.
+        channel: spans of channels that become zero; None: no masks over channels.
+        channel_first: whether channels are masked before frames.
         layerdrop: probability of skipping a layer.
     """
 
@@ -121,12 +124,12 @@ class Regularisation:
 
 
 class TrunkOutput(NamedTuple):
-    """One forward pass. A tuple, into which fairseq's NanDetector can look when a gradient is not finite.
+    """Output of one forward pass. A tuple, because fairseq's NanDetector can inspect tuples.
 
     Attributes:
-        taps: layer count -> hidden states after that many layers, (T, B, C), without the extra padding that the
-            attention works on.
-        padding_mask: (B, T) bool, true on padded frames; None when every frame is real.
+        taps: layer count -> hidden states after that many layers, (T, B, C), without the padding
+            to a multiple that the attention uses.
+        padding_mask: (B, T) bool, true on padded frames; None if every frame is real.
         frame_lengths: (B,) real frames.
     """
 
@@ -136,14 +139,16 @@ class TrunkOutput(NamedTuple):
 
 
 def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: dict[str, Any]) -> nn.Module:
-    """A ``HubertModel``, ``Wav2Vec2Model`` or ``WavLMModel`` without its pretraining modules, with random weights.
+    """Build a ``HubertModel``, ``Wav2Vec2Model`` or ``WavLMModel`` without pretraining modules.
 
-    Built from the classes, not through the pretraining task: that one would ask for its data and its dictionary.
+    The weights are random. The pretraining task is not used, because it needs its data and its
+    dictionary.
 
     Args:
         pretrained: kind and architecture.
-        layers: how many transformer layers to build, at most the pretrained ones.
-        settings: dropouts and the like, fairseq's names; what the build of fairseq does not know is left out.
+        layers: number of transformer layers to build, at most the pretrained number.
+        settings: dropouts and similar, under fairseq's names; keys that this fairseq does not know
+            are ignored.
     """
     config = {"hubert": HubertConfig, "wav2vec2": Wav2Vec2Config, "wavlm": WavLMConfig}[pretrained.kind]()
     values = {**pretrained.architecture, **settings, "encoder_layers": layers}
@@ -165,19 +170,19 @@ def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: 
 
 
 class Trunk(nn.Module):
-    """Feature extractor, masks and transformer layers, run by our own loop.
+    """Feature extractor, masks and transformer layers, run by a loop of our own.
 
-    fairseq's loop does not say which layer a result belongs to once LayerDrop has skipped one, draws its masks from
-    generators outside any checkpoint, and counts frames by folding the padding mask. The modules and their parameters
-    are fairseq's. So is the arithmetic, with one exception: in evaluation an utterance's states do not depend on the
-    padding of its batch (:mod:`fairseq_skd.encoders.trunk`).
+    fairseq's loop does not tell the layer of a result after LayerDrop skipped one, draws masks from
+    generators that no checkpoint saves, and counts frames by folding the padding mask. Modules,
+    parameters and arithmetic are fairseq's, with one exception: in evaluation, the hidden states of
+    an utterance do not depend on padding (:mod:`fairseq_skd.encoders.trunk`).
 
     Args:
-        pretrained: kind, architecture and, if it holds any, weights.
-        layers: how many layers to keep.
-        settings: dropouts and the like for :func:`build_fairseq_encoder`.
+        pretrained: kind and architecture.
+        layers: number of layers to keep.
+        settings: dropouts and similar, for :func:`build_fairseq_encoder`.
         regularisation: masks and LayerDrop.
-        feature_grad_mult: scales the gradient of the feature extractor; 0 freezes it.
+        feature_grad_mult: scale of the feature extractor's gradient; 0 freezes it.
     """
 
     def __init__(
@@ -190,7 +195,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
-        self.proj: nn.Linear | None = None  # the teacher's head: fairseq's checkpoints keep it under this name
+        self.proj: nn.Linear | None = None  # the teacher's head, under its name in fairseq's checkpoints
         self.conv_layers, self.shortest_audio = pretrained.conv_layers, pretrained.shortest_audio
         self.frame_grid = pretrained.frame_grid
         self.regularisation = regularisation
@@ -198,12 +203,12 @@ class Trunk(nn.Module):
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """The norm after the last layer of a pre-LN encoder, whose hidden states leave a layer unnormalised."""
+        """The layer norm after the last layer of a pre-LN encoder; None for a post-LN encoder."""
         norm = self.w2v_model.encoder.layer_norm
         return norm if self.w2v_model.encoder.layer_norm_first and isinstance(norm, nn.LayerNorm) else None
 
     def drop_final_norm(self) -> None:
-        """Free the final norm, where only an earlier layer is tapped."""
+        """Remove the final norm, which no student uses."""
         self.w2v_model.encoder.layer_norm = nn.Identity()
 
     def forward(
@@ -218,8 +223,8 @@ class Trunk(nn.Module):
         Args:
             source: (B, samples).
             padding_mask: (B, samples) bool, true on padding, or None.
-            taps: layer counts (1-based) whose output is wanted.
-            rng: generator of masks and LayerDrop; None leaves the encoder undisturbed.
+            taps: layer counts (1-based) whose output is returned.
+            rng: generator of masks and LayerDrop; None: no masks, no LayerDrop.
         """
         samples = (~padding_mask.bool()).sum(dim=-1) if padding_mask is not None else None
         if samples is not None and bool((samples == source.size(1)).all()):
@@ -237,7 +242,7 @@ class Trunk(nn.Module):
         return TrunkOutput(self._layers(x, padding, frozenset(taps), rng), padding, lengths)
 
     def _extract(self, source: Tensor, samples: Tensor | None) -> Tensor:
-        """(B, C, T) features; ``samples`` (B,) are the real ones, None where all are."""
+        """Extract features: (B, samples) -> (B, C, T). ``samples`` (B,) are real; None: all are."""
         extractor = self.w2v_model.feature_extractor
         frozen = self.feature_grad_mult <= 0
         with torch.no_grad() if frozen else contextlib.nullcontext():
@@ -250,18 +255,18 @@ class Trunk(nn.Module):
         return features
 
     def _frames(self, features: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Real frames of each utterance (B,), and the padding mask (B, T) over the frames of ``features`` (B, T, C)."""
+        """Count real frames (B,) of ``features`` (B, T, C), and make their padding mask (B, T)."""
         batch, frames, _ = features.shape
         if samples is None:
             return torch.full((batch,), frames, dtype=torch.long, device=features.device), None
         lengths = frame_lengths(samples, self.conv_layers).clamp(max=frames)
-        if not self.training:  # fairseq cuts the longest utterance of a batch only, and alone each one is the longest
+        if not self.training:  # fairseq cuts only the longest utterance, and alone every utterance is the longest
             lengths = (lengths - lengths % self.frame_grid.multiple).clamp(min=1)
         padding = torch.arange(frames, device=features.device) >= lengths.unsqueeze(1)
         return lengths, padding if bool(padding.any()) else None
 
     def _mask(self, x: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
-        """SpecAugment on hidden features, (B, T, C)."""
+        """Apply SpecAugment to hidden features, (B, T, C)."""
         batch, frames, channels = x.shape
         settings = self.regularisation
         time = settings.time.draw(lengths.tolist(), frames, rng) if settings.time else None
@@ -277,7 +282,10 @@ class Trunk(nn.Module):
     def _layers(
         self, x: Tensor, padding: Tensor | None, taps: frozenset[int], rng: np.random.Generator | None
     ) -> dict[int, Tensor]:
-        """The transformer: a tap is the state after its layer's place, whether LayerDrop ran that layer or not."""
+        """Run the transformer: (B, T, C) -> tapped hidden states, layer count -> (T, B, C).
+
+        If LayerDrop skips a tapped layer, its tap is the state before that layer.
+        """
         encoder = self.w2v_model.encoder
         frames = x.size(1)
         if padding is not None:
@@ -292,7 +300,8 @@ class Trunk(nn.Module):
         elif padding is not None and extra:
             padding = F.pad(padding, (0, extra), value=True)
         x = F.dropout(x, p=encoder.dropout, training=self.training).transpose(0, 1)  # (B, T, C) -> (T, B, C)
-        # WavLM's layers share one bucketed bias, which must not hang on LayerDrop running the layer that owns its table
+        # WavLM's layers share one bias. It is computed here, because LayerDrop may skip layer 0,
+        # which owns its table.
         shared = {"position_bias": encoder.position_bias(len(x))} if isinstance(encoder, WavLMEncoder) else {}
         outputs: dict[int, Tensor] = {}
         with zeros_on_padding(encoder.layers, None if self.training else padding):

@@ -1,7 +1,7 @@
-"""A pickle as data: what a checkpoint may hold, each name with what is made of it. Nothing in it is run.
+"""Read a pickle as data, without executing code: the allow-list of checkpoint contents.
 
-Python's own unpickler calls whatever a pickle names. Here a name leads to an entry of the table below or nowhere, and
-the steps that act on an object (calls, states, items) are limited to the objects that the table makes.
+Python's own unpickler imports and calls whatever a pickle names. Here a name must be in the tables
+below, and steps that act on an object (calls, states, items) accept only objects from the tables.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from torch import Tensor
 from fairseq_skd.compat import NotScalarError, ScalarType, numpy_scalar
 from fairseq_skd.errors import shown
 
-# Far beyond any checkpoint of speech: an encoder of 1 billion parameters with its optimiser's state has 3,000 tensors
-# in 1 MB of pickle.
+# Far above any speech checkpoint: 1 billion parameters with optimiser state make 3,000 tensors and
+# 1 MB of pickle.
 MOST_BYTES = 8 << 20
 MOST_TENSORS = 50_000
 _MOST_COPIED = 4 * MOST_BYTES
@@ -29,11 +29,11 @@ _LONGEST_KEY = 64  # bits
 
 
 class RefusedError(Exception):
-    """A file holds what is not read. The text goes on from "the file is refused: "."""
+    """A file holds something that is not allowed. Its text continues "the file is refused: "."""
 
 
 class Node:
-    """What a node of omegaconf holds; none of that library's code sees it.
+    """The content of an omegaconf node, read without omegaconf's code.
 
     Attributes:
         content: a dict or list of nodes, a plain value, an interpolation as text, or None.
@@ -42,12 +42,12 @@ class Node:
     content: Any = None
 
 
-class Left:
-    """Stands for what is read past: the types and flags that a node of omegaconf has about itself."""
+class Ignored:
+    """Stands for ignored content: types, devices, and the types and flags of omegaconf nodes."""
 
 
 class Storage:
-    """The numbers that tensors are views of, (n,)."""
+    """The numbers (n,) behind tensors; tensors are views of them."""
 
     def __init__(self, numbers: Tensor) -> None:
         self.numbers = numbers
@@ -61,7 +61,10 @@ class _Call:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
-    """A view of a storage. torch makes the storage longer where a view leaves it, with whatever memory holds there."""
+    """Make a view of a storage, and check its bounds.
+
+    torch would extend the storage to fit the view, and so expose whatever memory holds there.
+    """
     sizes, strides = _counts(size), _counts(stride)
     (start,) = _counts((offset,))
     if type(storage) is not Storage or len(sizes) != len(strides) or any(rest[2:]):
@@ -72,7 +75,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
     last = start + sum((length - 1) * step for length, step in zip(sizes, strides, strict=True))
     if numbers > held or (numbers and last >= held):
         raise RefusedError(
-            f"it holds a tensor of size {sizes}, stride {strides} and offset {start}, which leaves or repeats its "
+            f"it holds a tensor of size {sizes}, stride {strides} and offset {start}, which exceeds or repeats its "
             f"storage of {held} numbers"
         )
     if numbers == 0:
@@ -93,7 +96,7 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 
 def _latin(text: Any, encoding: Any) -> bytes:
-    """How Python 3 writes bytes where Python 2 could read them."""
+    """Read bytes as Python 3 writes them in pickles for Python 2."""
     if type(text) is not str or encoding != "latin1":
         raise RefusedError("it holds bytes of an unknown form")
     return text.encode("latin1")
@@ -106,20 +109,20 @@ def _listed(items: Any = ()) -> Any:
 
 
 def _check_keys(keys: Sequence[Any]) -> Sequence[Any]:
-    """Keys of a dict or members of a set, which Python hashes.
+    """Check keys of a dict or members of a set, because Python hashes them.
 
-    The hash of a tuple of tuples can take for ever or overflow the stack; long integers can all have one hash.
+    Hashing nested tuples can take forever or overflow the stack. Long integers can share one hash.
     """
     for key in keys:
         if not (key is None or isinstance(key, str | bytes | int | float)) or (
             isinstance(key, int) and key.bit_length() > _LONGEST_KEY
         ):
-            raise RefusedError("it holds a key that is neither a text nor a number of usual size")
+            raise RefusedError("it holds a key that is neither text nor a number of usual size")
     return keys
 
 
 def _pairs(items: Any = ()) -> Any:
-    """How Python 2 writes the items of an ordered dict."""
+    """Check the items of an ordered dict, as Python 2 writes them."""
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in _listed(items)):
         raise RefusedError("it holds a collection of an unknown form")
     _check_keys([key for key, _ in items])
@@ -131,7 +134,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.defaultdict": lambda *_: {},
     "_codecs.encode": _latin,
     "builtins.set": lambda *items: set(_check_keys(_listed(*items))),
-    "torch.device": lambda *_: Left(),
+    "torch.device": lambda *_: Ignored(),
     "torch.Size": lambda *sizes: tuple(_listed(*sizes)),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -139,7 +142,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": ScalarType,
     **{f"{module}.scalar": numpy_scalar(module) for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
 }
-# Objects that are made empty and then given a state.
+# Types of objects that a pickle creates empty, then gives a state.
 _OBJECTS: dict[str, type] = {
     "argparse.Namespace": argparse.Namespace,
     "fairseq.data.dictionary.Dictionary": Dictionary,
@@ -148,8 +151,8 @@ _OBJECTS: dict[str, type] = {
         for module in ("meters", "logging.meters")
         for kind in (meters.AverageMeter, meters.TimeMeter, meters.StopwatchMeter)
     },
-    "omegaconf.base.Metadata": Left,
-    "omegaconf.base.ContainerMetadata": Left,
+    "omegaconf.base.Metadata": Ignored,
+    "omegaconf.base.ContainerMetadata": Ignored,
     **dict.fromkeys(("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"), Node),
     **{
         f"omegaconf.nodes.{kind}Node": Node
@@ -169,14 +172,14 @@ STORAGES: dict[str, torch.dtype] = {
     "Bool": torch.bool,
 }
 _PYTHON_TYPES = ("dict", "list", "tuple", "int", "long", "float", "str", "unicode", "bool", "bytes", "object")
-# Names that stand for themselves: nothing can be made of them.
+# Names that are values: they cannot be called.
 _NAMES: dict[str, Any] = {
     **{f"torch.{name}Storage": dtype for name, dtype in STORAGES.items()},
     **{str(dtype): dtype for dtype in STORAGES.values()},
-    **{f"builtins.{name}": Left() for name in _PYTHON_TYPES},
-    "typing.Any": Left(),
+    **{f"builtins.{name}": Ignored() for name in _PYTHON_TYPES},
+    "typing.Any": Ignored(),
 }
-_MADE = (argparse.Namespace, Dictionary, meters.AverageMeter, meters.TimeMeter, meters.StopwatchMeter, Left, Node)
+_MADE = (argparse.Namespace, Dictionary, meters.AverageMeter, meters.TimeMeter, meters.StopwatchMeter, Ignored, Node)
 
 _NAMED_STEPS = (
     "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
@@ -185,18 +188,20 @@ _NAMED_STEPS = (
     "BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE"
 )
 _STEPS = [getattr(pickle, step)[0] for step in _NAMED_STEPS.split()]
-_PYTHONS: Any = pickle._Unpickler  # type: ignore[attr-defined]  # Any: its attributes are in no type hints
+_PYTHON: Any = pickle._Unpickler  # type: ignore[attr-defined]  # Any: it has no type hints
 
 
-class Unpickler(_PYTHONS):
-    """Reads one pickle; Python's implementation in Python, with the steps and names above and no others.
+class Unpickler(_PYTHON):
+    """The pure-Python unpickler of the standard library, limited to the steps and names above.
+
+    It reads one pickle.
 
     Args:
-        stream: of at most :data:`MOST_BYTES`.
-        storage: type, key and count of numbers -> the storage of that key.
+        stream: at most :data:`MOST_BYTES` long.
+        storage: function (type, key, number of elements) -> the storage of that key.
     """
 
-    dispatch: ClassVar = {code: _PYTHONS.dispatch[code] for code in _STEPS}
+    dispatch: ClassVar = {code: _PYTHON.dispatch[code] for code in _STEPS}
 
     def __init__(self, stream: BytesIO, storage: Callable[[torch.dtype, str, int], Storage] | None = None) -> None:
         super().__init__(stream, encoding="utf-8", errors="strict")
@@ -204,11 +209,11 @@ class Unpickler(_PYTHONS):
         self._copied = self._tensors = 0
 
     def load(self) -> Any:
-        """The object.
+        """Read the object.
 
         Raises:
-            RefusedError: a name that is not in the table, or a form that no checkpoint has.
-            Exception: it is no pickle, or a damaged one; of a dozen kinds.
+            RefusedError: a name is not in the tables, or a value has a form that no checkpoint has.
+            Exception: the stream is not a pickle, or is damaged; a dozen exception types.
         """
         try:
             return super().load()
@@ -218,7 +223,7 @@ class Unpickler(_PYTHONS):
             raise RefusedError(f"it holds {error}") from error
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for."""
+        """Look up a name in the tables."""
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         full = f"{module}.{name}"
         if full in _CALLS:
@@ -227,13 +232,13 @@ class Unpickler(_PYTHONS):
             return _OBJECTS[full]
         if full in _NAMES:
             return _NAMES[full]
-        # Some modules carry the name of the machine: os is posix.
+        # The message can show a platform's module name: posix for os.
         raise RefusedError(
             f"it holds {shown(full, 200)}, which is not on the allow-list of checkpoint contents and could run code"
         )
 
     def persistent_load(self, pid: Any) -> Storage:
-        """A storage, by the description that stands in the pickle."""
+        """Return the storage that the pickle describes."""
         if self._storage is None or not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
             raise RefusedError(NO_PICKLE)
         _, dtype, key, _, numbers, *view = pid
@@ -243,14 +248,14 @@ class Unpickler(_PYTHONS):
         return self._storage(dtype, key, count)
 
     def _spend(self, values: Any) -> None:
-        """Limit what is copied: one long value can be given to a thousand calls."""
+        """Limit copying: a small pickle can pass one long value to a thousand calls."""
         sized = values if isinstance(values, tuple | list) else [values]
         self._copied += sum(len(value) for value in sized if hasattr(value, "__len__") and type(value) is not Tensor)
         if self._copied > _MOST_COPIED:
             raise RefusedError("it copies its contents over and over")
 
     def load_reduce(self) -> None:
-        """Call a function of the table."""
+        """Call a function of the tables."""
         arguments = self.stack.pop()
         call = self.stack[-1]
         if type(call) is not _Call or type(arguments) is not tuple:
@@ -264,7 +269,7 @@ class Unpickler(_PYTHONS):
         self.stack[-1] = made
 
     def load_newobj(self) -> None:
-        """Make an object of the table, empty."""
+        """Make an empty object of a type in the tables."""
         arguments = self.stack.pop()
         kind = self.stack.pop()
         if not isinstance(kind, type) or arguments != ():
@@ -272,13 +277,13 @@ class Unpickler(_PYTHONS):
         self.append(object.__new__(kind))
 
     def load_build(self) -> None:
-        """Give an object its state, plain values by name."""
+        """Give an object its state: values by name."""
         state = self.stack.pop()
         made = self.stack[-1]
         if type(made) is ScalarType:
             made.__setstate__(state)
         elif type(made) is OrderedDict:
-            pass  # state_dict() keeps the versions of modules there
+            pass  # state_dict() stores the versions of modules there
         elif type(made) not in _MADE or not isinstance(state, dict) or not all(type(key) is str for key in state):
             raise RefusedError(NO_PICKLE)
         elif type(made) is Node:
@@ -286,12 +291,12 @@ class Unpickler(_PYTHONS):
         elif type(made) is Dictionary:
             self._spend([state.get("symbols"), state.get("count")])
             made.__dict__.update(_dictionary(state))
-        elif type(made) is not Left:
+        elif type(made) is not Ignored:
             self._spend(state)
             made.__dict__.update(state)
 
     def load_long1(self) -> None:
-        """An integer that can be shown and compared at no cost."""
+        """Read an integer; a limit on its size keeps printing and comparing cheap."""
         length = self.read(1)[0]
         if length > _LONGEST_INTEGER:
             raise RefusedError(f"it holds an integer of {length} bytes")
@@ -304,7 +309,7 @@ class Unpickler(_PYTHONS):
         self._dict()[key] = value
 
     def load_setitems(self) -> None:
-        """``dict[key] = value``, for all that stand since the mark."""
+        """``dict[key] = value``, for all pairs since the mark."""
         items = self.pop_mark()
         _check_keys(items[::2])
         self._dict().update(zip(items[::2], items[1::2], strict=True))
@@ -356,7 +361,7 @@ NO_PICKLE = "it is not a PyTorch file, or its pickle holds something other than 
 
 
 def _dictionary(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a fairseq dictionary: copies, of the right types and lengths."""
+    """Check types and lengths in the state of a fairseq dictionary, and copy it."""
     symbols, counts = state.get("symbols"), state.get("count")
     words: dict[str, Any] = {
         key: state[key] for key in ("bos_word", "unk_word", "pad_word", "eos_word") if key in state
@@ -376,7 +381,7 @@ def _dictionary(state: dict[str, Any]) -> dict[str, Any]:
         or type(special) is not int
         or not 0 <= special <= len(symbols)
     ):
-        raise RefusedError("its dictionary is damaged: symbols, counts and special symbols do not belong together")
+        raise RefusedError("its dictionary is damaged: symbols, counts and special symbols do not match")
     indices = {symbol: index for index, symbol in enumerate(symbols)}
     return {
         **words,

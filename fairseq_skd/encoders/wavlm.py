@@ -1,8 +1,9 @@
 """WavLM: fairseq's wav2vec 2.0 classes with a gated relative position bias in every self-attention.
 
-S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing", IEEE JSTSP 16(6),
-2022, arXiv 2110.13900. Parameters have the names of Microsoft's checkpoints: fairseq's, and in each
-``encoder.layers.<n>.self_attn`` the gate's ``grep_linear`` and ``grep_a``; the first has ``relative_attention_bias``.
+S. Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full Stack Speech Processing",
+IEEE JSTSP 16(6), 2022, arXiv 2110.13900. Parameters have the names of Microsoft's checkpoints,
+which are fairseq's names plus three: ``grep_linear`` and ``grep_a`` (the gate) in each
+``encoder.layers.<n>.self_attn``, and ``relative_attention_bias`` in the first.
 """
 
 import math
@@ -23,12 +24,12 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-GATE_UNITS = 4  # each of the two gates is the sum of so many units
+GATE_UNITS = 4  # units that are summed per gate
 
 
 @dataclass
 class WavLMConfig(Wav2Vec2Config):
-    """fairseq's configuration of wav2vec 2.0, and Microsoft's names for what WavLM adds."""
+    """fairseq's wav2vec 2.0 configuration plus WavLM's keys, under Microsoft's names."""
 
     num_buckets: int = 320
     max_distance: int = 800
@@ -39,32 +40,32 @@ class WavLMModel(Wav2Vec2Model):
     """fairseq's model around a :class:`WavLMEncoder`."""
 
     def __init__(self, cfg: Any) -> None:
-        super().__init__(OmegaConf.merge(cfg, {"encoder_layers": 0}))  # its own layers would be thrown away
+        super().__init__(OmegaConf.merge(cfg, {"encoder_layers": 0}))  # its encoder is replaced below
         self.cfg = cfg
         self.encoder = WavLMEncoder(cfg)
 
 
 class WavLMEncoder(TransformerEncoder):
-    """fairseq's transformer; its layers all take the bias that :meth:`position_bias` computes once a forward pass."""
+    """fairseq's transformer, with one :meth:`position_bias` per forward pass for all layers."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
         self.num_buckets, self.max_distance = cfg.num_buckets, cfg.max_distance
         table = nn.Embedding(cfg.num_buckets, cfg.encoder_attention_heads)
         nn.init.normal_(table.weight, std=0.02)
-        self.layers[0].self_attn.relative_attention_bias = table  # where Microsoft's checkpoints have it
+        self.layers[0].self_attn.relative_attention_bias = table  # its place in Microsoft's checkpoints
 
     def build_encoder_layer(self, args: Any, **_: Any) -> nn.Module:
-        """A layer, wrapped as fairseq wraps its own."""
+        """Build a layer, wrapped as fairseq wraps its layers."""
         layer = fsdp_wrap(WavLMLayer(args))
         return checkpoint_wrapper(layer) if args.checkpoint_activations else layer
 
     def position_bias(self, frames: int) -> Tensor:
-        """(H, T, T): what each head adds to the attention of query frame i to key frame j, before the gates."""
+        """Compute the ungated bias (H, T, T) that head h adds to the score of query i and key j."""
         weight = self.layers[0].self_attn.relative_attention_bias.weight
         buckets = relative_buckets(frames, self.num_buckets, self.max_distance, weight.device)
         by_distance = F.embedding(buckets, weight).t()  # (H, 2 T - 1), distances -(T - 1) to T - 1
-        # Window i of the T that slide over the distances is the row of query T - 1 - i.
+        # A window of T distances slides over them: window i is the row of query T - 1 - i.
         return by_distance.unfold(1, frames, 1).flip(1)
 
 
@@ -94,19 +95,20 @@ class WavLMLayer(TransformerSentenceEncoderLayer):
         *,
         position_bias: Tensor,
     ) -> tuple[Tensor, tuple[None, Tensor]]:
-        """fairseq's forward, which hands the padding mask on to the attention as it is: the bias travels with it.
+        """Run fairseq's forward, and hand the bias to the attention together with the padding mask.
 
         Args:
             x: (T, B, C).
             self_attn_padding_mask: (B, T) bool, true on padding, or None.
-            need_weights: fairseq's; the weights are never returned.
-            position_bias: (H, T, T), an argument so that it has its gradient under ``checkpoint_activations`` too.
+            need_weights: ignored; attention weights are never returned.
+            position_bias: (H, T, T). It is an argument, so that it gets a gradient under
+                ``checkpoint_activations``.
         """
         return super().forward(x, self_attn_padding_mask=(self_attn_padding_mask, position_bias))
 
 
 class RelativeAttention(MultiheadAttention):
-    """Self-attention with a relative position bias that each head gates by its query frame's input."""
+    """Self-attention with a relative position bias, gated per head by the query frame."""
 
     def __init__(self, width: int, heads: int, dropout: float, gated: bool) -> None:
         super().__init__(width, heads, dropout=dropout, self_attention=True)
@@ -118,7 +120,10 @@ class RelativeAttention(MultiheadAttention):
     def forward(
         self, query: Tensor, *, key_padding_mask: tuple[Tensor | None, Tensor], **_: Any
     ) -> tuple[Tensor, None]:
-        """Attend from ``query`` (T, B, C) to itself; ``key_padding_mask`` is that and the (H, T, T) bias."""
+        """Attend from ``query`` (T, B, C) to itself.
+
+        ``key_padding_mask`` holds the padding mask (B, T) or None, and the bias (H, T, T).
+        """
         padding, bias = key_padding_mask
         mask = bias.unsqueeze(0)
         if self.gated:
@@ -131,9 +136,10 @@ class RelativeAttention(MultiheadAttention):
         return self.out_proj(x.permute(2, 0, 1, 3).flatten(2)), None  # (B, H, T, D) -> (T, B, C)
 
     def gate(self, query: Tensor) -> Tensor:
-        """(B, H, T, 1), 1 + u + (1 - u) s r with update gate u, reset gate r and the head's scale s (``grep_a``).
+        """Compute the gate of the bias: (T, B, C) -> (B, H, T, 1).
 
-        Microsoft's parameters hold 1 - u in the place of u.
+        It is 1 + u + (1 - u) s r with update gate u, reset gate r and the head's scale s
+        (``grep_a``). Microsoft's parameters give 1 - u instead of u.
         """
         units = self.grep_linear(self._heads(query)).unflatten(-1, (2, GATE_UNITS)).sum(-1)  # (B, H, T, 2)
         kept, reset = torch.sigmoid(units).chunk(2, dim=-1)
@@ -145,14 +151,15 @@ class RelativeAttention(MultiheadAttention):
 
 
 def relative_buckets(frames: int, num_buckets: int, max_distance: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each distance from a query to a key.
+    """Compute the bucket of each distance from a query to a key.
 
-    Half of the buckets are for keys behind the query and half for those ahead; half of each are one distance wide, the
-    others grow logarithmically up to ``max_distance``, and all that is farther shares the last. Float32, as the
-    pretrained models have it: a distance on the edge of two buckets falls as it did then.
+    Half of the buckets are for keys before the query, half for keys after it. In each half, the
+    first half of the buckets is one distance wide. The others grow logarithmically up to
+    ``max_distance``, and larger distances share the last bucket. The computation is in float32, as
+    in pretraining, so that distances at the edge of two buckets get the same bucket.
 
     Returns:
-        (2 frames - 1,) bucket of the distances -(frames - 1) to frames - 1.
+        (2 frames - 1,) buckets of the distances -(frames - 1) to frames - 1.
     """
     distance = torch.arange(1 - frames, frames, device=device)
     side = num_buckets // 2

@@ -1,4 +1,4 @@
-"""Files of weights as untrusted input: what is in them is read and never run."""
+"""Read weight files as untrusted input: their content is never executed."""
 
 import pickle
 import sys
@@ -20,18 +20,18 @@ _MOST_MEMBERS = 200_000
 
 
 def read_torch_file(file: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU, whatever the environment says about loading.
+    """Read a file of ``torch.save`` to the CPU, whatever torch's environment variables say.
 
-    Memory stays within the size of the file, and an archive's members are compared with their checksums.
+    Memory stays within the size of the file. An archive's checksums are verified.
 
     Raises:
-        RefusedError: it holds what is not read; see :mod:`fairseq_skd.encoders.unpickling`.
-        Exception: it is damaged or another kind of file; of a dozen kinds.
+        RefusedError: the file holds something that :mod:`fairseq_skd.encoders.unpickling` refuses.
+        Exception: the file is damaged or of another kind; Python raises a dozen exception types.
     """
     with file.open("rb") as stream:
         if stream.read(len(_ARCHIVE)) != _ARCHIVE:
             stream.seek(0)
-            return _read_chain(stream, file.stat().st_size)
+            return _read_legacy(stream, file.stat().st_size)
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
             return _read_archive(archive, file.stat().st_size)
@@ -40,10 +40,10 @@ def read_torch_file(file: Path) -> Any:
 def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     members = {member.filename: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()) or len(members) > _MOST_MEMBERS:
-        raise RefusedError("it is an archive with two members of one name, or too many")
+        raise RefusedError("it is an archive with two members of the same name, or with too many members")
     for name, member in members.items():
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise RefusedError(f"its member {shown(name, 200)} is compressed, which torch.save never does")
+            raise RefusedError(f"its member {shown(name, 200)} is compressed, but torch.save never compresses")
     if sum(member.file_size for member in members.values()) > size:
         raise RefusedError("its members overlap: together they are larger than the file")
     if not any(member.CRC for member in members.values()):  # torch.serialization.set_crc32_options(False)
@@ -73,15 +73,19 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         if key not in kept:
             member = members.get(f"{folder}/data/{key}")
             if member is None or member.file_size != numbers * dtype.itemsize:
-                raise RefusedError(f"its storage {shown(key, 200)} has not the size that its pickle says")
+                raise RefusedError(f"its storage {shown(key, 200)} does not have the size that its pickle declares")
             kept[key] = _allocate(dtype, numbers, lambda buffer: read(f"data/{key}", buffer))
         return _known(kept, dtype, key, numbers)
 
     return Unpickler(BytesIO(pickled), storage).load()
 
 
-def _read_chain(stream: BinaryIO, size: int) -> Any:
-    """Pickles (a magic number, the protocol, the machine, the object, the keys of the storages), then the storages."""
+def _read_legacy(stream: BinaryIO, size: int) -> Any:
+    """Read the format before torch 1.6.
+
+    It has five pickles (a magic number, the protocol, the machine, the object, the keys of the
+    storages), then the storages.
+    """
     head = BytesIO(stream.read(MOST_BYTES))
     if Unpickler(head).load() != _MAGIC or Unpickler(head).load() != _PROTOCOL:
         raise RefusedError(NO_PICKLE)
@@ -102,12 +106,12 @@ def _read_chain(stream: BinaryIO, size: int) -> Any:
     result = Unpickler(head, storage).load()
     keys = Unpickler(head).load()
     if not isinstance(keys, list) or any(type(key) is not str for key in keys) or sorted(keys) != sorted(kept):
-        raise RefusedError("its list of storages does not belong to its pickle")
+        raise RefusedError("its list of storages does not match its pickle")
     stream.seek(head.tell())
     for key in keys:
         numbers = kept[key][1].numbers
         if int.from_bytes(stream.read(8), "little") != numbers.numel():
-            raise RefusedError(f"its storage {shown(key, 200)} has not the size that its pickle says")
+            raise RefusedError(f"its storage {shown(key, 200)} does not have the size that its pickle declares")
         buffer = _bytes(numbers)
         if stream.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
             raise EOFError(key)
@@ -128,23 +132,26 @@ def _bytes(numbers: torch.Tensor) -> Any:
 def _known(kept: dict[str, tuple[torch.dtype, Storage]], dtype: torch.dtype, key: str, numbers: int) -> Storage:
     held, storage = kept[key]
     if held != dtype or storage.numbers.numel() != numbers:
-        raise RefusedError(f"its storage {shown(key, 200)} is said to be of two kinds")
+        raise RefusedError(f"its storage {shown(key, 200)} is declared twice, with different types or sizes")
     return storage
 
 
 def _check_order(same: bool) -> None:
     if not same:
-        raise RefusedError("it was written on a machine of another byte order")
+        raise RefusedError("it was written on a machine with another byte order")
 
 
-_POINTER = b"version https://git-lfs"  # what a clone without git-lfs has in the place of a large file
+_POINTER = b"version https://git-lfs"  # stands for a large file in a clone without git-lfs
 
 
 def load_weights_only(file: Path) -> Any:
-    """What ``torch.save`` wrote, on the CPU: see :mod:`fairseq_skd.encoders.unpickling` for what it can hold.
+    """Read a file of ``torch.save`` to the CPU without executing code.
+
+    :mod:`fairseq_skd.encoders.unpickling` has the allow-list of its contents.
 
     Raises:
-        UserError: missing, truncated, not a PyTorch file, or holding objects that are not on the allow-list.
+        UserError: the file is missing, truncated, not a PyTorch file, or holds objects that are not
+            on the allow-list.
     """
     _check_file(file)
     try:
@@ -152,15 +159,16 @@ def load_weights_only(file: Path) -> Any:
     except (RefusedError, pickle.UnpicklingError) as error:
         reason = str(error) if isinstance(error, RefusedError) else NO_PICKLE
         raise UserError(f"checkpoint {file} is refused: {reason}") from error
-    except Exception as error:  # what Python raises over a damaged file is of a dozen kinds
+    except Exception as error:  # a damaged file can raise a dozen exception types
         raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a PyTorch file") from error
 
 
 def load_safetensors(file: Path) -> dict[str, Tensor]:
-    """Name -> tensor, on the CPU.
+    """Read a safetensors file to the CPU: name -> tensor.
 
     Raises:
-        UserError: missing, truncated, not a safetensors file; or the library is not installed.
+        UserError: the file is missing, truncated or not a safetensors file, or the library
+            safetensors is not installed.
     """
     _check_file(file)
     try:
@@ -169,19 +177,19 @@ def load_safetensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file} needs the library safetensors: pip install safetensors") from error
     try:
         return load_file(file)
-    except Exception as error:  # SafetensorError, and what torch raises over shapes and types
+    except Exception as error:  # SafetensorError, and torch's errors about shapes and types
         raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a safetensors file") from error
 
 
 def check_finite(weights: Mapping[str, Any], source: str) -> None:
-    """Check that every number of a checkpoint's weights is finite; 400 MB take 0.1 s on one core.
+    """Check that a checkpoint's weights are finite; 400 MB take 0.1 s on one core.
 
     Args:
-        weights: name -> tensor; what is no floating-point tensor is left out.
-        source: where they were read from, for the message.
+        weights: name -> tensor; values that are not floating-point tensors are ignored.
+        source: origin of the weights, for the message.
 
     Raises:
-        UserError: naming the source, the first tensor with NaN or Inf and the number of such tensors.
+        UserError: a tensor holds NaN or Inf; the message names the source and the first of them.
     """
     damaged = [name for name, tensor in weights.items() if torch.is_tensor(tensor) and not _is_finite(tensor)]
     if damaged:
@@ -192,7 +200,7 @@ def check_finite(weights: Mapping[str, Any], source: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Least and greatest number decide: several times faster than a mask of all numbers."""
+    """Check the minimum and the maximum: several times faster than checking every number."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     return all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor))
@@ -207,4 +215,4 @@ def _check_file(file: Path) -> None:
     except OSError as error:
         raise UserError(f"checkpoint {file} cannot be read: {error.strerror}") from error
     if head == _POINTER:
-        raise UserError(f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there")
+        raise UserError(f"checkpoint {file} is a git-lfs pointer and not the weights: run git lfs pull in its folder")

@@ -1,4 +1,4 @@
-"""The keys of ``model:`` for ``_name: skd_ctc``, fairseq's own and ours, their checks, and the saved configuration."""
+"""The keys of ``model:`` for ``_name: skd_ctc``, their checks, and the saved configuration."""
 
 import re
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from fairseq_skd.typed_settings import COUNT, DROPOUT, FINITE, NON_NEGATIVE, PRO
 
 
 def root_of(section: Any) -> DictConfig | None:
-    """The root configuration above a section; None if there is none, as in a test or in somebody's own program."""
+    """Return the root configuration above a section; None if the section stands alone."""
     root = section._get_parent() if isinstance(section, DictConfig) else None
     return root if isinstance(root, DictConfig) else None
 
 
 def select(root: DictConfig | None, key: str) -> Any:
-    """The value of ``section.key``; None if there is no such section, key or root."""
+    """Return the value of ``section.key``; None if the section, the key or the root is missing."""
     section, _, name = key.partition(".")
     if root is None or section not in root or root[section] is None or name not in root[section]:
         return None
@@ -31,7 +31,10 @@ def select(root: DictConfig | None, key: str) -> Any:
 
 
 def keep(section: Any, name: str, key: str, value: Any) -> None:
-    """Set a key in the section ``name`` of the root above ``section``, and in ``section`` if it is a copy of that."""
+    """Set a key in ``section`` and in the section ``name`` of the root configuration above it.
+
+    The two differ if fairseq copied the section.
+    """
     root = root_of(section)
     for node in (section, OmegaConf.select(root, name) if root is not None else None):
         if isinstance(node, DictConfig):
@@ -39,29 +42,29 @@ def keep(section: Any, name: str, key: str, value: Any) -> None:
                 node[key] = value
 
 
-LAYER_TYPES = ChoiceEnum(["transformer", "conformer", "trf_adp"])  # the union of all builds
+LAYER_TYPES = ChoiceEnum(["transformer", "conformer", "trf_adp"])  # the union over all fairseq builds
 
 
 def _key(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-# Optional[...] rather than "| None" throughout: omegaconf 2.0 reads these annotations.
+# Optional[...], not "| None", because omegaconf 2.0 reads these annotations.
 @dataclass
 class SkdCtcConfig(FairseqDataclass):
-    """Every field of fairseq's fine-tuning configurations keeps its name, default and meaning."""
+    """The keys of ``model:``. Keys of fairseq keep their name, default and meaning."""
 
-    # Ours
+    # Keys of fairseq_skd
     student_layers: list[int] = field(
         default_factory=lambda: [6],
         metadata={"help": "layer counts of the self-students, 1-based; [] is plain CTC fine-tuning"},
     )
-    keep_layers: int = _key(0, "train only the first so many layers of the pretrained encoder; 0: all (layer pruning)")
-    decode_layer: int = _key(0, "exit to decode with: 0 the full model, l the student of l layers (set when decoding)")
+    keep_layers: int = _key(0, "train only the first l layers of the pretrained encoder (layer pruning); 0: all")
+    decode_layer: int = _key(0, "exit to decode: 0 the full model, l the student of l layers; 0 in training")
 
     # The pretrained encoder
     w2v_path: str = _key(MISSING, "pretrained HuBERT, wav2vec 2.0 or WavLM: a checkpoint or a Hugging Face folder")
-    w2v_args: Any = None  # its configuration, kept in every fine-tuned checkpoint
+    w2v_args: Any = None  # the encoder's configuration, saved in every fine-tuned checkpoint
     no_pretrained_weights: bool = _key(False, "build the encoder of w2v_path with random weights")
     load_ema: bool = _key(False, "data2vec only: refused")
     encoder_embed_dim: Optional[int] = _key(768, "unused, as in fairseq: the width is the checkpoint's")
@@ -82,35 +85,35 @@ class SkdCtcConfig(FairseqDataclass):
 
     # Masks over frames
     apply_mask: bool = _key(False, "mask frames and channels in training")
-    mask_length: int = _key(10, "frames of a span")
+    mask_length: int = _key(10, "frames per span")
     mask_prob: float = _key(0.5, "share of frames covered if no spans overlapped")
-    mask_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of the spans' lengths")
-    mask_other: float = _key(0.0, "second parameter of that distribution")
+    mask_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of span lengths")
+    mask_other: float = _key(0.0, "second parameter of mask_selection")
     no_mask_overlap: bool = _key(False, "keep spans apart")
-    mask_min_space: Optional[int] = _key(1, "frames between spans that are kept apart")
+    mask_min_space: Optional[int] = _key(1, "with no_mask_overlap: frames between spans")
     require_same_masks: bool = _key(True, "mask equally many frames in all utterances of a batch")
     mask_dropout: float = _key(0.0, "share of masked frames to unmask again")
     zero_mask: bool = _key(False, "data2vec only: refused")
 
     # Masks over channels
-    mask_channel_length: int = _key(10, "channels of a span")
+    mask_channel_length: int = _key(10, "channels per span")
     mask_channel_prob: float = _key(0.0, "share of channels covered if no spans overlapped")
-    mask_channel_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of the spans' lengths")
-    mask_channel_other: float = _key(0.0, "second parameter of that distribution")
+    mask_channel_selection: MASKING_DISTRIBUTION_CHOICES = _key("static", "distribution of span lengths")
+    mask_channel_other: float = _key(0.0, "second parameter of mask_channel_selection")
     no_mask_channel_overlap: bool = _key(False, "keep spans apart")
-    mask_channel_min_space: Optional[int] = _key(1, "channels between spans that are kept apart")
+    mask_channel_min_space: Optional[int] = _key(1, "with no_mask_channel_overlap: channels between spans")
     mask_channel_before: bool = _key(False, "mask channels before frames")
 
-    # What is trained when
-    freeze_finetune_updates: int = _key(0, "updates during which only the heads train")
-    feature_grad_mult: float = _key(0.0, "scales the feature extractor's gradient; 0 freezes it")
-    freeze_regex: Optional[str] = _key(None, "freeze encoder parameters whose whole name matches")
+    # Frozen parameters
+    freeze_finetune_updates: int = _key(0, "updates in which only the heads train")
+    feature_grad_mult: float = _key(0.0, "scale of the feature extractor's gradient; 0 freezes it")
+    freeze_regex: Optional[str] = _key(None, "freeze encoder parameters whose full name matches")
 
     # Output
     blank_weight: float = _key(0.0, "added to (or set as) the blank's logit")
     blank_mode: str = _key("add", "add or set")
 
-    # Memory, and what the layers are made of
+    # Memory, and types of layers
     checkpoint_activations: bool = _key(False, "recompute activations in the backward pass")
     offload_activations: bool = _key(False, "with checkpoint_activations: keep them on the CPU")
     min_params_to_wrap: int = _key(int(1e8), "fully sharded training: smallest layer to wrap")
@@ -125,7 +128,7 @@ class SkdCtcConfig(FairseqDataclass):
     update_alibi: bool = _key(True, "data2vec only: no effect")
 
 
-# data2vec's and sequence-to-sequence keys: accepted in a YAML that is carried over, at the value that does nothing.
+# Keys of data2vec and of sequence-to-sequence models. A fairseq YAML may hold them at these values.
 _NO_EFFECT = {"load_ema": False, "autoregressive": False, "drop_path": 0, "layer_decay": 1, "zero_mask": False}
 
 RANGES: dict[str, Range] = {
@@ -146,17 +149,17 @@ RANGES: dict[str, Range] = {
 
 
 def read_saved(saved: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Check ``cfg.model`` of a fine-tuned checkpoint: types, choices and ranges of the keys that the model has.
+    """Check types, choices and ranges in ``cfg.model`` of a fine-tuned checkpoint.
 
     Args:
-        saved: plain, without interpolations.
-        source: of the checkpoint, for messages.
+        saved: plain Python values, without interpolations.
+        source: the checkpoint's name for messages.
 
     Returns:
-        the keys that the model has.
+        the keys of :class:`SkdCtcConfig`; unknown keys are left out.
 
     Raises:
-        UserError: naming the key and its value.
+        UserError: a value cannot be used; the message names the key.
     """
     model = OmegaConf.structured(SkdCtcConfig)
     kept = {
@@ -176,19 +179,20 @@ def read_saved(saved: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def check_model(cfg: SkdCtcConfig) -> None:
-    """Check values that would silently do nothing here, unknown choices and numbers out of range.
+    """Check for unknown choices, numbers out of range and values without effect.
 
     Raises:
-        UserError: naming the key and what it can be.
+        UserError: a value cannot be used; the message names the key and its valid values.
     """
     for key, value in _NO_EFFECT.items():
         if cfg[key] != value:
-            raise UserError(f"model.{key}={cfg[key]} belongs to another model; skd_ctc can only have {key}={value}")
+            raise UserError(f"model.{key}={cfg[key]} has no meaning for skd_ctc: set model.{key}={value}")
     if cfg.blank_mode not in ("add", "set"):
         raise UserError(f"model.blank_mode={cfg.blank_mode} is unknown: choose add or set")
     if _name(cfg.layer_type) == "trf_adp":
         raise UserError(
-            "model.layer_type=trf_adp: skd_ctc builds no adapters, which no pretrained encoder has weights for"
+            "model.layer_type=trf_adp is not supported, because no pretrained encoder has weights for adapters: set "
+            "model.layer_type=transformer"
         )
     if cfg.freeze_regex is not None:
         try:
@@ -199,7 +203,7 @@ def check_model(cfg: SkdCtcConfig) -> None:
 
 
 def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
-    """Settings of fairseq's encoder classes that fine-tuning overrides, under their names there."""
+    """Return the settings that fine-tuning overrides, under fairseq's names."""
     return {
         "dropout": cfg.dropout,
         "attention_dropout": cfg.attention_dropout,
@@ -213,7 +217,7 @@ def encoder_settings(cfg: SkdCtcConfig) -> dict[str, Any]:
 
 
 def regularisation(cfg: SkdCtcConfig) -> Regularisation:
-    """Masks and LayerDrop of fine-tuning."""
+    """Return masks and LayerDrop of fine-tuning."""
     time = channel = None
     if cfg.apply_mask and cfg.mask_prob > 0:
         time = SpanMask(

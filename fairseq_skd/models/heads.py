@@ -1,4 +1,4 @@
-"""CTC heads, and which layers may have one: the full model (exit L) and its students (exits l < L)."""
+"""CTC heads and their exits: the full model (exit L) and its students (exits l < L)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from fairseq_skd.errors import UserError
 
 
 def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The students' layer counts, in the given order.
+    """Check the layer counts of the students and return them in the given order.
 
     Args:
         layers: 1-based counts; empty for plain CTC fine-tuning.
         depth: L.
 
     Raises:
-        UserError: a layer that does not exist, 0, a duplicate, or L itself.
+        UserError: a count is not between 1 and L - 1, or is given twice.
     """
     valid = f"students of this {depth}-layer encoder have 1 to {depth - 1} layers, each given once"
     if depth == 1:
@@ -34,18 +34,18 @@ def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 class NoExitError(UserError):
-    """A model has no exit after so many layers."""
+    """The model has no exit at this layer."""
 
     def __init__(self, layer: int, students: Sequence[int], depth: int) -> None:
         trained = " or ".join(str(count) for count in sorted(students)) or "none: it was trained without a student"
         super().__init__(
-            f"the checkpoint has no exit of {layer} layers; take 0 for the full model of {depth} layers, or a "
-            f"student's layer count ({trained})"
+            f"the checkpoint has no exit at layer {layer}: use 0 for the full model of {depth} layers, or a student's "
+            f"layer count ({trained})"
         )
 
 
 def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
-    """The exit to run up to, as a layer count.
+    """Check an exit and return its layer count.
 
     >>> check_exit(0, [6, 3], 12), check_exit(6, [6, 3], 12)
     (12, 6)
@@ -56,7 +56,7 @@ def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
         depth: L.
 
     Raises:
-        NoExitError: no exit there.
+        NoExitError: the model has no exit at this layer.
     """
     exit_layer = depth if layer == 0 else layer
     if exit_layer != depth and exit_layer not in students:
@@ -64,17 +64,17 @@ def check_exit(layer: int, students: Sequence[int], depth: int) -> int:
     return exit_layer
 
 
-# fairseq's names of the full model's head, and ours of the students'.
+# fairseq names the full model's head, we name the students' heads.
 _HEAD_TENSOR = re.compile(r"(w2v_encoder|student_heads\.\d+)\.proj\.(weight|bias)")
 
 
 def head_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights and biases of the CTC heads among a checkpoint's tensors, (V, ...)."""
+    """Select weights and biases of the CTC heads, (V, ...), from a checkpoint's tensors."""
     return {name: tensor for name, tensor in weights.items() if _HEAD_TENSOR.fullmatch(name) and tensor.dim() > 0}
 
 
 def ctc_projection(width: int, symbols: int) -> nn.Linear:
-    """A linear head initialised as fairseq's: Xavier uniform weights, zero bias."""
+    """Make a linear head, initialised as in fairseq: Xavier uniform weights, zero bias."""
     projection = nn.Linear(width, symbols)
     nn.init.xavier_uniform_(projection.weight)
     nn.init.zeros_(projection.bias)
@@ -84,8 +84,8 @@ def ctc_projection(width: int, symbols: int) -> nn.Linear:
 class StudentHead(nn.Module):
     """The CTC head of a self-student.
 
-    Hidden states of a pre-LN encoder leave a layer unnormalised; its student gets a layer norm of its own, which starts
-    as a copy of the encoder's final one.
+    The layers of a pre-LN encoder return unnormalised hidden states. Its student therefore has a
+    layer norm, which starts as a copy of the encoder's final layer norm.
 
     Args:
         width: C.
@@ -102,7 +102,7 @@ class StudentHead(nn.Module):
         self.proj = ctc_projection(width, symbols)
 
     def forward(self, x: Tensor, dropout: nn.Module) -> Tensor:
-        """(T, B, C) hidden states of the exit layer -> (T, B, V) logits."""
+        """Compute logits from the hidden states of the exit layer: (T, B, C) -> (T, B, V)."""
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self.proj(dropout(x))

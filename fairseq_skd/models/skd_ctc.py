@@ -1,7 +1,7 @@
-"""The model ``skd_ctc``: one pretrained trunk, a CTC head on its last layer and one on each student's layer.
+"""The model ``skd_ctc``: one pretrained trunk with a CTC head on its last layer and per student.
 
-Parameters of the teacher have the names that fairseq's ``hubert_ctc`` and ``wav2vec_ctc`` give them
-(``w2v_encoder.w2v_model.*``, ``w2v_encoder.proj.*``), the students' are ``student_heads.<l>.*``.
+The teacher's parameters have the names of fairseq's ``hubert_ctc`` and ``wav2vec_ctc``:
+``w2v_encoder.w2v_model.*`` and ``w2v_encoder.proj.*``. Students have ``student_heads.<l>.*``.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ class SkdCtc(BaseFairseqModel):
 
     Args:
         cfg: the keys of ``model:``.
-        pretrained: the encoder, with its weights where a training begins.
+        pretrained: the encoder, with its weights when a training begins.
         symbols: V.
-        exits: layer counts of the heads that are built, the first is decoded; None: what ``cfg`` says, that is all of
-            a training, or ``cfg.decode_layer``, with which fairseq's own decoder loads a student.
+        exits: layer counts of the heads to build; the first is decoded. None: all heads of a
+            training, or only ``cfg.decode_layer``, which fairseq's own decoder sets.
 
     Attributes:
         depth: L.
-        exits: layer counts that have a head here; in a training (L, l, ...), the teacher's first.
-        student_layers: the students among them.
-        num_updates: updates done, set by fairseq before every step and after a restore.
+        exits: layer counts of the heads; in a training (L, l, ...), the teacher first.
+        student_layers: layer counts of the students in ``exits``.
+        num_updates: updates done; fairseq sets it before every step and after a resume.
     """
 
     def __init__(
@@ -82,22 +82,23 @@ class SkdCtc(BaseFairseqModel):
 
     @classmethod
     def build_model(cls, cfg: SkdCtcConfig, task: FairseqTask) -> "SkdCtc":
-        """Build from ``cfg.w2v_path`` for training, or from ``cfg.w2v_args`` when a fine-tuned checkpoint is loaded.
+        """Build from ``cfg.w2v_path``, or from ``cfg.w2v_args`` to load a fine-tuned checkpoint.
 
         Raises:
-            UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_pretrained`; the audio was normalised otherwise
-                in pretraining; or a student layer does not exist.
+            UserError: the encoder cannot be loaded (see
+                :func:`~fairseq_skd.encoders.checkpoint.load_pretrained`), the task prepares audio
+                differently from pretraining, or a student layer does not exist.
         """
         check_model(cfg)
         if cfg.w2v_args is not None:
             pretrained = PretrainedEncoder.from_w2v_args(to_container(cfg.w2v_args))
         else:
             if cfg.decode_layer != 0:
-                raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding; leave it at 0 to train")
+                raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding only: set it to 0 to train")
             pretrained = load_pretrained(cfg.w2v_path)
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
-            keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # so that a checkpoint is built without the file
+            keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # a checkpoint then loads without w2v_path
         if bool(cfg.normalize) != pretrained.normalize:
             raise UserError(
                 f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "
@@ -106,30 +107,34 @@ class SkdCtc(BaseFairseqModel):
         sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
         if sample_rate != pretrained.sample_rate:
             raise UserError(
-                f"task.sample_rate={sample_rate} but the encoder was pretrained at {pretrained.sample_rate}"
+                f"task.sample_rate={sample_rate} but the encoder was pretrained at {pretrained.sample_rate} Hz: "
+                f"resample the audio and set task.sample_rate={pretrained.sample_rate}"
             )
         if task.target_dictionary is None:
             raise UserError("the task has no target dictionary: set task.labels and, for hubert, task.fine_tuning=true")
         return cls(cfg, pretrained, len(task.target_dictionary))
 
     def set_num_updates(self, num_updates: int) -> None:
-        """fairseq calls this before every forward of an update; a new number starts its micro-batches from 0."""
+        """Set the number of updates done; a new number restarts the count of micro-batches.
+
+        fairseq calls it before every forward pass of an update.
+        """
         super().set_num_updates(num_updates)
         if num_updates != self.num_updates:
             self._micro_batch = 0
         self.num_updates = num_updates
 
     def forward(self, source: Tensor, padding_mask: Tensor | None = None, **_: Any) -> dict[str, Any]:
-        """One pass through the trunk, all heads.
+        """Run the trunk once, and all heads.
 
         Args:
             source: (B, samples), at the encoder's sampling rate.
             padding_mask: (B, samples) bool, true on padding.
 
         Returns:
-            ``encoder_out`` (T, B, V), logits of the first exit (the teacher, or the student that is decoded);
-            ``exit_logits``, layer count -> logits, for all exits; ``padding_mask`` and ``encoder_padding_mask``
-            (B, T) or None; ``frame_lengths`` (B,).
+            ``encoder_out`` (T, B, V), logits of the first exit: the teacher, or the decoded
+            student; ``exit_logits``, exit -> logits (T, B, V); ``padding_mask`` and
+            ``encoder_padding_mask`` (B, T) or None; ``frame_lengths`` (B,).
         """
         training_heads_only = self.num_updates < self.cfg.freeze_finetune_updates
         with torch.no_grad() if training_heads_only else contextlib.nullcontext():
@@ -147,7 +152,7 @@ class SkdCtc(BaseFairseqModel):
         }
 
     def get_logits(self, net_output: Mapping[str, Any], normalize: bool = False) -> Tensor:
-        """(T, B, V) logits of the decoded exit; a padded frame is blank with certainty."""
+        """Return logits of the decoded exit, (T, B, V), with padded frames certainly blank."""
         logits = net_output["encoder_out"]
         padding = net_output["padding_mask"]
         if padding is not None:
@@ -160,12 +165,12 @@ class SkdCtc(BaseFairseqModel):
     def get_normalized_probs(
         self, net_output: Mapping[str, Any], log_probs: bool, sample: Mapping[str, Any] | None = None
     ) -> Tensor:
-        """(T, B, V) posteriors or their logarithms, float32."""
+        """Return posteriors or log posteriors of the decoded exit, (T, B, V), float32."""
         lprobs = self.get_logits(net_output, normalize=True)
         return lprobs if log_probs else lprobs.exp()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """Make a checkpoint's parameters those of this model: see :func:`~fairseq_skd.models.state_dict.adapt`."""
+        """Adapt a checkpoint to the model: see :func:`~fairseq_skd.models.state_dict.adapt`."""
         super().upgrade_state_dict_named(state_dict, name)
         adapt(state_dict, f"{name}." if name else "", self.state_dict(), self.depth, self.exits)
 
@@ -185,7 +190,10 @@ class SkdCtc(BaseFairseqModel):
         return torch.where(is_blank, change, logits)
 
     def _generator(self) -> np.random.Generator | None:
-        """Masks and LayerDrop of this forward pass: a function of seed, update, micro-batch and worker alone."""
+        """Make the generator of this pass's masks and LayerDrop.
+
+        Its seed depends only on ``common.seed``, update, micro-batch and worker.
+        """
         if not self.training:
             return None
         worker = distributed_utils.get_data_parallel_rank() if torch.distributed.is_initialized() else 0

@@ -1,4 +1,4 @@
-"""Parameters of a checkpoint made those of a model with other exits: new student heads, exits that are not there."""
+"""Load a checkpoint into a model with other exits: add student heads, drop unused exits."""
 
 import logging
 import re
@@ -18,14 +18,14 @@ _ABOVE = ("w2v_encoder.proj.", "w2v_encoder.w2v_model.encoder.layers.", "w2v_enc
 def adapt(
     state: MutableMapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], depth: int, exits: Sequence[int]
 ) -> None:
-    """Fill in students that the checkpoint lacks, leave out exits that the model lacks, both in place.
+    """Add students that the checkpoint lacks and drop exits that the model lacks, in place.
 
     Args:
         state: the checkpoint's parameters by name.
-        prefix: of the model's parameters in it.
-        own: the model's parameters by name, as they were initialised.
+        prefix: of the model's parameter names in ``state``.
+        own: the model's initial parameters by name.
         depth: L of the model.
-        exits: layer counts that have a head in the model, the deepest among them the last layer that is built.
+        exits: layer counts of the model's heads; the model is built up to the deepest exit.
 
     Raises:
         UserError: the checkpoint has more layers than the model.
@@ -34,8 +34,8 @@ def adapt(
     layers = 1 + max((int(found[1]) for name in names if (found := _LAYER.match(name))), default=-1)
     if layers > depth:
         raise UserError(
-            f"the fine-tuned checkpoint has {layers} layers, the model {depth}: give model.w2v_path the encoder that "
-            f"it was fine-tuned from and leave model.keep_layers at 0 (it prunes), or leave the checkpoint out"
+            f"the fine-tuned checkpoint has {layers} layers but the model has {depth}: set model.w2v_path to the "
+            f"encoder that it was fine-tuned from and model.keep_layers=0 (no layer pruning), or omit the checkpoint"
         )
     if depth in exits:
         _fill_in_students(state, prefix, own)
@@ -46,11 +46,13 @@ def adapt(
 
 
 def _fill_in_students(state: MutableMapping[str, Tensor], prefix: str, own: Mapping[str, Tensor]) -> None:
-    """A student's layer norm starts from the checkpoint's final one, the rest as it is."""
+    """Add missing student heads; a layer norm starts as the checkpoint's final layer norm."""
     missing = [name for name in own if name.startswith(_STUDENTS) and prefix + name not in state]
     for name in missing:
         final = f"{prefix}w2v_encoder.w2v_model.encoder.{name.split('.', 2)[2]}"
         state[prefix + name] = state[final].clone() if "layer_norm" in name and final in state else own[name]
     heads = sorted({int(name.split(".")[1]) for name in missing})
     if heads:
-        logger.info("the checkpoint has no head for student layers %s: they start fresh", ", ".join(map(str, heads)))
+        logger.info(
+            "the checkpoint has no head for student layers %s: they start untrained", ", ".join(map(str, heads))
+        )

@@ -1,4 +1,4 @@
-"""A fine-tuned ``skd_ctc`` checkpoint: what it was trained as, and its weights."""
+"""A fine-tuned ``skd_ctc`` checkpoint: its configuration, weights and dictionary."""
 
 import dataclasses
 import os
@@ -14,8 +14,8 @@ from fairseq_skd.files.waveforms import Waveforms
 from fairseq_skd.models.config import read_saved
 from fairseq_skd.models.heads import check_student_layers, head_tensors
 
-# Keys that take their value from another section, which only a training has to have.
-_ELSEWHERE = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
+# Keys that fairseq interpolates from other sections. Only a training needs those sections.
+_INTERPOLATED = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,10 @@ class TrainedModel:
 
     Attributes:
         path: the file.
-        config: the training configuration, plain.
-        weights: parameters by name, until a :class:`~fairseq_skd.recognizer.Recognizer` has taken them.
+        config: the training configuration as plain Python.
+        weights: parameters by name; a :class:`~fairseq_skd.recognizer.Recognizer` empties it.
         symbols: V, the outputs of a CTC head, blank included.
-        dictionary: of the training labels; None if the checkpoint does not hold it.
+        dictionary: of the training labels; None if the checkpoint has none.
         encoder: kind and architecture.
     """
 
@@ -40,7 +40,7 @@ class TrainedModel:
 
     @property
     def depth(self) -> int:
-        """L."""
+        """L, the number of layers of the full model."""
         return self.encoder.depth
 
     @property
@@ -50,54 +50,55 @@ class TrainedModel:
 
     @property
     def post_process(self) -> Any:
-        """How units became words in validation; None if it does not say."""
+        """How validation joined units to words; None if the checkpoint does not say."""
         return section(self.config, "criterion").get("post_process")
 
     @property
     def waveforms(self) -> Waveforms:
-        """How the encoder takes its audio."""
+        """How audio is prepared for the encoder."""
         return Waveforms(self.encoder.sample_rate, self.encoder.normalize, self.encoder.shortest_audio)
 
 
 def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
-    """Open a checkpoint that ``fairseq-hydra-train`` made with model ``skd_ctc``.
+    """Open a checkpoint that ``fairseq-hydra-train`` wrote with model ``skd_ctc``.
 
     Raises:
-        UserError: not readable (see :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or another model.
+        UserError: the file cannot be read (see
+            :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or holds another model.
     """
     return read_trained(load_checkpoint(path), path)
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:
-    """Interpret what :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint` read.
+    """Check and interpret the result of :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`.
 
     Raises:
-        UserError: another model, or a damaged one; naming the key.
+        UserError: the checkpoint holds another model, or is damaged; the message names the key.
     """
     source = f"checkpoint {path}"
     config = state.get("cfg") or {"model": {"_name": getattr(state["args"], "arch", None)}}
     name = config["model"].get("_name") or "unnamed"
     if name != "skd_ctc":
         raise UserError(
-            f"{source} is of model {shown(name)}, one of skd_ctc is needed: fine-tune from it "
-            f"with model.w2v_path (pretrained) or checkpoint.finetune_from_model (fine-tuned)"
+            f"{source} holds model {shown(name)}, but skd_ctc is needed: fine-tune from it with model.w2v_path (if "
+            f"it is pretrained) or checkpoint.finetune_from_model (if it is fine-tuned)"
         )
     check_followed(state["left_out"], None, source)
     heads = head_tensors(state["model"])
     if not isinstance(config["model"].get("w2v_args"), dict) or not heads:
-        raise UserError(f"{source} lacks the encoder's configuration or a CTC head: it is damaged")
+        raise UserError(f"{source} is damaged: it lacks the encoder's configuration or a CTC head")
     encoder = PretrainedEncoder.from_w2v_args(config["model"]["w2v_args"], source=source)
     encoder.check_size(state["model"])
     model = read_saved(config["model"], source)
     if model.setdefault("normalize", encoder.normalize) is not encoder.normalize:
         raise UserError(
-            f"{source} is damaged: its model.normalize={shown(model['normalize'])} is not normalize of its encoder, "
-            f"{encoder.normalize}"
+            f"{source} is damaged: its model.normalize={shown(model['normalize'])}, but its encoder has "
+            f"normalize={encoder.normalize}"
         )
     try:
         check_student_layers(model.get("student_layers", ()), encoder.depth)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    config = {**config, "model": {**_ELSEWHERE, **model}}
+    config = {**config, "model": {**_INTERPOLATED, **model}}
     symbols = next(iter(heads.values())).size(0)
     return TrainedModel(str(path), config, state["model"], symbols, dictionary_of(state, source), encoder)

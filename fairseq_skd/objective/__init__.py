@@ -1,1 +1,1 @@
-"""The mathematics of the method (docs/method.md): torch, and nothing of fairseq."""
+"""The mathematics of the method (docs/method.md). It imports torch, never fairseq."""

@@ -1,4 +1,4 @@
-"""The weights of the student's loss and of the distillation in it, as functions of the updates done."""
+"""The weights of the student's loss and of its distillation term, per update."""
 
 import math
 from dataclasses import dataclass
@@ -10,27 +10,32 @@ SCHEDULES = ("clamped_linear", "linear", "cosine", "constant")
 
 @dataclass(frozen=True)
 class AlphaSchedule:
-    """alpha(u): how much of the loss is the student's after ``u`` updates (paper: scheduled self-distillation).
+    """alpha(u), the weight of the student's loss after ``u`` updates (scheduled self-distillation).
 
     With r = u / (U - 1), clipped to [0, 1], and U the length of the run in updates:
 
     ================== ====================================================
-    ``clamped_linear`` min(max(r, tau), 1 - tau), the paper's
+    ``clamped_linear`` min(max(r, tau), 1 - tau), as in the paper
     ``linear``         r
     ``cosine``         tau + (1 - 2 tau) (1 - cos(pi r)) / 2
     ``constant``       alpha
     ================== ====================================================
 
-    The paper counts epochs; updates make the weight independent of the corpus' size and exact after a resume.
+    The paper counts epochs. Counting updates makes alpha independent of the corpus size, and exact
+    after a resume.
+
+    >>> alpha = AlphaSchedule("clamped_linear", max_update=11, tau=0.3)
+    >>> [alpha(u) for u in (0, 3, 5, 10)]
+    [0.3, 0.3, 0.5, 0.7]
 
     Attributes:
         name: one of :data:`SCHEDULES`.
-        max_update: U; 1 or more unless the schedule is constant.
+        max_update: U; at least 1 unless the schedule is constant.
         tau: clamp, 0 <= tau < 0.5.
         alpha: the weight of the constant schedule, 0 <= alpha <= 1.
 
     Raises:
-        UserError: a value is out of range; the sentence names the key.
+        UserError: a value is out of range; the message names the key.
     """
 
     name: str = "clamped_linear"
@@ -52,7 +57,7 @@ class AlphaSchedule:
             )
 
     def __call__(self, updates: int) -> float:
-        """Alpha after ``updates`` updates."""
+        """Return alpha after ``updates`` updates."""
         if self.name == "constant":
             return self.alpha
         progress = 1.0 if self.max_update == 1 else min(max(updates / (self.max_update - 1), 0.0), 1.0)
@@ -65,18 +70,22 @@ class AlphaSchedule:
 
 @dataclass(frozen=True)
 class DistillationWeight:
-    """The weight of the distillation term after ``u`` updates: it grows from 0 to ``kd_weight``, then stays.
+    """The weight of the distillation term after ``u`` updates.
 
-    kd_weight min(1, u / (warmup U)), with U the length of the run in updates. Not in the paper: at the start a teacher
-    that has learnt nothing holds its student back.
+    kd_weight min(1, u / (warmup U)), with U the length of the run in updates. The warm-up is not in
+    the paper: an untrained teacher slows its student down.
+
+    >>> weight = DistillationWeight(kd_weight=2.0, warmup=0.5, max_update=8)
+    >>> [weight(u) for u in range(6)]
+    [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
     Attributes:
-        kd_weight: at the end of the warm-up, and at once without one.
-        warmup: share of the run, 0 (none) to 1.
-        max_update: U; 1 or more unless there is no warm-up.
+        kd_weight: the weight after the warm-up.
+        warmup: the warm-up's share of the run, 0 (none) to 1.
+        max_update: U; at least 1 if there is a warm-up.
 
     Raises:
-        UserError: a value is out of range; the sentence names the key.
+        UserError: a value is out of range; the message names the key.
     """
 
     kd_weight: float = 1.0
@@ -85,9 +94,9 @@ class DistillationWeight:
 
     def __post_init__(self) -> None:
         if not 0 <= self.kd_weight < math.inf:
-            raise UserError(f"criterion.kd_weight={self.kd_weight} is not a number of at least 0")
+            raise UserError(f"criterion.kd_weight={self.kd_weight} must be finite and at least 0")
         if not 0 <= self.warmup <= 1:
-            raise UserError(f"criterion.kd_warmup={self.warmup} is a share of the updates, between 0 and 1")
+            raise UserError(f"criterion.kd_warmup={self.warmup} must lie between 0 and 1: it is a share of the updates")
         if self.warmup > 0 and self.max_update < 1:
             raise UserError(
                 f"criterion.kd_warmup={self.warmup} needs the length of the run: set optimization.max_update "
@@ -95,7 +104,7 @@ class DistillationWeight:
             )
 
     def __call__(self, updates: int) -> float:
-        """The weight after ``updates`` updates."""
+        """Return the weight after ``updates`` updates."""
         if self.warmup == 0:
             return self.kd_weight
         return self.kd_weight * min(1.0, updates / (self.warmup * self.max_update))

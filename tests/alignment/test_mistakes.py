@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ([], r"common_eval\.path is not set: give a fine-tuned checkpoint, or align\.history=DIR$"),
         (
             ["{hubert}", "align.layer=3"],
-            r"^align\.layer=3: .*checkpoint_best\.pt: the checkpoint has no exit of 3 layers; take 0 .*\(2\)$",
+            r"^align\.layer=3: .*checkpoint_best\.pt: the checkpoint has no exit at layer 3: use 0 .*\(2\)$",
         ),
         (["{hubert}", "align.layer=0"], r"align\.layer and align\.teacher_layer are both the exit"),
         (
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
         (
             ["{hubert}", "align.teacher_path={pretrained}"],
-            r"^align\.teacher_path=.*: checkpoint .*/pretrained\.pt is of model hubert, one of skd_ctc is needed",
+            r"^align\.teacher_path=.*: checkpoint .*/pretrained\.pt holds model hubert, but skd_ctc is needed",
         ),
         (["{hubert}", "common.seed=-1"], r"^common\.seed=-1 is out of range, it is at least 0$"),
         (["{hubert}", "align.layers=2"], r"there is no key align\.layers, align has: layer, teacher_path, "),
@@ -62,7 +62,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ),
         (
             ["{hubert}", "align.teacher_path={kernels}"],
-            r"kernels\.pt and .* make other frames of the same audio .kernels .* against kernels ",
+            r"kernels\.pt and .* make different frames of the same audio .kernels .* against kernels ",
         ),
         (
             ["{hubert}", "align.teacher_path={letters}"],

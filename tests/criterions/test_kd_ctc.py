@@ -218,7 +218,7 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
         ({"teacher_path": "/nowhere.pt"}, "checkpoint /nowhere.pt does not exist"),
         ({"method": "guide", "temperature": 2.0}, "criterion.temperature=2.0 does nothing with method=guide"),
         ({"frames": "some"}, "criterion.frames=some is not known"),
-        ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 is not a number of at least 0"),
+        ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 must be finite and at least 0"),
     ],
 )
 def test_refusals(teacher_path, changes, sentence):
@@ -228,7 +228,7 @@ def test_refusals(teacher_path, changes, sentence):
 
 def test_a_pretrained_teacher_is_refused(pretrained):
     with pytest.raises(
-        UserError, match=r"^criterion.teacher_path: checkpoint .*w2v.pt is of model hubert, one of skd_ctc is needed"
+        UserError, match=r"^criterion.teacher_path: checkpoint .*w2v.pt holds model hubert, but skd_ctc is needed"
     ):
         criterion(pretrained)
 
@@ -258,7 +258,7 @@ def test_kept_layers_are_the_first_ones(pretrained):
     tap = whole.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2]
     torch.testing.assert_close(kept.w2v_encoder(**SAMPLE["net_input"], taps=[2]).taps[2], tap, rtol=0, atol=0)
     assert kept.cfg.w2v_args.model.encoder_layers == 2  # the checkpoint rebuilds what was trained
-    with pytest.raises(UserError, match="model.keep_layers=5: this encoder has 1 to 4 layers to keep"):
+    with pytest.raises(UserError, match="model.keep_layers=5 is out of range: this encoder has 4 layers, keep 1 to 4"):
         student(pretrained, keep_layers=5)
 
 

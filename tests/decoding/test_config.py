@@ -76,7 +76,12 @@ def test_a_number_can_name_a_subset() -> None:
         ("decoding", "layer", True, r"decoding\.layer=true cannot be used, it takes a whole number or null"),
         ("decoding", "layer", 6.0, r"decoding\.layer=6\.0 cannot be used"),
         ("decoding", "layer", -1, r"decoding\.layer=-1 is out of range, it is at least 0"),
-        ("decoding", "type", "fairseqlm", r"decoding\.type=fairseqlm is not known, there are: viterbi, kenlm, lexfree"),
+        (
+            "decoding",
+            "type",
+            "fairseqlm",
+            r"decoding\.type=fairseqlm is unknown: choose one of viterbi, kenlm, lexfree",
+        ),
         ("dataset", "max_tokens", 0, r"dataset\.max_tokens=0 is out of range"),
         ("dataset", "batch_size", 0, r"dataset\.batch_size=0 is out of range"),
         ("dataset", "num_workers", None, r"dataset\.num_workers=null cannot be used, it takes a whole number"),
@@ -89,7 +94,7 @@ def test_a_number_can_name_a_subset() -> None:
             MISSING,
             r"common_eval\.path is not set \(the fine-tuned checkpoint\): give common_eval\.path=",
         ),
-        ("common_eval", "post_process", "bpe", r"common_eval\.post_process=bpe is not known, there are: letter, "),
+        ("common_eval", "post_process", "bpe", r"common_eval\.post_process=bpe is unknown: choose one of letter, "),
         ("common_eval", "quiet", "yes", r"common_eval\.quiet=yes cannot be used, it takes true or false"),
         ("common", "cpu", 1, r"common\.cpu=1 cannot be used, it takes true or false"),
     ],
@@ -106,7 +111,7 @@ def test_both_half_precisions_are_refused() -> None:
 
 def test_sections() -> None:
     with pytest.raises(
-        UserError, match="there is no section decode, there are: task, common, common_eval, dataset, decoding$"
+        UserError, match="there is no section decode, the sections are: task, common, common_eval, dataset, decoding$"
     ):
         Settings.read({**NEEDED, "decode": {}})
     with pytest.raises(UserError, match=r"task=hubert_pretraining replaces a whole section"):

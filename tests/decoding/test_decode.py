@@ -330,7 +330,7 @@ def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: 
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit of 3 layers; take 0 .* \(2\)$"),
+        ("decoding.layer=3", r"decoding\.layer=3: the checkpoint has no exit at layer 3: use 0 .* \(2\)$"),
         ("dataset.gen_subset=dev", r"dev\.tsv does not exist; the folder has test"),
         ("task.labels=phn", r"dict\.phn\.txt does not exist"),
         ("common.fp16=true", r"common\.fp16=true needs CUDA"),

@@ -121,7 +121,7 @@ def test_a_process_that_reads_and_is_killed_is_told(capsys: pytest.CaptureFixtur
     """As the system does where memory runs out; it was a traceback."""
     assert run_command("tool", lambda: run(Parrot(deadly=0), 1) and None) == 2
     assert capsys.readouterr().err == (
-        "tool: a process that reads audio was ended from outside, as happens when memory or shared memory runs out: "
+        "tool: a process that reads audio was killed, probably because memory or shared memory ran out: "
         "lower dataset.num_workers or dataset.max_tokens\n"
     )
 

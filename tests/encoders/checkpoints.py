@@ -1,4 +1,4 @@
-"""Checkpoints to be read or refused, and the sentence of a refusal."""
+"""Save checkpoints, and get the message with which one is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ TASK = {"_name": "hubert_pretraining", "normalize": True, "sample_rate": 16000}
 
 
 def save(path: Path, legacy: bool = False, **state: Any) -> Path:
-    """A checkpoint with an empty set of weights unless given."""
+    """Save a checkpoint; without ``model`` it has no weights."""
     torch.save({"model": {}, **state}, path, _use_new_zipfile_serialization=not legacy)
     return path
 
@@ -34,7 +34,7 @@ def refusal(path: Path) -> str:
 
 
 class Harmful:
-    """Pickles as a call."""
+    """Pickles as a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments

@@ -1,4 +1,4 @@
-"""Folders of transformers."""
+"""Folders that Hugging Face transformers saved."""
 
 import shutil
 from pathlib import Path
@@ -17,5 +17,5 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy to change."""
+    """A copy of the folder, which a test may change."""
     return shutil.copytree(saved, tmp_path / "model")

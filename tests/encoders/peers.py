@@ -1,6 +1,6 @@
 """transformers' models with random weights, in folders as ``save_pretrained`` writes them.
 
-(With a torchaudio that does not import, these models still do: they take audio as tensors.)
+They work without torchaudio, because their input is a tensor.
 """
 
 import json
@@ -26,7 +26,7 @@ LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias"
 
 
 def peer(kind: str, suffix: str = "Model", **changes: Any) -> torch.nn.Module:
-    """A model of transformers; nothing in it is left at the one or zero that it starts with, or next to it."""
+    """Make a model of transformers; no parameter stays at or near its initial zero or one."""
     buckets = {"num_buckets": 32, "max_bucket_distance": 40} if kind == "wavlm" else {}
     torch.manual_seed(0)
     config = getattr(transformers, f"{CLASSES[kind]}Config")(**{**SHAPE, **buckets, **changes})
@@ -41,14 +41,14 @@ def peer(kind: str, suffix: str = "Model", **changes: Any) -> torch.nn.Module:
 
 
 def write_folder(folder: Path, kind: str, suffix: str = "Model", **changes: Any) -> torch.nn.Module:
-    """Save such a model, and return it."""
+    """Save a model of :func:`peer` in a folder, and return it."""
     model = peer(kind, suffix, **changes)
     model.save_pretrained(folder)
     return model
 
 
 def edit(folder: Path, **changes: Any) -> Path:
-    """Change keys of config.json; None takes a key away."""
+    """Change keys of config.json; None removes a key."""
     file = folder / "config.json"
     config = {**json.loads(file.read_text()), **changes}
     file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))

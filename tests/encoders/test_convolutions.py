@@ -1,4 +1,4 @@
-"""The feature extractor's text is read without running it, and its arithmetic is that of real convolutions."""
+"""``conv_feature_layers`` is never executed, and frame counts equal real convolutions."""
 
 import subprocess
 from pathlib import Path
@@ -33,7 +33,7 @@ BASE = [(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2
         ("[(16, 10, 5),]", [(16, 10, 5)]),
     ],
 )
-def test_reads_what_checkpoints_hold(text: str, layers: list[tuple[int, int, int]]) -> None:
+def test_reads_texts_of_real_checkpoints(text: str, layers: list[tuple[int, int, int]]) -> None:
     parsed = parse_conv_layers(text)
     assert parsed == layers
     assert all(isinstance(layer, ConvLayer) for layer in parsed)
@@ -97,7 +97,7 @@ def test_runs_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "import os",
         "[(512, 10, 5)]\x00",
         "\ud800",
-        # Small texts of enormous meaning
+        # Small texts with huge results
         "[(512, 10, 5)] * 1000000000000",
         "[(1, 1, 1)] * 100 * 100 * 100 * 100 * 100 * 100",
         "[[[[[(1, 1, 1)] * 99] * 99] * 99] * 99] * 99",
@@ -119,12 +119,12 @@ def test_refuses_anything_else(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, [(512, 10, 5)], b"[(512,10,5)]"])
-def test_refuses_what_is_no_text(value: object) -> None:
+def test_refuses_other_types_than_text(value: object) -> None:
     with pytest.raises(UserError, match="is not a sum of lists of"):
         parse_conv_layers(value)  # type: ignore[arg-type]
 
 
-def test_many_layers_are_fine_up_to_a_point() -> None:
+def test_the_number_of_layers_is_limited() -> None:
     assert len(parse_conv_layers("[(8, 3, 1)] * 100")) == 100
     with pytest.raises(UserError, match="is not a sum of lists of"):
         parse_conv_layers("[(8, 3, 1)] * 101")
@@ -134,7 +134,7 @@ def test_many_layers_are_fine_up_to_a_point() -> None:
     ("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16000, 49), (160000, 499), (15680 + 400, 50)]
 )
 def test_frames_of_the_base_extractor(samples: int, frames: int) -> None:
-    # A frame sees 400 samples and comes every 320.
+    # Each frame covers 400 samples, and frames are 320 samples apart.
     layers = parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
     assert frame_lengths(torch.tensor([samples]), layers).tolist() == [frames]
 
@@ -147,7 +147,7 @@ def test_frames_of_the_base_extractor(samples: int, frames: int) -> None:
         "[(1, 7, 3), (1, 1, 4), (1, 5, 1)]",
     ],
 )
-def test_frames_are_those_of_a_real_stack(text: str) -> None:
+def test_frames_equal_a_real_stack(text: str) -> None:
     layers = parse_conv_layers(text)
     stack = nn.Sequential(*[nn.Conv1d(1, 1, kernel, stride) for _, kernel, stride in layers])
     samples = torch.tensor([*range(640, 1400, 31), 4000, 16000, 16001])
@@ -158,6 +158,6 @@ def test_frames_are_those_of_a_real_stack(text: str) -> None:
     assert counted.dtype == torch.int64
 
 
-def test_audio_too_short_for_a_frame_still_counts_one() -> None:
+def test_audio_too_short_for_a_frame_counts_as_one() -> None:
     layers = parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")
     assert frame_lengths(torch.tensor([0, 1, 9, 10, 399]), layers).tolist() == [1, 1, 1, 1, 1]

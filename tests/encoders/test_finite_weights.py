@@ -1,4 +1,4 @@
-"""Weights that are NaN or Inf are refused where a checkpoint is read; the sentence names file and tensor."""
+"""Checkpoints whose weights hold NaN or Inf are refused; the message names file and tensor."""
 
 import re
 
@@ -24,7 +24,7 @@ def damage(path, name, value):
 @pytest.mark.faults
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_pretrained_weights(tmp_path, value):
-    """Section 6: training began, and its gradients were blamed."""
+    """Section 6: training once began, and then failed with NaN gradients."""
     path = write_pretrained(tmp_path / "w2v.pt")
     damage(path, LAYER, value)
     with pytest.raises(UserError, match=rf"^model.w2v_path={path}: {LAYER} holds NaN or Inf, the first of 1"):
@@ -33,7 +33,7 @@ def test_pretrained_weights(tmp_path, value):
 
 @pytest.mark.faults
 def test_fine_tuned_weights(tmp_path):
-    """Section 6: decoding gave empty texts, with status 0."""
+    """Section 6: decoding once gave empty texts, with exit status 0."""
     path = write_fine_tuned(tmp_path / "tuned.pt")
     damage(path, "student_heads.2.proj.bias", torch.inf)
     with pytest.raises(UserError, match=f"^checkpoint {path}: student_heads.2.proj.bias holds NaN or Inf"):
@@ -42,7 +42,7 @@ def test_fine_tuned_weights(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_every_precision(dtype):
-    """The greatest numbers of a type are finite, though their sum is not."""
+    """The largest numbers of a type are finite, although their sum is not."""
     largest = torch.full((7, 3), torch.finfo(dtype).max, dtype=dtype)
     weights = {
         "a": largest,

@@ -1,4 +1,4 @@
-"""Files made to harm or damaged on the way: each is refused in a sentence, before anything large is built."""
+"""Malicious and damaged files: each is refused in a sentence, before anything large is built."""
 
 import argparse
 import io
@@ -35,7 +35,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("node", [False, True])
 @pytest.mark.parametrize("style", ["cfg", "args"])
 def test_the_environment_is_not_read(tmp_path: Path, style: str, node: bool) -> None:
-    """X2, X18: the variable's value landed in the log and in every checkpoint."""
+    """X2, X18: the variable's value once appeared in the log and in every checkpoint."""
     text = "${oc.env:SECRET_TOKEN}"
     if style == "cfg":
         cfg: Any = {
@@ -56,21 +56,21 @@ def test_the_environment_is_not_read(tmp_path: Path, style: str, node: bool) -> 
     assert SECRET not in repr(state)
     key = "model.extractor_mode" if style == "cfg" else "extractor_mode"
     assert refusal(path) == (
-        f"model.w2v_path={path}: {key}='{text}' is not followed in a checkpoint, only ${{section.key}} that leads to a "
-        "value is: write the value there"
+        f"model.w2v_path={path}: {key}='{text}' cannot be resolved, only ${{section.key}} with a value is allowed in a "
+        "checkpoint: replace it with the value"
     )
 
 
 @pytest.mark.parametrize("key", ["conv_feature_layers", "activation_fn", "layer_type", "attn_type", "layer_norm_first"])
 def test_no_architecture_string_reaches_a_configuration(tmp_path: Path, key: str) -> None:
-    """X2: they enter the root configuration through w2v_args, where omegaconf follows them."""
+    """X2: they enter the root configuration through w2v_args, where omegaconf resolves them."""
     for text in ("${oc.env:SECRET_TOKEN}", "x${oc.env:SECRET_TOKEN}", "\\${oc.env:SECRET_TOKEN}", "evil"):
         sentence = refusal(save(tmp_path / "c.pt", cfg={"model": {**MODEL, key: text}, "task": TASK}))
         assert key in sentence
         assert SECRET not in sentence
 
 
-def test_plain_interpolations_are_followed_within_the_file() -> None:
+def test_plain_interpolations_are_resolved_within_the_file() -> None:
     cfg = {
         "a": {"value": 3, "hop": "${b.hop}", "list": "${b.list}", "section": "${b}", "loop": "${a.loop}"},
         "b": {"hop": "${a.value}", "list": [1, "x"], "missing": "???", "nowhere": "${c.d}", "part": "n-${a.value}"},
@@ -86,7 +86,7 @@ def test_plain_interpolations_are_followed_within_the_file() -> None:
     }
 
 
-def test_a_small_configuration_that_unfolds(tmp_path: Path) -> None:
+def test_a_small_configuration_that_unfolds_to_a_huge_one(tmp_path: Path) -> None:
     laughs: Any = ["ha"]
     for _ in range(25):
         laughs = [laughs, laughs]
@@ -123,21 +123,23 @@ def test_declared_sizes_are_bounded(tmp_path: Path, changes: dict[str, Any], wor
     sentence = refusal(path)
     assert time.monotonic() - start < 1
     if words.startswith("200 layers"):
-        words = "its configuration describes an encoder of 215,"
+        words = "its configuration describes an encoder with at least 215,"
     assert words in sentence
 
 
-def test_an_encoder_is_no_larger_than_its_file(tmp_path: Path) -> None:
+def test_an_encoder_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     path = write_pretrained(tmp_path / "c.pt", encoder_layers=2)
     state = torch.load(path, weights_only=True)
     numbers = sum(tensor.numel() for tensor in state["model"].values())
     state["cfg"]["model"]["encoder_layers"] = 50
     torch.save(state, path)
-    assert f"the file holds {numbers:,} numbers: it is damaged" in refusal(path)
+    sentence = refusal(path)
+    assert f"{path} is damaged: its configuration" in sentence
+    assert f"but the file holds {numbers:,} numbers" in sentence
 
 
 def test_the_largest_published_encoders_are_within_the_limits() -> None:
-    """XLS-R 2B has 48 layers of 1,920, HuBERT xlarge 48 of 1,280; conformers have a kernel of 31."""
+    """XLS-R 2B has 48 layers of 1,920, HuBERT xlarge 48 of 1,280; conformer kernels have 31."""
     from fairseq_skd.encoders.pretrained import PretrainedEncoder
 
     model = {**MODEL, "encoder_layers": 48, "encoder_embed_dim": 1920, "encoder_ffn_embed_dim": 7680, "conv_pos": 128}
@@ -150,7 +152,7 @@ def test_the_largest_published_encoders_are_within_the_limits() -> None:
 
 
 def rewritten(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> Path:
-    """The archive once more, with members added or replaced: ``data_0`` is ``data/0``."""
+    """Rewrite an archive with members added or replaced; ``data_0`` stands for ``data/0``."""
     source = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     folder = source.namelist()[0].partition("/")[0]
     replaced = {f"{folder}/{name.replace('_', '/')}": content for name, content in members.items()}
@@ -163,14 +165,14 @@ def rewritten(path: Path, kind: int = zipfile.ZIP_STORED, **members: bytes) -> P
 
 
 def test_a_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
-    """X11: 3 MB that become 3 GB."""
+    """X11: 3 MB once became 3 GB in memory."""
     path = rewritten(save(tmp_path / "c.pt", cfg={"model": MODEL}), zipfile.ZIP_DEFLATED, data_7=bytes(10**8))
     assert path.stat().st_size < 200_000
-    assert "is compressed, which torch.save never does" in refusal(path)
+    assert "is compressed, but torch.save never compresses" in refusal(path)
 
 
 def _entries(content: bytes, archive: zipfile.ZipFile) -> list[int]:
-    """Where the entries of an archive's directory begin."""
+    """Find the offsets of the entries in an archive's directory."""
     places = [archive.start_dir]
     for _ in archive.infolist()[1:]:
         place = places[-1]
@@ -186,7 +188,7 @@ def test_members_that_overlap(tmp_path: Path) -> None:
     archive = zipfile.ZipFile(io.BytesIO(content))
     member = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
     for entry, info in zip(_entries(content, archive), archive.infolist(), strict=True):
-        if info.filename != member.filename:  # each entry of the directory says that it is the large one
+        if info.filename != member.filename:  # each entry of the directory claims to be the large member
             content[entry + 20 : entry + 28] = 2 * member.file_size.to_bytes(4, "little")
     path.write_bytes(content)
     assert "its members overlap: together they are larger than the file" in refusal(path)
@@ -217,17 +219,17 @@ VIEWS = {
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_tensor_stays_in_its_storage(tmp_path: Path, view: str, legacy: bool) -> None:
-    """torch makes the storage longer, with whatever its memory held before."""
+    """torch would extend the storage with whatever its memory held before."""
     storage = torch.tensor([1.0, 2.0, 3.0]).storage()
     offset, size, stride = VIEWS[view]
     tensor = Harmful(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
     sentence = refusal(save(tmp_path / "c.pt", legacy, model={"a": tensor}, cfg={"model": MODEL}))
-    words = "of an unknown form" if view in ("negative", "not a size") else "leaves or repeats its storage of 3 numbers"
+    words = "of an unknown form" if view in ("negative", "not a size") else "exceeds or repeats its storage of 3"
     assert words in sentence
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_views_that_stay_in_their_storage_load(tmp_path: Path, legacy: bool) -> None:
+def test_views_within_their_storage_load(tmp_path: Path, legacy: bool) -> None:
     base = torch.arange(12.0)
     model = {
         "view": base.view(3, 4).t(),
@@ -247,7 +249,7 @@ def test_views_that_stay_in_their_storage_load(tmp_path: Path, legacy: bool) -> 
 
 
 @pytest.mark.parametrize("where", ["data/0", "data.pkl"])
-def test_a_changed_byte_is_seen(tmp_path: Path, where: str) -> None:
+def test_a_changed_byte_is_detected(tmp_path: Path, where: str) -> None:
     """torch reads a changed weight silently."""
     path = save(tmp_path / "c.pt", model={"a": torch.arange(1000.0)}, cfg={"model": MODEL})
     content = bytearray(path.read_bytes())
@@ -261,7 +263,7 @@ def test_a_changed_byte_is_seen(tmp_path: Path, where: str) -> None:
 
 
 def test_a_file_without_checksums_loads(tmp_path: Path) -> None:
-    """As torch.serialization.set_crc32_options(False) writes it, which older torch does not have."""
+    """As with torch.serialization.set_crc32_options(False), which older torch does not have."""
     path = save(tmp_path / "c.pt", model={"a": torch.arange(3.0)}, cfg={"model": MODEL})
     content = bytearray(path.read_bytes())
     archive = zipfile.ZipFile(io.BytesIO(content))
@@ -285,12 +287,12 @@ def test_a_file_without_checksums_loads(tmp_path: Path) -> None:
         ({"__dict__": Harmful(getattr, "a", "b")}, "it holds builtins.getattr, which is not on the allow-list"),
     ],
 )
-def test_what_no_checkpoint_holds(tmp_path: Path, held: Any, words: str) -> None:
+def test_content_that_no_checkpoint_holds(tmp_path: Path, held: Any, words: str) -> None:
     assert words in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL}, extra_state=held))
 
 
-def test_a_device_is_read_past(tmp_path: Path) -> None:
-    """torch's own reader of weights takes it; ours refused the file."""
+def test_a_device_is_ignored(tmp_path: Path) -> None:
+    """torch's own weights-only reader accepts it; ours once refused the file."""
     state = load_checkpoint(save(tmp_path / "c.pt", cfg={"model": {**MODEL, "device": torch.device("cuda:1")}}))
     assert state["cfg"]["model"] == MODEL
 
@@ -313,7 +315,7 @@ def test_one_value_copied_a_thousand_times(tmp_path: Path) -> None:
 
 
 def crafted(tmp_path: Path, pickled: bytes) -> Path:
-    """An archive with a pickle of one's own."""
+    """Save an archive with the given pickle."""
     return rewritten(save(tmp_path / "c.pt", cfg={"model": MODEL}), **{"data.pkl": pickled})
 
 
@@ -335,12 +337,12 @@ COLLIDING = b"".join(b"\x8a\x0c" + (k * (2**61 - 1)).to_bytes(12, "little") + b"
 )
 @pytest.mark.slow
 def test_keys_that_python_cannot_hash(tmp_path: Path, pickled: bytes) -> None:
-    """X1, X11: a segmentation fault (nested), for ever (laughs), a minute (colliding)."""
-    assert "it holds a key that is neither a text nor a number of usual size" in refusal(crafted(tmp_path, pickled))
+    """X1, X11: hashing once crashed (nested), took forever (laughs) or a minute (colliding)."""
+    assert "it holds a key that is neither text nor a number of usual size" in refusal(crafted(tmp_path, pickled))
 
 
-def test_the_key_of_a_storage_list_is_no_riddle(tmp_path: Path) -> None:
-    """A list that unfolds was made a text, to compare it with the storages."""
+def test_a_list_of_storages_that_unfolds_to_a_huge_one(tmp_path: Path) -> None:
+    """It was once converted to text, to compare it with the storages."""
     laughs: Any = ["ha"]
     for _ in range(40):
         laughs = [laughs, laughs]
@@ -348,11 +350,11 @@ def test_the_key_of_a_storage_list_is_no_riddle(tmp_path: Path) -> None:
     parts = (0x1950A86A20F9469CFC6C, 1001, machine, {"model": {}}, laughs)
     path = tmp_path / "c.pt"
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
-    assert "its list of storages does not belong to its pickle" in refusal(path)
+    assert "its list of storages does not match its pickle" in refusal(path)
 
 
 def test_keys_and_texts_of_a_configuration_are_bounded(tmp_path: Path) -> None:
-    """X11: 7 MB of key stood before each of 3,000 keys; one text stood in 49,000 places of a sentence."""
+    """X11: a key of 7 MB was repeated before 3,000 keys, a text 49,000 times in one message."""
     long = {"k" * 7_000_000: {f"k{i}": "${x" for i in range(3000)}}
     assert "a key of 7,000,000 characters" in refusal(save(tmp_path / "c.pt", cfg={"model": MODEL, "x": long}))
     name = ["x" * 20_000] * 49_000
@@ -369,12 +371,12 @@ def test_keys_and_texts_of_a_configuration_are_bounded(tmp_path: Path) -> None:
         {"model": {"a\x1b[2J\n": torch.zeros(1)}},
     ],
 )
-def test_no_sentence_commands_the_terminal(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """A text of the file cleared the screen, or looked like a line of its own."""
+def test_no_message_controls_the_terminal(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Text from the file once cleared the screen, or looked like a separate line."""
     assert refusal(save(tmp_path / "c.pt", **changes)).isprintable()
 
 
-def test_no_name_in_a_file_commands_the_terminal(tmp_path: Path) -> None:
+def test_no_name_in_a_file_controls_the_terminal(tmp_path: Path) -> None:
     assert "os\\x1b[2J.system" in refusal(crafted(tmp_path, b"\x80\x02cos\x1b[2J\nsystem\n."))
     archive = tmp_path / "d.pt"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as members:
@@ -383,14 +385,14 @@ def test_no_name_in_a_file_commands_the_terminal(tmp_path: Path) -> None:
 
 
 def test_the_unpickler_knows_no_other_steps() -> None:
-    """Instances by name, extension codes, buffers and persistent names as text are none of torch.save's."""
+    """torch.save writes no instances by name, extension codes, buffers or text persistent names."""
     known = set(unpickling.Unpickler.dispatch)
     for step in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT4, pickle.PERSID, pickle.NEWOBJ_EX, pickle.DUP):
         assert step[0] not in known
 
 
-def test_nothing_in_the_table_is_a_function_of_others() -> None:
-    """Only functions of this module, and the scalar of compat, are ever called."""
+def test_the_table_has_only_our_functions() -> None:
+    """Only functions of this module, and the scalar of compat, are called."""
     for name, function in unpickling._CALLS.items():
         assert function.__module__ in (
             unpickling.__name__,
@@ -402,7 +404,7 @@ def test_nothing_in_the_table_is_a_function_of_others() -> None:
 
 @pytest.mark.parametrize("name", ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_WEIGHTS_ONLY_LOAD"])
 def test_fairseqs_reader_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """X4: with the first variable, fairseq executed the file."""
+    """X4: with the first variable, fairseq once executed the file."""
     import os
 
     from fairseq import checkpoint_utils
@@ -417,5 +419,5 @@ def test_fairseqs_reader_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert os.environ[name] == "1"
     model = model_config(write_pretrained(tmp_path / "p.pt", encoder_layers=1))
     assert load_pretrained(model.w2v_path).depth == 1
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "p.pt"))  # another model's: fairseq reads on itself
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "p.pt"))  # another model: read by fairseq
     assert state["cfg"].model._name == "hubert"

@@ -1,4 +1,4 @@
-"""Folders of transformers: names, shapes and files."""
+"""Folders of Hugging Face transformers: names, shapes and files."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_the_shape_is_read_from_the_configuration(tmp_path: Path, kind: str, lar
 
 
 @pytest.mark.slow
-def test_keys_that_are_not_listed_have_the_defaults_of_transformers() -> None:
+def test_missing_keys_have_the_defaults_of_transformers() -> None:
     import transformers
 
     short = fairseq_architecture({"model_type": "wavlm"}, "x")
@@ -59,7 +59,9 @@ def test_keys_that_are_not_listed_have_the_defaults_of_transformers() -> None:
     ("audio", "normalize"),
     [({"do_normalize": True}, True), ({"do_normalize": False}, False), ({}, False), (None, False)],
 )
-def test_the_preprocessor_says_how_audio_is_scaled(folder: Path, audio: dict[str, Any] | None, normalize: bool) -> None:
+def test_the_preprocessor_decides_how_audio_is_scaled(
+    folder: Path, audio: dict[str, Any] | None, normalize: bool
+) -> None:
     if audio is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 8000, **audio}))
     encoder = load_pretrained(folder)
@@ -71,7 +73,7 @@ def to_bin(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def to_old_names(folder: Path, weights: dict[str, torch.Tensor]) -> None:
-    """As on the hub: written before torch renamed the weight norm's parameters, by a class around the encoder."""
+    """Save with old names of weight norm, and a prefix from a class around the encoder."""
     names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
     old = {}
     for name, tensor in weights.items():
@@ -124,7 +126,7 @@ def test_a_pretraining_model_is_read_without_its_quantizer(tmp_path: Path, saved
 
 
 @pytest.mark.parametrize("architectures", [3, "Wav2Vec2Model", [], {}])
-def test_other_ways_to_say_nothing_of_the_class(folder: Path, saved: Path, architectures: object) -> None:
+def test_a_config_that_names_no_class(folder: Path, saved: Path, architectures: object) -> None:
     assert_same(load_pretrained(edit(folder, architectures=architectures)), load_pretrained(saved))
 
 

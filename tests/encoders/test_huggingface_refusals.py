@@ -1,4 +1,4 @@
-"""Folders of transformers that are refused, each in a sentence."""
+"""Folders of Hugging Face transformers that are refused, each with one sentence."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ def test_other_models_are_named(folder: Path, model_type: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification", "Wav2Vec2ForXVector"])
-def test_fine_tuned_models_are_sent_back(folder: Path, name: str) -> None:
+def test_fine_tuned_models_are_refused(folder: Path, name: str) -> None:
     assert refusal(edit(folder, architectures=[name])) == (
-        f"model.w2v_path={folder} is a fine-tuned Hugging Face model ({name}): give model.w2v_path the pretrained "
-        "model that it was made from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
+        f"model.w2v_path={folder} is a fine-tuned Hugging Face model ({name}): set model.w2v_path to the pretrained "
+        "model that it was fine-tuned from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
     )
 
 
 def test_a_fine_tuned_model_that_does_not_say_so(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "lm_head.weight": torch.ones(32, 32)}, folder / "model.safetensors")
-    assert "is a fine-tuned Hugging Face model (with a CTC head): give" in refusal(edit(folder, architectures=None))
+    assert "is a fine-tuned Hugging Face model (with a CTC head): set" in refusal(edit(folder, architectures=None))
 
 
 @pytest.mark.parametrize(
@@ -40,33 +40,33 @@ def test_a_fine_tuned_model_that_does_not_say_so(folder: Path) -> None:
     [
         (
             {"hidden_act": "gelu_new"},
-            'hidden_act="gelu_new" in its config.json cannot be built here, only "gelu" or "relu"',
+            'hidden_act="gelu_new" in its config.json is not supported, only "gelu" or "relu" is',
         ),
-        ({"feat_extract_activation": "relu"}, 'feat_extract_activation="relu" in its config.json cannot be built here'),
+        ({"feat_extract_activation": "relu"}, 'feat_extract_activation="relu" in its config.json is not supported'),
         ({"feat_extract_norm": "batch"}, 'only "group" or "layer"'),
-        ({"add_adapter": True}, "add_adapter=true in its config.json cannot be built here, only false"),
-        ({"adapter_attn_dim": 16}, "adapter_attn_dim=16 in its config.json cannot be built here, only null"),
+        ({"add_adapter": True}, "add_adapter=true in its config.json is not supported, only false is"),
+        ({"adapter_attn_dim": 16}, "adapter_attn_dim=16 in its config.json is not supported, only null is"),
         ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm=true"),
         (
             {"feat_proj_layer_norm": False},
-            "feat_proj_layer_norm=false in its config.json cannot be built here, only true",
+            "feat_proj_layer_norm=false in its config.json is not supported, only true is",
         ),
         ({"layer_norm_eps": 1e-12}, "layer_norm_eps=1e-12"),
-        ({"conv_dim": [24] * 6}, "conv_dim, conv_kernel, conv_stride in its config.json are not lists of one length"),
-        ({"conv_kernel": 3}, "are not lists of one length"),
+        ({"conv_dim": [24] * 6}, "conv_dim, conv_kernel, conv_stride in its config.json are not lists of equal length"),
+        ({"conv_kernel": 3}, "are not lists of equal length"),
         ({"conv_stride": ["__import__('os')"] * 7}, "is not a sum of lists of (channels, kernel, stride) triples"),
-        ({"conv_dim": [24] * 6 + [32]}, "fairseq has no projection from 32 features to a width of as many"),
+        ({"conv_dim": [24] * 6 + [32]}, "conv_dim ends with 32 in its config.json, which equals hidden_size"),
         ({"hidden_size": "32"}, "encoder_embed_dim='32' is not a positive integer"),
-        ({"num_attention_heads": 5}, "encoder_embed_dim=32 is no multiple of encoder_attention_heads=5"),
-        ({"num_conv_pos_embedding_groups": 3}, "encoder_embed_dim=32 is no multiple of conv_pos_groups=3"),
+        ({"num_attention_heads": 5}, "encoder_embed_dim=32 is not a multiple of encoder_attention_heads=5"),
+        ({"num_conv_pos_embedding_groups": 3}, "encoder_embed_dim=32 is not a multiple of conv_pos_groups=3"),
         (
             {"model_type": "wavlm", "num_buckets": 30},
-            "num_buckets=30 and max_distance=800 make no relative position bias",
+            "num_buckets=30 and max_distance=800 do not define a relative position bias",
         ),
-        ({"model_type": "wavlm", "num_buckets": 32, "max_bucket_distance": 8}, "the distance above a quarter of them"),
+        ({"model_type": "wavlm", "num_buckets": 32, "max_bucket_distance": 8}, "max_distance above num_buckets / 4"),
     ],
 )
-def test_what_cannot_be_built_names_the_key(folder: Path, changes: dict[str, Any], words: str) -> None:
+def test_unsupported_values_name_the_key(folder: Path, changes: dict[str, Any], words: str) -> None:
     sentence = refusal(edit(folder, **changes))
     assert sentence.startswith(f"model.w2v_path={folder}")
     assert words in sentence
@@ -79,7 +79,7 @@ def test_damaged_json(folder: Path, name: str, text: str, words: str) -> None:
     assert refusal(folder) == f"{folder / name} {words}"
 
 
-def test_a_preprocessor_that_says_neither(folder: Path) -> None:
+def test_a_preprocessor_with_neither_true_nor_false(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text('{"do_normalize": "yes"}')
     assert "preprocessor_config.json: do_normalize='yes' is neither true nor false" in refusal(folder)
 
@@ -87,8 +87,7 @@ def test_a_preprocessor_that_says_neither(folder: Path) -> None:
 def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert refusal(folder) == (
-        f"model.w2v_path={folder} has config.json but no weights: "
-        "neither model.safetensors nor pytorch_model.bin is in it"
+        f"model.w2v_path={folder} has config.json but no weights: add model.safetensors or pytorch_model.bin"
     )
 
 
@@ -103,10 +102,12 @@ def test_truncated_safetensors(folder: Path, share: float) -> None:
 def test_a_clone_without_git_lfs(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_text("version https://git-lfs.example/spec/v1\noid sha256:0\nsize 7\n")
-    assert refusal(folder) == f"checkpoint {file} is a pointer of git-lfs and not the weights: run git lfs pull there"
+    assert refusal(folder) == (
+        f"checkpoint {file} is a git-lfs pointer and not the weights: run git lfs pull in its folder"
+    )
 
 
-def test_code_in_the_weights_is_named_and_not_run(folder: Path, tmp_path: Path) -> None:
+def test_code_in_the_weights_is_named_and_not_executed(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     target = tmp_path / "made"
     torch.save({"a": Harmful(Path.mkdir, target)}, folder / "pytorch_model.bin")
@@ -118,7 +119,7 @@ def test_code_in_the_weights_is_named_and_not_run(folder: Path, tmp_path: Path) 
 def test_weights_without_names(folder: Path, content: object) -> None:
     (folder / "model.safetensors").unlink()
     torch.save(content, folder / "pytorch_model.bin")
-    assert refusal(folder) == f"checkpoint {folder / 'pytorch_model.bin'} holds no weights by name"
+    assert refusal(folder) == f"checkpoint {folder / 'pytorch_model.bin'} is not a dict of named weights"
 
 
 @pytest.mark.parametrize("name", ["../other/model.bin", "/etc/passwd", "part/model.bin", "a\x1b[2J.bin", "a\nb.bin", 7])
@@ -126,21 +127,23 @@ def test_an_index_stays_in_its_folder(folder: Path, name: object) -> None:
     (folder / "model.safetensors").unlink()
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": {"a": name}}))
-    assert refusal(folder) == f"{index} names {name!r}, which is not a file of its folder"
+    assert refusal(folder) == f"{index} names {name!r}, which is not a file in its folder"
 
 
 @pytest.mark.parametrize(
     ("name", "words"), [("..", "is a folder"), ("", "is a folder"), ("part.bin", "does not exist")]
 )
-def test_an_index_of_what_is_no_file(folder: Path, name: str, words: str) -> None:
+def test_an_index_that_names_a_folder_or_a_missing_file(folder: Path, name: str, words: str) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     assert refusal(folder) == f"checkpoint {folder / name} {words}"
 
 
-def test_a_file_of_the_folder_is_sent_to_the_folder(folder: Path) -> None:
+def test_a_file_in_the_folder_suggests_the_folder(folder: Path) -> None:
     for name in ("config.json", "model.safetensors"):
-        assert refusal(folder / name).endswith(f"; for the model in its folder give model.w2v_path={folder}")
+        assert refusal(folder / name).endswith(
+            f"; for the Hugging Face model in its folder, set model.w2v_path={folder}"
+        )
 
 
 def test_a_missing_library_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Pretrained checkpoints: what is recognised, and how its weights get into an encoder."""
+"""Pretrained checkpoints: how their kind is recognised, and how weights get into an encoder."""
 
 import argparse
 from collections import OrderedDict
@@ -22,8 +22,7 @@ from tests.encoders.checkpoints import MODEL, TASK, save
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.slow
-def test_the_kind_is_told_from_the_content(tmp_path: Path, kind: str, style: str, normalize: bool) -> None:
-    # The name of the file says nothing.
+def test_the_content_decides_the_kind(tmp_path: Path, kind: str, style: str, normalize: bool) -> None:
     path = write_pretrained(tmp_path / "model", kind, style, normalize, encoder_layers=2)
     encoder = load_pretrained(path)
     assert (encoder.kind, encoder.depth) == (kind, 2)
@@ -35,7 +34,7 @@ def test_the_kind_is_told_from_the_content(tmp_path: Path, kind: str, style: str
 
 
 @pytest.mark.slow
-def test_what_is_kept_builds_the_same_encoder_again(tmp_path: Path) -> None:
+def test_saved_configuration_rebuilds_the_same_encoder(tmp_path: Path) -> None:
     encoder = load_pretrained(write_pretrained(tmp_path / "w.pt", "wav2vec2", normalize=True, layer_norm_first=True))
     again = PretrainedEncoder.from_w2v_args(encoder.to_w2v_args())
     assert (again.kind, again.architecture, again.normalize, again.sample_rate) == (
@@ -65,7 +64,7 @@ def test_omegaconf_nodes_become_plain(tmp_path: Path, legacy: bool) -> None:
     assert type(plain["task"]["labels"]) is list
 
 
-def test_what_real_checkpoints_hold_loads(tmp_path: Path) -> None:
+def test_contents_of_real_checkpoints_load(tmp_path: Path) -> None:
     meter = AverageMeter()
     meter.update(2.0)
     held = {
@@ -107,10 +106,10 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("gated", [True, False, None])
 @pytest.mark.slow
-def test_microsoft_files_are_told_from_their_content(tmp_path: Path, gated: bool | None) -> None:
+def test_microsoft_files_are_recognised_by_their_content(tmp_path: Path, gated: bool | None) -> None:
     path = write_pretrained(tmp_path / "file", "wavlm", normalize=True, gru_rel_pos=bool(gated))
     state = torch.load(path, weights_only=True)
-    if gated is None:  # Microsoft's code has it off by default
+    if gated is None:  # off by default in Microsoft's code
         del state["cfg"]["gru_rel_pos"]
     torch.save(state, path)
     encoder = load_pretrained(path)
@@ -126,7 +125,7 @@ def test_microsoft_files_are_told_from_their_content(tmp_path: Path, gated: bool
 # ---- weights into an encoder
 
 
-def test_weights_are_copied_and_extra_ones_left() -> None:
+def test_weights_are_copied_and_extra_weights_ignored() -> None:
     module = torch.nn.Linear(3, 2)
     weights = {"weight": torch.ones(2, 3), "bias": torch.zeros(2), "final_proj.weight": torch.ones(9)}
     load_weights(module, weights, "model.w2v_path=x.pt")
@@ -139,8 +138,8 @@ def test_weights_are_copied_and_extra_ones_left() -> None:
 def test_missing_weights_are_counted_and_named() -> None:
     with pytest.raises(UserError) as refused:
         load_weights(torch.nn.Linear(3, 2), {"weight": torch.ones(2, 3)}, "model.w2v_path=x.pt")
-    assert str(refused.value) == "model.w2v_path=x.pt lacks 1 of the encoder's 2 tensors, first bias"
-    with pytest.raises(UserError, match="lacks 2 of the encoder's 2 tensors, first weight$"):
+    assert str(refused.value) == "model.w2v_path=x.pt lacks 1 of the encoder's 2 tensors, such as bias"
+    with pytest.raises(UserError, match="lacks 2 of the encoder's 2 tensors, such as weight$"):
         load_weights(torch.nn.Linear(3, 2), {"weight": "no tensor"}, "x")  # type: ignore[dict-item]
 
 
@@ -149,5 +148,5 @@ def test_weights_of_another_shape_are_named() -> None:
     before = module.weight.detach().clone()
     with pytest.raises(UserError) as refused:
         load_weights(module, {"weight": torch.ones(2, 4), "bias": torch.zeros(2)}, "model.w2v_path=x.pt")
-    assert str(refused.value) == ("model.w2v_path=x.pt: weight has shape (2, 4), its configuration asks for (2, 3)")
+    assert str(refused.value) == "model.w2v_path=x.pt: weight has shape (2, 4), but its configuration needs (2, 3)"
     assert torch.equal(module.weight, before)

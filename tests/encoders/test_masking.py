@@ -1,4 +1,4 @@
-"""Span masks: what they leave, what they cover, and that they depend on the given generator alone."""
+"""Span masks: what they cover, and that they depend only on the given generator."""
 
 import itertools
 import random
@@ -21,7 +21,7 @@ def draw(mask: SpanMask, sizes: Sequence[int], seed: int = 0, width: int | None 
 
 
 def runs(row: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) of each stretch of masked positions."""
+    """Return (start, end) of each run of masked positions."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
@@ -74,7 +74,7 @@ def test_spans_without_overlap_are_apart(min_space: int) -> None:
         if min_space > 0:
             assert {end - start for start, end in spans} == {10}
             assert all(after[0] - before[1] >= min_space for before, after in itertools.pairwise(spans))
-        else:  # they may touch, never overlap
+        else:  # spans may touch, but not overlap
             assert row.sum() % 10 == 0
 
 
@@ -94,7 +94,7 @@ def test_spans_of_random_length_are_apart(selection: str) -> None:
 
 
 def test_spans_without_overlap_cover_exactly_their_length() -> None:
-    # 0.3 * 100 / 10 = 3 spans whatever is added for rounding (less than 1), and there is room for them.
+    # 0.3 * 100 / 10 = 3 spans; random rounding adds less than 1; there is room for all.
     mask = SpanMask(0.3, 10, no_overlap=True, same_count=False)
     assert {int(draw(mask, [100], seed).sum()) for seed in range(50)} == {30}
 
@@ -107,14 +107,14 @@ def test_spans_without_room_are_left_out() -> None:
     assert not draw(mask, [9]).any()
 
 
-def test_at_least_so_many_spans() -> None:
+def test_min_spans() -> None:
     mask = SpanMask(0.0, 3, no_overlap=True, min_spans=4)
     assert {int(draw(mask, [100], seed).sum()) for seed in range(20)} == {12}
     assert not draw(SpanMask(0.0, 3), [100]).any()
 
 
 def test_rounding_is_random_and_fair() -> None:
-    # 0.5 * 64 / 64: half a span an utterance.
+    # 0.5 * 64 / 64: half a span per utterance.
     mask = SpanMask(0.5, 64, same_count=False)
     drawn = draw(mask, [64] * 2000)
     assert drawn.any(axis=1).mean() == pytest.approx(0.5, abs=0.04)
@@ -139,14 +139,14 @@ def test_dropout_unmasks_its_share(dropout: float, left: int) -> None:
     assert not draw(SpanMask(0.0, 10, dropout=0.5), [20]).any()
 
 
-def test_masked_positions_are_a_function_of_the_generator() -> None:
+def test_masks_are_a_function_of_the_generator() -> None:
     for selection in SELECTIONS:
         mask = SpanMask(0.65, 10, selection, OTHER[selection], min_spans=2, dropout=0.1)
         assert np.array_equal(draw(mask, [100, 80], 5), draw(mask, [100, 80], 5))
         assert not np.array_equal(draw(mask, [100, 80], 5), draw(mask, [100, 80], 6))
 
 
-def test_the_global_generator_has_no_say() -> None:
+def test_the_global_generators_are_not_used() -> None:
     mask = SpanMask(0.65, 10, "poisson", no_overlap=True, dropout=0.2)
     np.random.seed(123)  # noqa: NPY002
     random.seed(123)
@@ -159,7 +159,7 @@ def test_the_global_generator_has_no_say() -> None:
 
 
 def fairseqs(patching: pytest.MonkeyPatch, prob: float, length: int, shape: tuple[int, int], seed: int = 0, **options):
-    """fairseq's own masks, made repeatable: old builds draw from numpy's state, new ones seed at random."""
+    """Draw fairseq's masks from a seed: builds use numpy's global state or a random seed."""
     np.random.seed(seed)  # noqa: NPY002
     shared = np.random.default_rng(seed)
     # Without a padding mask, old builds draw one number of spans for the whole batch.
@@ -174,20 +174,20 @@ def fairseqs(patching: pytest.MonkeyPatch, prob: float, length: int, shape: tupl
     [(0.65, 10, 500, 2), (0.65, 10, 50, 2), (0.5, 10, 100, 2), (0.65, 10, 16, 2), (0.5, 64, 768, 0), (0.2, 1, 40, 0)],
 )
 @pytest.mark.slow
-def test_covers_what_fairseqs_static_masks_cover(
+def test_static_masks_cover_as_much_as_fairseqs(
     monkeypatch: pytest.MonkeyPatch, prob: float, length: int, size: int, min_spans: int
 ) -> None:
     ours = draw(SpanMask(prob, length, min_spans=min_spans, same_count=False), [size] * 1000)
     theirs = fairseqs(monkeypatch, prob, length, (1000, size), min_masks=min_spans, require_same_masks=False)
     assert ours.mean() == pytest.approx(theirs.mean(), abs=0.015)
-    # Not only as much, but in the same places: the end of an utterance is masked less often, its last frame never.
+    # Also in the same places: the end of an utterance is masked less often, its last frame never.
     bins = np.array_split(np.arange(size), 5)
     for positions in bins:
         assert ours[:, positions].mean() == pytest.approx(theirs[:, positions].mean(), abs=0.05)
 
 
 @pytest.mark.parametrize(("selection", "other"), [("normal", 2.0), ("poisson", 0.0)])
-def test_covers_what_fairseqs_random_lengths_cover(
+def test_masks_of_random_lengths_cover_as_much_as_fairseqs(
     monkeypatch: pytest.MonkeyPatch, selection: str, other: float
 ) -> None:
     ours = draw(SpanMask(0.5, 10, selection, other, same_count=False), [200] * 1000)
@@ -196,7 +196,7 @@ def test_covers_what_fairseqs_random_lengths_cover(
     assert ours.mean() == pytest.approx(theirs.mean(), abs=0.02)
 
 
-def test_same_count_covers_what_fairseqs_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_of_same_count_cover_as_much_as_fairseqs(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = SpanMask(0.65, 10, min_spans=2)
     ours = np.mean([draw(mask, [100] * 8, seed).mean() for seed in range(150)])
     theirs = np.mean([fairseqs(monkeypatch, 0.65, 10, (8, 100), seed, min_masks=2).mean() for seed in range(150)])
@@ -215,7 +215,7 @@ def test_refuses_an_unknown_selection() -> None:
 
 @pytest.mark.parametrize("length", [0, -3])
 def test_refuses_a_length_that_is_not_positive(length: int) -> None:
-    with pytest.raises(UserError, match=rf"^a mask length of {length} is not positive$"):
+    with pytest.raises(UserError, match=rf"^mask length={length} must be at least 1$"):
         SpanMask(0.5, length)
 
 
@@ -225,5 +225,5 @@ def test_refuses_a_second_parameter_out_of_range(selection: str, other: float) -
         SpanMask(0.5, 10, selection, other)
     assert str(refused.value) == (
         f"mask other={other} is out of range for selection {selection} and length 10: "
-        f"it is at least 0, and at most twice the length if the selection is uniform"
+        f"it must be at least 0, and for uniform at most twice the length"
     )

@@ -1,6 +1,7 @@
-"""Each layer of a padded batch against transformers' model of the same weights.
+"""Each layer of a padded batch against transformers' model with the same weights.
 
-transformers' group norm spans padding: base models are compared with its output for each utterance alone.
+transformers' group norm includes padding. Therefore base models are compared with its output for
+each utterance alone.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ def build(path: Path) -> Trunk:
 
 
 def write_microsoft(path: Path, folder: Path, model: torch.nn.Module) -> Path:
-    """A WavLM of transformers as Microsoft would have written it: names and configuration by a table of their own."""
+    """Save a WavLM of transformers as Microsoft would, by a table that the product does not use."""
     parts = (
         ("feature_projection.layer_norm", "layer_norm"),
         ("feature_projection.projection", "post_extract_proj"),
@@ -77,7 +78,7 @@ def write_microsoft(path: Path, folder: Path, model: torch.nn.Module) -> Path:
 def reference_states(
     model: torch.nn.Module, source: torch.Tensor, real: torch.Tensor, together: bool
 ) -> list[torch.Tensor]:
-    """(B, T, C) after the input and after each layer, of the batch or of each utterance alone and padded with zeros."""
+    """Return (B, T, C) after the input and each layer, from the batch or from single utterances."""
     if together:
         return model(source, attention_mask=real.long(), output_hidden_states=True).hidden_states
     alone = [
@@ -106,16 +107,14 @@ def test_every_layer_equals_transformers(tmp_path: Path, kind: str, large: bool)
     frames = ~out.padding_mask
     for layer in range(1, 5):
         found = out.taps[layer]
-        if (
-            layer == 4 and trunk.final_norm is not None
-        ):  # transformers shows the last state of a pre-LN model normalised
+        if layer == 4 and trunk.final_norm is not None:  # transformers returns the last state normalised
             found = trunk.final_norm(found)
         difference = (found.transpose(0, 1) - expected[layer])[frames].abs().max()
         assert difference < 1e-4 * expected[layer][frames].abs().max(), f"layer {layer}"
 
 
-def test_the_parts_of_a_wavlm_matter_to_that_comparison(tmp_path: Path) -> None:
-    """Each of them, switched off, moves every layer by a hundred times what is allowed above."""
+def test_the_comparison_detects_each_part_of_a_wavlm(tmp_path: Path) -> None:
+    """Each part, switched off, changes every layer by 100 times the tolerance above."""
     write_folder(tmp_path, "wavlm")
     net_input = batch([2.0, 1.0], ["A"] * 2)["net_input"]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpoints that are no pretrained encoder, or cannot be read: each gets its sentence."""
+"""Checkpoints that cannot be read, or are not a pretrained encoder, are refused in a sentence."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from fairseq_skd.errors import UserError
 from tests.builders import architecture
 from tests.encoders.checkpoints import MODEL, TAKEN, TASK, refusal, save
 
-# ---- what is another thing
+# ---- other models
 
 
 def test_flat_configurations_of_others_are_named(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_flat_configurations_of_others_are_named(tmp_path: Path) -> None:
     beats = save(tmp_path / "b.pt", cfg={**cfg, "input_patch_size": 16})
     assert refusal(beats) == f"model.w2v_path={beats} is a BEATs model; {TAKEN}"
     plain = save(tmp_path / "p.pt", cfg={**architecture(), "relative_position_embedding": False})
-    assert refusal(plain) == f"model.w2v_path={plain} is no WavLM: it has no relative_position_embedding; {TAKEN}"
+    assert refusal(plain) == f"model.w2v_path={plain} is not a WavLM: it has no relative_position_embedding; {TAKEN}"
 
 
 @pytest.mark.parametrize(
@@ -30,11 +30,11 @@ def test_flat_configurations_of_others_are_named(tmp_path: Path) -> None:
     [
         ({"activation_fn": "glu"}, "activation_fn='glu' is unknown (known: relu, "),
         ({"extractor_mode": "batch"}, "extractor_mode='batch' is unknown (known: default, layer_norm)"),
-        ({"encoder_attention_heads": 5}, "encoder_embed_dim=32 is no multiple of encoder_attention_heads=5"),
+        ({"encoder_attention_heads": 5}, "encoder_embed_dim=32 is not a multiple of encoder_attention_heads=5"),
         ({"layer_type": "trf_adp"}, "has adapters (layer_type=trf_adp), which fine-tuning here does not support"),
     ],
 )
-def test_what_fairseq_would_assert_about(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_values_that_fail_an_assertion_in_fairseq(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     assert words in refusal(save(tmp_path / "c.pt", cfg={"model": {**MODEL, **changes}, "task": TASK}))
 
 
@@ -61,22 +61,22 @@ def test_a_model_without_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["hubert_ctc", "wav2vec_ctc", "skd_ctc", "wav2vec_seq2seq"])
-def test_fine_tuned_checkpoints_are_sent_where_they_belong(tmp_path: Path, model: str) -> None:
+def test_fine_tuned_checkpoints_belong_to_another_key(tmp_path: Path, model: str) -> None:
     path = save(tmp_path / "c.pt", cfg={"model": {"_name": model}, "task": TASK})
     assert refusal(path) == (
         f"model.w2v_path={path} is a fine-tuned checkpoint ({model}): start from it with "
-        f"checkpoint.finetune_from_model={path}, and give model.w2v_path the pretrained one"
+        f"checkpoint.finetune_from_model={path}, and set model.w2v_path to the pretrained checkpoint"
     )
 
 
-def test_fine_tuned_weights_are_known_by_their_names(tmp_path: Path) -> None:
+def test_fine_tuned_weights_are_recognised_by_their_names(tmp_path: Path) -> None:
     weights = {"w2v_encoder.proj.bias": torch.zeros(3)}
     path = save(tmp_path / "c.pt", model=weights, cfg={"model": {}, "task": TASK})
     assert refusal(path).startswith(f"model.w2v_path={path} is a fine-tuned checkpoint (with a CTC head): start from")
 
 
 @pytest.mark.parametrize("key", ["encoder_layers", "encoder_embed_dim", "conv_feature_layers"])
-def test_a_configuration_that_lacks_what_matters(tmp_path: Path, key: str) -> None:
+def test_a_configuration_that_lacks_a_required_key(tmp_path: Path, key: str) -> None:
     model = {name: value for name, value in MODEL.items() if name != key}
     path = save(tmp_path / "c.pt", cfg={"model": model, "task": TASK})
     assert refusal(path) == f"model.w2v_path={path} does not say its {key}, so the encoder cannot be built; {TAKEN}"
@@ -100,7 +100,7 @@ def test_sizes_are_positive_integers(tmp_path: Path, key: str, value: object) ->
 
 
 @pytest.mark.parametrize("value", ["__import__('os').system('touch {target}')", [(512, 10, 5)], "[(512, 10)]"])
-def test_convolutions_are_read_and_not_run(tmp_path: Path, value: object) -> None:
+def test_convolutions_are_read_and_not_executed(tmp_path: Path, value: object) -> None:
     target = tmp_path / "touched"
     text = value.replace("{target}", str(target)) if isinstance(value, str) else value
     path = save(tmp_path / "c.pt", cfg={"model": {**MODEL, "conv_feature_layers": text}, "task": TASK})
@@ -118,11 +118,11 @@ def test_variants_that_cannot_be_fine_tuned(tmp_path: Path) -> None:
     conformer = {**MODEL, "_name": "wav2vec2", "layer_type": "conformer", "pos_enc_type": "rel_pos"}
     path = save(tmp_path / "c.pt", cfg={"model": conformer})
     assert refusal(path) == (
-        f"model.w2v_path={path} is a conformer with pos_enc_type=rel_pos, only abs can be tapped layer by layer"
+        f"model.w2v_path={path} is a conformer with pos_enc_type=rel_pos, but only pos_enc_type=abs is supported"
     )
 
 
-# ---- what cannot be read
+# ---- files that cannot be read
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -148,8 +148,7 @@ def test_a_file_of_another_kind(tmp_path: Path, text: bytes) -> None:
     assert refusal(path) in (
         f"model.w2v_path: checkpoint {path} cannot be read, it is truncated or not a PyTorch file",
         f"model.w2v_path: checkpoint {path} is refused: it is not a PyTorch file, or its pickle holds something "
-        "other than weights and "
-        "configuration",
+        "other than weights and configuration",
     )
 
 
@@ -181,7 +180,7 @@ def test_damaged_files_load_or_are_refused_in_a_sentence(tmp_path: Path, legacy:
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"weights": {}}, {"model": None}, {"model": [1]}, torch.ones(2)])
-def test_other_peoples_files(tmp_path: Path, state: object) -> None:
+def test_files_of_other_programs(tmp_path: Path, state: object) -> None:
     path = tmp_path / "c.pt"
     torch.save(state, path)
     assert refusal(path) == f"model.w2v_path: checkpoint {path} holds no 'model' dict: it is not a fairseq checkpoint"
@@ -198,9 +197,9 @@ def test_weights_without_a_configuration(tmp_path: Path, parts: dict[str, Any]) 
     )
 
 
-def test_an_interpolation_that_leads_nowhere(tmp_path: Path) -> None:
+def test_an_interpolation_without_a_target(tmp_path: Path) -> None:
     path = save(tmp_path / "c.pt", cfg=OmegaConf.create({"model": {**MODEL, "encoder_layers": "${task.layers}"}}))
     assert refusal(path) == (
-        f"model.w2v_path={path}: model.encoder_layers='${{task.layers}}' is not followed in a checkpoint, only "
-        "${section.key} that leads to a value is: write the value there"
+        f"model.w2v_path={path}: model.encoder_layers='${{task.layers}}' cannot be resolved, only ${{section.key}} "
+        "with a value is allowed in a checkpoint: replace it with the value"
     )

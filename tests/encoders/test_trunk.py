@@ -1,4 +1,4 @@
-"""The trunk against fairseq's own encoders holding the same weights, and the traps that it is there to cure."""
+"""The trunk against fairseq's encoders with the same weights, and fairseq's bugs that it avoids."""
 
 import numpy as np
 import pytest
@@ -42,9 +42,10 @@ def test_taps_equal_fairseq_layers(kind, changes, seconds):
 @pytest.mark.parametrize("extractor", ["default", "layer_norm"])
 @pytest.mark.slow
 def test_padded_batch_equals_fairseq_wav2vec2(kind, extractor):
-    """Real frames of a padded batch: wav2vec 2.0's arithmetic, for HuBERT too (its own counts one too many).
+    """Real frames of a padded batch equal fairseq's wav2vec 2.0, for HuBERT too.
 
-    fairseq's group norm spans padding, so there each utterance is compared with fairseq's output for it alone.
+    fairseq's HuBERT counts one frame too many. fairseq's group norm includes padding; with it, each
+    utterance is compared with fairseq's output for the utterance alone.
     """
     net_input = batch([1.5, 1.0], ["A", "B"])["net_input"]
     out = build(kind, extractor_mode=extractor)(**net_input, taps=[2])
@@ -78,7 +79,7 @@ def test_an_utterance_has_the_same_frames_alone_and_padded(kind):
 
 
 class Step(torch.nn.Module):
-    """A layer that adds a power of two, so that a sum tells which layers ran."""
+    """A layer that adds a power of two, so that the sum tells which layers ran."""
 
     def __init__(self, value: int) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Step(torch.nn.Module):
         return x + self.value, (None, None)
 
 
-def test_taps_under_layerdrop_are_the_states_after_that_place():
+def test_taps_under_layerdrop():
     trunk = build("hubert", Regularisation(layerdrop=0.5))
     steps = torch.nn.ModuleList(Step(2**i) for i in range(4))
     source = batch([1.0], ["A"])["net_input"]["source"]
@@ -119,7 +120,7 @@ def test_layers_above_the_deepest_tap_do_not_run():
 
 @pytest.mark.parametrize("channel_first", [False, True])
 def test_masks_reach_the_features(channel_first):
-    """Masked frames become the mask embedding; masked channels zero, also inside it unless they are masked first."""
+    """Masked frames become the mask embedding, masked channels zero. The later mask wins."""
     masks = Regularisation(time=SpanMask(0.5, 5, min_spans=2), channel=SpanMask(0.3, 4), channel_first=channel_first)
     trunk = build("wav2vec2", masks)
     x = torch.randn(2, 49, 32)

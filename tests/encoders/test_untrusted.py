@@ -1,4 +1,4 @@
-"""A checkpoint is untrusted: nothing in it is run."""
+"""A checkpoint is untrusted: nothing in it is executed."""
 
 import builtins
 import os
@@ -16,7 +16,7 @@ from tests.encoders.checkpoints import MODEL, TASK, Harmful, refusal, save
 
 
 class State(Harmful):
-    """Pickles as a call whose result is given a state."""
+    """Pickles as a call whose result gets a state."""
 
     def __init__(self, function: Any, arguments: tuple[Any, ...], state: Any) -> None:
         self.call = function, arguments, state  # type: ignore[assignment]
@@ -36,7 +36,7 @@ CALLS = [
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("place", ["model", "cfg", "task_state"])
 @pytest.mark.parametrize(("function", "argument", "named"), CALLS)
-def test_code_in_a_checkpoint_is_named_and_not_run(
+def test_code_in_a_checkpoint_is_named_and_not_executed(
     tmp_path: Path, function: Any, argument: str, named: str, place: str, legacy: bool
 ) -> None:
     target = tmp_path / "touched"
@@ -52,7 +52,7 @@ def test_code_in_a_checkpoint_is_named_and_not_run(
     assert " " not in found
 
 
-def test_no_setting_makes_our_loader_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_environment_variable_makes_the_loader_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "made"
     path = save(tmp_path / "c.pt", cfg={"model": MODEL}, x=Harmful(os.mkdir, str(target)))
     for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
@@ -78,17 +78,17 @@ TYPES = {
 @pytest.mark.faults
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("kind", TYPES)
-def test_a_numpy_type_is_that_of_a_plain_scalar(tmp_path: Path, kind: str, legacy: bool) -> None:
-    """X1: numpy took eight bytes of the file for a pointer, and followed it."""
+def test_only_numpy_types_of_plain_scalars_load(tmp_path: Path, kind: str, legacy: bool) -> None:
+    """X1: numpy once took eight bytes of the file as a pointer, and followed it."""
     scalar = Harmful(np.float64(1).__reduce__()[0], TYPES[kind], b"A" * 8)
     path = save(tmp_path / "c.pt", legacy, cfg={"model": {**MODEL, "encoder_layers": scalar}})
-    assert "numpy scalar that is no plain number, truth value or text" in refusal(path)
-    with pytest.raises(pickle.UnpicklingError, match="no plain number"):  # where fairseq itself reads
+    assert "numpy scalar that is not a plain number, boolean or text" in refusal(path)
+    with pytest.raises(pickle.UnpicklingError, match="not a plain number"):  # fairseq's own reading
         torch.load(path, weights_only=True)
 
 
-def test_nothing_on_the_allow_list_runs_what_it_is_given() -> None:
-    """The allow-list's own names: containers, nodes, scalars, and no function but numpy's scalar."""
+def test_nothing_on_the_allow_list_runs_its_arguments() -> None:
+    """The allow-list has containers, nodes and scalars; its only function is numpy's scalar."""
     functions = [entry for entry in compat.checkpoint_globals() if not isinstance(entry, type) and callable(entry)]
     assert {f"{entry.__module__}.{entry.__name__}" for entry in functions} - {"typing.Any"} == {
         "numpy.core.multiarray.scalar",

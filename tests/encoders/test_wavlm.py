@@ -1,4 +1,4 @@
-"""WavLM: buckets, bias and gate against references of their own; the bias under LayerDrop and frozen phases."""
+"""WavLM: buckets, bias and gate against references; the bias under LayerDrop and frozen updates."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def build(layers: int = 4, regularisation: Regularisation | None = None, **chang
 
 
 def exact_bucket(distance: int, num_buckets: int, max_distance: int) -> int:
-    """In whole numbers: the k-th logarithmic edge lies at exact * (max_distance / exact) ** (k / exact)."""
+    """Compute in integers: edge k is at exact * (max_distance / exact) ** (k / exact)."""
     exact = num_buckets // 4
     far = abs(distance)
     bucket = far
@@ -40,14 +40,14 @@ def exact_bucket(distance: int, num_buckets: int, max_distance: int) -> int:
 
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(320, 800), (32, 128), (32, 40), (4, 2), (8, 3)])
 @pytest.mark.slow
-def test_buckets_equal_whole_number_arithmetic(num_buckets, max_distance):
+def test_buckets_equal_integer_arithmetic(num_buckets, max_distance):
     distances = np.arange(-1499, 1500)
     expected = [exact_bucket(int(distance), num_buckets, max_distance) for distance in distances]
     assert relative_buckets(1500, num_buckets, max_distance).tolist() == expected
 
 
 def test_buckets_by_hand():
-    # 16 buckets a side: 0 to 3 for themselves, then edges at 4 * 16 ** (k / 4) = 4, 8, 16, 32
+    # 16 buckets, 8 per side: 4 of one distance each, then edges at 4 * 16 ** (k / 4) = 4, 8, 16, 32
     expected = {0: 0, -3: 3, -4: 4, -7: 4, -8: 5, -15: 5, -16: 6, -31: 6, -32: 7, -99: 7, 1: 9, 3: 11, 8: 13, 99: 15}
     buckets = relative_buckets(100, 16, 64)
     assert {distance: int(buckets[distance + 99]) for distance in expected} == expected
@@ -70,7 +70,7 @@ def test_bias_of_query_and_key(frames):
 def reference_attention(
     attention: RelativeAttention, x: np.ndarray, lengths: list[int], bias: np.ndarray
 ) -> np.ndarray:
-    """One head and query at a time, in float64, the gate written as the paper has it."""
+    """Attend in float64, one head and query at a time, with the gate as in the paper."""
     parameters = {name: parameter.detach().double().numpy() for name, parameter in attention.named_parameters()}
     frames, batch_size, width = x.shape
     size = width // attention.num_heads
@@ -97,7 +97,7 @@ def reference_attention(
 
 
 def attention_case(gated: bool = True, dropout: float = 0.0):
-    """An attention of random parameters, (T, B, C) input, the padding mask of 9 and 4 frames, and a bias."""
+    """Make a random attention, input (T, B, C), a padding mask of 9 and 4 frames, and a bias."""
     torch.manual_seed(5)
     attention = RelativeAttention(16, 2, dropout, gated).eval()
     for parameter in attention.parameters():
@@ -125,7 +125,7 @@ def test_attention_in_half_precision(dtype):
 
 
 @pytest.mark.slow
-def test_attention_dropout_is_for_training():
+def test_attention_dropout_only_in_training():
     attention, x, padding, bias = attention_case(dropout=0.5)
     plain = attention_case()[0](x, key_padding_mask=(padding, bias))[0]
     assert torch.equal(attention(x, key_padding_mask=(padding, bias))[0], plain)
@@ -139,7 +139,7 @@ def test_attention_dropout_is_for_training():
 
 
 class Numbers:
-    """A generator whose LayerDrop numbers are given."""
+    """A generator that returns the given numbers, for LayerDrop."""
 
     def __init__(self, *numbers: float) -> None:
         self.numbers = iter(numbers)
@@ -151,13 +151,13 @@ class Numbers:
 @pytest.mark.parametrize("changes", [{}, LARGE], ids=["post_ln", "pre_ln"])
 @pytest.mark.parametrize("dropped", [(0,), (0, 2), (1,), ()])
 @pytest.mark.slow
-def test_a_dropped_layer_leaves_the_bias_to_the_others(changes, dropped):
+def test_other_layers_get_the_bias_if_a_layer_is_dropped(changes, dropped):
     trunk = build(regularisation=Regularisation(layerdrop=0.5), **changes)
     encoder, states = trunk.w2v_model.encoder, {}
     encoder.layers[0].register_forward_pre_hook(lambda _, args: states.update(first=args[0]))
     source = batch([1.02], ["A"])["net_input"]["source"]
     trunk(source, None, [1])
-    x = states["first"]  # an even number of frames, none of them padded
+    x = states["first"]  # an even number of frames, without padding
     bias = encoder.position_bias(len(x))
     found = trunk(source, None, range(1, 5), Numbers(*(0.1 if i in dropped else 0.9 for i in range(4)))).taps
     for i, layer in enumerate(encoder.layers):
@@ -166,7 +166,7 @@ def test_a_dropped_layer_leaves_the_bias_to_the_others(changes, dropped):
         torch.testing.assert_close(found[i + 1], x)
 
 
-def test_without_its_bias_it_would_be_another(monkeypatch):
+def test_the_bias_changes_the_output(monkeypatch):
     source = batch([1.0], ["A"])["net_input"]["source"]
     trunk = build()
     before = trunk(source, None, [4]).taps[4]
@@ -178,7 +178,7 @@ def test_without_its_bias_it_would_be_another(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{}, {"layerdrop": 0.9}, {"freeze_finetune_updates": 5}])
 @pytest.mark.slow
-def test_the_buckets_are_looked_up_once_a_forward_pass(tmp_path, monkeypatch, settings):
+def test_buckets_are_computed_once_per_forward_pass(tmp_path, monkeypatch, settings):
     path = write_pretrained(tmp_path / "wavlm.pt", "wavlm")
     model = SkdCtc.build_model(model_config(path, **settings), CtcTask()).train()
     calls = []
@@ -212,8 +212,8 @@ def test_bfloat16_stays_close_to_float32():
     trunk = build()
     sample = batch([1.2, 0.8], ["A", "B"])["net_input"]
     expected = trunk(**sample, taps=[4])
-    # torch 2.13's grouped convolution for CPUs with bfloat16 instructions is wrong at 8 channels per group, which only
-    # a toy encoder has.
+    # On CPUs with bfloat16 instructions, torch 2.13's grouped convolution is wrong at 8 channels
+    # per group, which only a toy encoder has.
     with torch.backends.mkldnn.flags(enabled=False):
         found = trunk.bfloat16()(sample["source"].bfloat16(), sample["padding_mask"], [4]).taps[4]
     assert found.dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""Seeded mutations of checkpoints: of what they hold, of their pickles, of their bytes."""
+"""Seeded mutations of checkpoints: of their content, their pickles and their bytes."""
 
 import argparse
 import builtins
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary
 
-CANARY = "SKD_FUZZ_CANARY"  # an environment variable, and a file that code in a checkpoint would make
+CANARY = "SKD_FUZZ_CANARY"  # an environment variable, and a file that code in a checkpoint would create
 
 
 class Call:
-    """Pickles as a call, with a state if one is given."""
+    """Pickles as a call of a function, with a state if given."""
 
     def __init__(self, function: Any, arguments: tuple[Any, ...], *state: Any) -> None:
         self.call = (function, arguments, *state)
@@ -30,7 +30,7 @@ class Call:
 
 
 def _values(rng: random.Random, json_only: bool) -> list[Any]:
-    """Values of every type, size and form, those of JSON more often."""
+    """List values of every type, size and form, with JSON values more often."""
     scalar = np.float64(1).__reduce__()[0]
     objects = Call(np.dtype, ("O",))
     subarray = Call(np.dtype, ("S8", False, True), (3, "|", (objects, (1,)), None, None, 8, 1, 0))
@@ -85,7 +85,7 @@ def _values(rng: random.Random, json_only: bool) -> list[Any]:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths to everything below ``value``."""
+    """List the paths to all values below ``value``."""
     if isinstance(value, argparse.Namespace | Dictionary):
         value = vars(value)
     items: Any = (
@@ -99,14 +99,14 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _container(value: Any, path: tuple[Any, ...]) -> Any:
-    """What holds the last key of a path."""
+    """Return the container of a path's last key."""
     for key in path[:-1]:
         value = vars(value)[key] if isinstance(value, argparse.Namespace | Dictionary) else value[key]
     return vars(value) if isinstance(value, argparse.Namespace | Dictionary) else value
 
 
 def mutate(state: Any, rng: random.Random, json_only: bool = False) -> tuple[Any, str]:
-    """Change one to three places of a structure. Returns the changed copy, and what was done."""
+    """Change one to three places of a structure; return the changed copy and a description."""
     state = copy.deepcopy(state)
     done = []
     by_section: dict[Any, list[tuple[Any, ...]]] = {}
@@ -172,7 +172,7 @@ def _other_tensor(tensor: torch.Tensor, rng: random.Random) -> Any:
 
 
 def rewrite_pickle(content: bytes, rng: random.Random) -> bytes:
-    """Change bytes of ``data.pkl`` in an archive, with the checksum made right again; or compress it."""
+    """Change bytes of ``data.pkl`` in an archive and correct its checksum; or compress it."""
     source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
     how = rng.choice(["bytes"] * 8 + ["compress", "twice"])
     with zipfile.ZipFile(target, "w") as archive:
@@ -189,7 +189,7 @@ def rewrite_pickle(content: bytes, rng: random.Random) -> bytes:
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
-    """Cut a file, or change bytes anywhere in it."""
+    """Truncate a file, or change bytes anywhere in it."""
     if rng.random() < 0.3:
         return content[: rng.randrange(len(content))]
     changed = bytearray(content)
@@ -199,5 +199,5 @@ def damage(content: bytes, rng: random.Random) -> bytes:
 
 
 def write_torch(state: Any, path: Path, rng: random.Random) -> None:
-    """Save, in either container."""
+    """Save as a zip archive or in the legacy format."""
     torch.save(state, path, _use_new_zipfile_serialization=rng.random() < 0.8)

@@ -1,7 +1,8 @@
-"""``make fuzz``: thousands of damaged and hostile checkpoints, each read in a process forked from this warm one.
+"""``make fuzz``: read thousands of damaged and hostile checkpoints, each in a forked process.
 
-A read ends well if the checkpoint works, or is refused in one sentence that names the file and what is wrong. It ends
-badly by any other exception, a signal, a time-out, an executed command, or a value of the environment that comes out.
+A read is good if the checkpoint works, or is refused with one sentence that names the file and what
+is wrong. It is bad if it ends with any other exception, a signal or a time-out, executes a command,
+or leaks a value of the environment.
 """
 
 import argparse
@@ -48,42 +49,42 @@ CRITERION = "SkdCtcCriterion"
 _VALUE = "a value of a wrong type, choice or range"
 _REASONS = {
     "allow-list": "a name that is not on the allow-list",
-    "numpy scalar": "a numpy type that is no plain scalar",
-    "leaves or repeats|tensor of an unknown form": "a tensor that leaves its storage",
+    "numpy scalar": "a numpy type that is not a plain scalar",
+    "exceeds or repeats|tensor of an unknown form": "a tensor that exceeds its storage",
     "is compressed|overlap|two members": "compressed, overlapping or doubled members",
-    "its storage|its list of storages": "storages that are not those of the pickle",
+    "its storage|its list of storages": "storages that do not match the pickle",
     "cannot be read": "truncated, or damaged bytes (checksum)",
     "not a PyTorch file, or": "steps of a pickle that no checkpoint has",
     "unknown form|integer of|copies its|it holds a key": "a form that no checkpoint has",
     "its dictionary": "a damaged dictionary",
     "its configuration has": "a configuration too large or too deep",
-    "neither 'cfg' nor|no 'model' dict|no weights|not JSON|not a JSON": "no checkpoint, or a part is missing",
-    "name of a tensor": "weights that are no named tensors",
-    "not followed": "an interpolation in a key that is used",
+    "neither 'cfg' nor|no 'model' dict|no weights|not a dict|not JSON|not a JSON": "no checkpoint, or a missing part",
+    "name of a tensor": "weights that are not named tensors",
+    "cannot be resolved": "an interpolation in a used key",
     "is above|number above": "a declared size above its limit",
     "describes an encoder": "a declared encoder larger than its file",
     "holds NaN": "weights with NaN or Inf",
     r"lacks \d|has shape|do not fit|does not fit|no CTC head|CTC head": "weights that do not fit",
-    "is damaged: its": "a state of the training of a wrong type or range",
+    "is damaged: its": "a training state of a wrong type or range",
     "dictionary|weights only|was trained with": "another dictionary, criterion or task",
-    "what model it is|is a .* model|of model|does not say its|fine-tuned|type ": "another model, or a key is missing",
-    "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|built here": _VALUE,
-    "has to name|lists of one|students|buckets|is no|empty|support|even|belongs|set up|projection": _VALUE,
+    "what model it is|is a .* model|of model|holds model|does not say its|fine-tuned|type ": "another model, or no key",
+    "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|no meaning": _VALUE,
+    "has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
 }
 _SECONDS = 20
-_MEMORY = 2 << 30  # above what this process has
+_MEMORY = 2 << 30  # bytes above the size of this process
 KINDS = ("structure",) * 8 + ("pickle", "bytes")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one read.
+    """Result of one read.
 
     Attributes:
         target: the use of the checkpoint.
-        stage: how far it came: reader, behind the reader, or works.
-        reason: of a refusal, without numbers and names; or what went wrong.
-        bad: whether it went wrong.
+        stage: the last stage that was reached: reader, behind the reader, or works.
+        reason: the kind of refusal, or what went wrong.
+        bad: whether the read was bad.
     """
 
     target: str
@@ -94,7 +95,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The three checkpoints that are mutated, and a pretrained one that a training has."""
+    """The three checkpoints to mutate, and the pretrained checkpoint of a training."""
 
     new: Path
     old: Path
@@ -103,7 +104,7 @@ class Seeds:
 
     @classmethod
     def write(cls, folder: Path) -> "Seeds":
-        """Make them, as small as they can be."""
+        """Write the checkpoints, as small as possible."""
         shape = {"encoder_layers": 3}
         new = write_fine_tuned(folder / "new.pt", **shape)
         state = torch.load(new, weights_only=True)
@@ -194,13 +195,13 @@ TARGETS: dict[str, list[Callable[[Path, Seeds], Any]]] = {
 
 
 def _kind(number: int, seed: int) -> tuple[random.Random, str]:
-    """The generator of a mutation, and what it changes."""
+    """Return the generator of a mutation, and what it changes."""
     rng = random.Random(f"{seed} {number}")
     return rng, rng.choice(KINDS)
 
 
 def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None, kind: str) -> Path:
-    """A copy of a seed in ``folder``, mutated unless ``rng`` is None."""
+    """Copy a seed to ``folder``, mutated unless ``rng`` is None."""
     source: Path = getattr(seeds, name)
     path = folder / source.name
     if source.is_dir():
@@ -226,7 +227,7 @@ def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
         file.write_bytes(damage(file.read_bytes(), rng))
         return
     tensors = load_file(weights)
-    if kind == "pickle" or rng.random() < 0.3:  # the weights as torch saves them
+    if kind == "pickle" or rng.random() < 0.3:  # weights in torch's format
         weights.unlink()
         state, _ = mutate({"model": tensors}, rng)
         write_torch(state.get("model"), path / "pytorch_model.bin", rng)
@@ -249,7 +250,7 @@ def _reached(stage: str) -> None:
 
 
 def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Iterator[Outcome]:
-    """Mutate, and use the checkpoint in one of the ways that there are; the control in each."""
+    """Mutate a checkpoint and use it for one target; the control is used for all targets."""
     rng, kind = (None, "") if number < 0 else _kind(number, seed)
     path = _prepare(name, seeds, folder, rng, kind)
     os.chdir(folder)
@@ -284,12 +285,12 @@ def _child(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> Ite
 
 
 def _reason(sentence: str) -> str:
-    """The kind of a refusal."""
+    """Classify the message of a refusal."""
     return next((kind for words, kind in _REASONS.items() if re.search(words, sentence)), f"other: {sentence[:80]}")
 
 
 def read_forked(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -> list[Outcome]:
-    """Run :func:`_child` in a process with limits of time and memory; ``number`` -1 is the control."""
+    """Run :func:`_child` in a process with limited time and memory; number -1 is the control."""
     read, write = os.pipe()
     folder.mkdir()
     pid = os.fork()
@@ -334,10 +335,10 @@ def read_forked(name: str, number: int, seed: int, seeds: Seeds, folder: Path) -
 
 
 def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = print) -> tuple[int, int, int]:
-    """Read the controls and so many mutations, and tell what became of them.
+    """Read the controls and the mutations, and print a summary.
 
     Returns:
-        reads, reads that came past the reader, and reads that ended badly, the controls among them.
+        number of reads, of reads that passed the reader, and of bad reads (controls included).
     """
     os.environ[CANARY] = "the-secret-of-the-environment"
     seeds = Seeds.write(folder)
@@ -359,17 +360,15 @@ def fuzz(mutations: int, seed: int, folder: Path, tell: Callable[[str], None] = 
     total = sum(counts.values())
     past = sum(count for (stage, _), count in counts.items() if stage != "reader")
     structural = sum(_kind(number, seed)[1] == "structure" for number in range(mutations))
-    tell(f"{structural:,} of the mutations are of the structure, saved with valid checksums")
-    tell(
-        f"{mutations:,} mutations, seed {seed}: {total:,} reads, {past:,} came past the reader, {len(bad)} ended badly"
-    )
+    tell(f"{structural:,} of the mutations change the structure, saved with valid checksums")
+    tell(f"{mutations:,} mutations, seed {seed}: {total:,} reads, {past:,} passed the reader, {len(bad)} were bad")
     for (stage, reason), count in counts.most_common():
         tell(f"{count:6d}  {stage:18}  {reason}")
     return total, past, len(bad)
 
 
 def main() -> None:
-    """Run it whole."""
+    """Run the whole fuzz."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=2100)
     parser.add_argument("--seed", type=int, default=1)

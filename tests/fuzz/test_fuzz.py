@@ -1,4 +1,4 @@
-"""A seeded share of ``make fuzz``."""
+"""A small seeded part of ``make fuzz``."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from tests.fuzz.run import fuzz
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_share_of_the_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """X1, X2, X4, X11, X12: no read ends by a signal, a time-out, a traceback, a command or the environment."""
-    monkeypatch.setenv(CANARY, "")  # so that it is put back
+def test_a_part_of_the_fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X1, X2, X4, X11, X12: each read works or is refused, and runs and leaks nothing."""
+    monkeypatch.setenv(CANARY, "")  # restored after the test
     told: list[str] = []
     reads, past, bad = fuzz(40, seed=7, folder=tmp_path, tell=told.append)
     assert bad == 0, "\n".join(told)

@@ -1,6 +1,6 @@
-"""What the product makes of two small trained checkpoints: texts, error counts, agreement, and losses of new trainings.
+"""Run two small trained checkpoints: texts, error counts, agreement, and losses of new trainings.
 
-``python -m tests.goldens.make`` writes all of it to ``expected.json``; the test runs the same and compares.
+``python -m tests.goldens.make`` writes the results to ``expected.json``. The test compares with it.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import torch
 from tests.builders import write_dictionary
 from tests.end_to_end.training import corpus, logged, train
 
-torch.set_num_threads(1)  # adds up in one order
+torch.set_num_threads(1)  # sums then have one order
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -23,8 +23,8 @@ DEPTH, STUDENT = 4, 2
 BATCHES = {"one": "dataset.batch_size=1", "many": "dataset.batch_size=8"}
 SEARCHES = ("viterbi", "kenlm")
 CASES = list(itertools.product(KINDS, (DEPTH, STUDENT), BATCHES, SEARCHES))
-# Where and when a run took place, and with what.
-_ELSEWHERE = ("checkpoint", "manifest", "versions", "threads", "device", "decode_seconds", "real_time_factor")
+# Keys that differ between machines and runs.
+_VARYING = ("checkpoint", "manifest", "versions", "threads", "device", "decode_seconds", "real_time_factor")
 TINY = ("common.cpu=true", "checkpoint.no_save=true", "task.normalize=false")
 DROPOUTS = ("dropout_input", "final_dropout", "dropout", "attention_dropout", "activation_dropout")
 LOSSES = ("loss", "ctc_teacher", "ctc_student", "skd", "alpha", "ctc", "kd", "blank_teacher", "blank_student", "gnorm")
@@ -35,7 +35,7 @@ def case_name(kind: str, layer: int, batch: str, search: str) -> str:
 
 
 def manifests(folder: Path) -> Path:
-    """A folder of the subset ``test``, whose audio lies here."""
+    """Write a manifest folder with the subset ``test``, whose audio is in this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = (HERE / "corpus" / "test.tsv").read_text()
     (folder / "test.tsv").write_text(f"{HERE / 'corpus'}\n{listed}")
@@ -45,7 +45,7 @@ def manifests(folder: Path) -> Path:
 
 
 def decode(data: Path, out: Path, kind: str, layer: int, batch: str, search: str) -> dict[str, Any]:
-    """Texts and ``summary.json`` of one decoding."""
+    """Decode, and return texts and ``summary.json``."""
     from fairseq_skd import infer
 
     keys = [f"task.data={data}", f"common_eval.path={HERE / kind}.pt", f"common_eval.results_path={out}"]
@@ -62,7 +62,7 @@ def decode(data: Path, out: Path, kind: str, layer: int, batch: str, search: str
 
 
 def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
-    """``align.json`` of teacher and student."""
+    """Align teacher and student, and return ``align.json``."""
     from fairseq_skd import align
 
     keys = [f"task.data={data}", f"common_eval.path={HERE / kind}.pt", f"common_eval.results_path={out}"]
@@ -72,13 +72,13 @@ def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
 
 
 def losses(folder: Path, kind: str, criterion: str) -> list[dict[str, float]]:
-    """First ten logged losses of a training with masks and LayerDrop that starts from a trained checkpoint."""
+    """Train ten updates from a trained checkpoint, with masks and LayerDrop; return the losses."""
     keys = [f"task.data={corpus(folder / 'data')}", f"model.w2v_path={HERE / kind}.pretrained.pt", *TINY]
-    # heads as they were trained: how fresh ones are drawn depends on the version of fairseq
+    # trained heads, because the initialisation of new heads depends on the version of fairseq
     keys += [f"checkpoint.finetune_from_model={HERE / kind}.pt"]
     keys += ["optimization.max_update=10", "common.log_interval=1", "dataset.max_tokens=32000"]
     keys += ["model.mask_prob=0.4", "model.layerdrop=0.3", "dataset.disable_validation=true"]
-    # torch's dropout draws other numbers from version to version
+    # random numbers of torch's dropout depend on the version
     keys += [f"model.{name}=0" for name in DROPOUTS]
     if criterion == "kd_ctc":
         keys += ["criterion._name=kd_ctc", f"+criterion.teacher_path={HERE / kind}.pt", "model.student_layers=[]"]
@@ -92,16 +92,16 @@ def losses(folder: Path, kind: str, criterion: str) -> list[dict[str, float]]:
 
 
 def _here(value: Any) -> Any:
-    """Without what differs from place to place."""
+    """Remove values that differ between machines and runs."""
     if isinstance(value, dict):
-        return {key: _here(inner) for key, inner in value.items() if key not in _ELSEWHERE}
+        return {key: _here(inner) for key, inner in value.items() if key not in _VARYING}
     if isinstance(value, list):
         return [_here(inner) for inner in value]
     return re.sub(r".*/", "", value) if isinstance(value, str) and value.startswith("/") else value
 
 
 def everything(folder: Path) -> dict[str, Any]:
-    """All cases, by name."""
+    """Run all cases: name -> result."""
     data = manifests(folder / "data")
     found: dict[str, Any] = {}
     for number, case in enumerate(CASES):

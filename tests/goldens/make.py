@@ -1,6 +1,7 @@
-"""``python -m tests.goldens.make``: write what the product makes of the checkpoints here to ``expected.json``.
+"""``python -m tests.goldens.make``: run the cases and write their results to ``expected.json``.
 
-With ``--train`` it first makes corpus and checkpoints anew, in about three minutes; texts and numbers are others then.
+With ``--train`` it first makes a new corpus and new checkpoints, in about three minutes. Then texts
+and numbers change.
 """
 
 import argparse
@@ -28,7 +29,7 @@ _NOISE = 0.3
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.goldens.make", description=__doc__)
-    parser.add_argument("--train", action="store_true", help="make corpus and checkpoints anew")
+    parser.add_argument("--train", action="store_true", help="make a new corpus and new checkpoints")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.train:
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def train(folder: Path) -> None:
-    """Two checkpoints without the state of the optimizer, and the subset that they are decoded on."""
+    """Train two checkpoints without optimizer state, and keep the subset that they decode."""
     data = corpus(folder)
     _keep_test(data)
     for kind in cases.KINDS:
@@ -56,12 +57,12 @@ def train(folder: Path) -> None:
 
 
 def pretrained(kind: str) -> Path:
-    """An encoder of random weights."""
+    """Write an encoder with random weights."""
     path = write_pretrained(
         cases.HERE / f"{kind}.pretrained.pt", kind, **ENCODER, **(BUCKETS if kind == "wavlm" else {})
     )
     state = torch.load(path, weights_only=False)
-    for name, tensor in state["model"].items():  # attention at random learns nothing in some hundred updates
+    for name, tensor in state["model"].items():  # random attention learns nothing in a few hundred updates
         if "self_attn" in name:
             tensor.mul_(0.1)
     torch.save(state, path)
@@ -90,7 +91,7 @@ def _keep_test(data: Path) -> None:
     for line in lines:
         name = line.split("\t")[0]
         wave, rate = soundfile.read(data / "audio" / name)
-        wave += _NOISE * rng.standard_normal(len(wave))  # some errors, or a change of the code would not show
+        wave += _NOISE * rng.standard_normal(len(wave))  # with some errors, a change of the code shows
         soundfile.write(here / Path(name).with_suffix(".flac"), wave, rate)
     (here / "test.tsv").write_text("\n".join(lines).replace(".wav", ".flac") + "\n")
     shutil.copy(data / "test.ltr", here)

@@ -1,4 +1,4 @@
-"""Two trained checkpoints give the texts and numbers of ``expected.json``: no change of the code may move them."""
+"""Two trained checkpoints give the texts and numbers of ``expected.json`` after any change."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tests.goldens import cases
 
 EXPECTED = json.loads((cases.HERE / "expected.json").read_text())
-TOLERANCE = 1e-5  # of a number: other machines and versions of torch add up in another order
+TOLERANCE = 1e-5  # the order of sums depends on machine and torch version
 ROUNDED = 2e-3  # fairseq logs losses with three decimals
 
 
@@ -57,7 +57,7 @@ def test_losses(kind: str, criterion: str, tmp_path: Path) -> None:
 
 
 def test_the_checkpoints_are_trained_and_not_perfect() -> None:
-    """Texts that are all right, or all wrong, would not show a change."""
+    """Texts that are all correct or all wrong would not show a change."""
     for kind in cases.KINDS:
         for layer in (cases.DEPTH, cases.STUDENT):
             summary = EXPECTED[cases.case_name(kind, layer, "many", "viterbi")]["summary.json"]

@@ -1,4 +1,4 @@
-"""A pretrained checkpoint of each kind of encoder."""
+"""One pretrained checkpoint per kind of encoder."""
 
 import pytest
 

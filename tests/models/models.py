@@ -1,4 +1,4 @@
-"""Small models of skd_ctc: built to be trained, and built again as from their checkpoint."""
+"""Small ``skd_ctc`` models: built to be trained, and rebuilt as from their checkpoint."""
 
 import torch
 
@@ -12,13 +12,13 @@ LARGE = {"layer_norm_first": True, "extractor_mode": "layer_norm"}
 
 
 def build(path, **changes) -> SkdCtc:
-    """A model that starts from a pretrained checkpoint, with one student of 2 layers unless changed."""
+    """Build a model from a pretrained checkpoint, by default with one student of 2 layers."""
     torch.manual_seed(1)
     return SkdCtc.build_model(model_config(path, **changes), CtcTask())
 
 
 def rebuild(model: SkdCtc, **changes) -> SkdCtc:
-    """A model of a saved checkpoint: the pretrained file is not there, only its architecture."""
+    """Rebuild a model as from its fine-tuned checkpoint: without the pretrained file."""
     config = model_config("/gone.pt", w2v_args=model.cfg.w2v_args, **changes)
     fresh = SkdCtc.build_model(config, CtcTask())
     fresh.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, strict=True)
@@ -26,7 +26,7 @@ def rebuild(model: SkdCtc, **changes) -> SkdCtc:
 
 
 def trained(model: SkdCtc) -> TrainedModel:
-    """What opening a checkpoint of a model gives, without its dictionary."""
+    """What opening a model's checkpoint returns, without a dictionary."""
     config = to_container(model.cfg)
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     encoder = PretrainedEncoder.from_w2v_args(config["w2v_args"])

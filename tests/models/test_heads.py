@@ -1,4 +1,4 @@
-"""Which layers may be students, and which exit may be decoded."""
+"""Valid student layers, and valid exits to decode."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_refused_students(layers: list[int], reason: str) -> None:
     assert str(refused.value) == f"model.student_layers={layers}: {reason}; {VALID}"
 
 
-def test_a_student_is_given_once() -> None:
+def test_refuses_a_student_given_twice() -> None:
     with pytest.raises(UserError) as refused:
         check_student_layers([6, 3, 6], 12)
     assert str(refused.value) == f"model.student_layers=[6, 3, 6] names a layer twice; {VALID}"
@@ -47,7 +47,7 @@ def test_an_encoder_of_one_layer_has_no_students() -> None:
 
 
 @pytest.mark.parametrize(("layer", "exit_layer"), [(0, 12), (12, 12), (6, 6), (3, 3)])
-def test_the_exit_that_is_decoded(layer: int, exit_layer: int) -> None:
+def test_exit_to_decode(layer: int, exit_layer: int) -> None:
     assert check_exit(layer, [6, 3], 12) == exit_layer
 
 
@@ -56,7 +56,7 @@ def test_refused_exits_name_the_trained_ones(layer: int) -> None:
     with pytest.raises(UserError) as refused:
         check_exit(layer, [6, 3], 12)
     assert str(refused.value) == (
-        f"the checkpoint has no exit of {layer} layers; take 0 for the full model of 12 layers, or a student's layer "
+        f"the checkpoint has no exit at layer {layer}: use 0 for the full model of 12 layers, or a student's layer "
         f"count (3 or 6)"
     )
 

@@ -1,4 +1,4 @@
-"""An utterance's logits, losses and guide do not depend on the other utterances of its batch."""
+"""Logits, losses and guide of an utterance do not depend on its neighbours in the batch."""
 
 import copy
 import random
@@ -27,7 +27,7 @@ NORMS = {
     "pre_ln_group_norm": {"layer_norm_first": True},
 }
 CONFORMER = {**LAYER_NORM, "layer_type": "conformer", "depthwise_conv_kernel_size": 7}
-OTHERS = {  # behind a layer-norm extractor, so that another leak shows
+OTHERS = {  # most with a layer-norm extractor, so that the group norm hides no other leak
     "conv_bias": {"conv_bias": True},
     "odd_pos_conv": {"conv_pos": 15},
     "multiple_of_5": {"required_seq_len_multiple": 5},
@@ -44,7 +44,7 @@ if "conv_pos_batch_norm" in HubertConfig.__dataclass_fields__:  # not in all bui
 
 
 def batch_of(seed: int, size: int = 5) -> dict:
-    """Utterances of 5 to 99 frames; about half of them end with the last sample of a frame."""
+    """Make utterances of 5 to 99 frames; about half of them end at the last sample of a frame."""
     rng = random.Random(seed)
     seconds = [rng.choice([rng.uniform(0.11, 2.0), 0.025 + 0.02 * rng.randrange(5, 90)]) for _ in range(size)]
     return batch(seconds, ["A NO"] * size, seed=100 * seed)
@@ -82,7 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Sk
 @pytest.mark.parametrize(("kind", "name"), ALL)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.slow
-def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
+def test_logits_in_a_batch_equal_logits_alone(models, kind, name, seed):
     model, sample = models[kind, name], batch_of(seed)
     with torch.no_grad():
         together = model(**sample["net_input"])
@@ -98,7 +98,7 @@ def test_logits_of_a_batch_equal_logits_alone(models, kind, name, seed):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_a_constant_offset_costs_no_precision(models, kind):
-    """Audio around 50: the first convolution's variance is below a millionth of its squared mean."""
+    """With an offset of 50, the first convolution's variance is below 1e-6 of its squared mean."""
     model, sample = models[kind, "group_norm"], batch_of(4)
     real = ~sample["net_input"]["padding_mask"]
     sample["net_input"]["source"][real] += 50
@@ -111,7 +111,7 @@ def test_a_constant_offset_costs_no_precision(models, kind):
 
 @pytest.mark.faults
 def test_group_norm_against_float64():
-    """Statistics over exactly the frames of the first convolution whose 10 samples are all real."""
+    """Statistics use exactly the frames of the first convolution whose 10 samples are all real."""
     extractor = pretrained_model("hubert").feature_extractor
     source = batch_of(5)["net_input"]["source"][:3, :8000].clone()
     samples = torch.tensor([8000, 4004, 4005])  # 1599 frames; 799 frames and 4 samples; 800 frames
@@ -132,7 +132,7 @@ def test_group_norm_against_float64():
 
 @pytest.mark.faults
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_takes_its_statistics_in_float32(dtype):
+def test_half_precision_has_float32_statistics(dtype):
     extractor = pretrained_model("hubert").feature_extractor.to(dtype)
     extractor.conv_layers = extractor.conv_layers[:1]
     convolution, _, norm, _ = extractor.conv_layers[0]
@@ -151,7 +151,7 @@ def test_half_precision_takes_its_statistics_in_float32(dtype):
 
 @pytest.mark.faults
 def test_audio_shorter_than_a_frame_does_not_depend_on_its_neighbours(models):
-    """It counts one frame, padded with zeros to the 400 samples that a frame sees."""
+    """It counts as one frame, padded with zeros to the 400 samples of a frame."""
     model = models["hubert", "group_norm"]
     short = 0.1 * torch.randn(1, 12, generator=torch.Generator().manual_seed(1))
     expected = model(source=F.pad(short, (0, 388)), padding_mask=None)["encoder_out"][0, 0]
@@ -165,7 +165,7 @@ def test_audio_shorter_than_a_frame_does_not_depend_on_its_neighbours(models):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("feature_grad_mult", [1.0, 0.3])
-def test_gradients_in_evaluation_are_those_of_the_utterances_alone(tmp_path: Path, feature_grad_mult: float) -> None:
+def test_evaluation_gradients_are_sums_over_utterances(tmp_path: Path, feature_grad_mult: float) -> None:
     model = build(write_pretrained(tmp_path / "w.pt"), normalize=False, feature_grad_mult=feature_grad_mult).eval()
     sample = batch_of(7, size=3)
     out = model(**sample["net_input"])
@@ -191,7 +191,7 @@ def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
         logs = [made(model, single(sample, i))[2] for i in range(5)]
     assert size == 5 and {"loss", "ctc_teacher", "skd", "word_errors_4"} < set(together)
     for key, value in together.items():
-        if key in ("alpha_sum", "batches"):  # of the batch, not of its utterances
+        if key in ("alpha_sum", "batches"):  # per batch, not per utterance
             continue
         assert float(value) == pytest.approx(sum(float(log[key]) for log in logs), rel=1e-5, abs=1e-4), key
 
@@ -200,7 +200,7 @@ def test_validation_of_a_batch_is_the_sum_over_utterances(models, name):
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.slow
 def test_the_guide_of_a_frozen_teacher(models, name):
-    """The teacher of ``kd_ctc`` is in evaluation inside a training, whose own encoder is not."""
+    """The teacher of ``kd_ctc`` is in evaluation mode while the student's encoder trains."""
     student, sample = rebuild(models["hubert", name]).train(), batch_of(10)
     teacher = FrozenTeacher(Recognizer(trained(models["wavlm", name]), (0,), "cpu"))
     together = teacher(sample["net_input"], student)
@@ -209,8 +209,8 @@ def test_the_guide_of_a_frozen_teacher(models, name):
         torch.testing.assert_close(together[: len(expected), i], expected, rtol=0, atol=1e-5)
 
 
-def test_training_is_fairseqs(models):
-    """In training the group norm spans the padding, as the pretrained model learnt it."""
+def test_training_equals_fairseq(models):
+    """In training the group norm includes the padding, as in pretraining."""
     trunk = rebuild(models["wav2vec2", "group_norm"]).train().w2v_encoder
     extractor, seen = trunk.w2v_model.feature_extractor, []
     net_input = batch_of(9)["net_input"]

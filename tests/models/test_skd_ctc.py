@@ -1,4 +1,4 @@
-"""The model: exits, self-contained configuration, checkpoints in and out, decoding at a student's depth."""
+"""The model: exits, saved configuration, loading checkpoints, decoding at a student's depth."""
 
 import logging
 
@@ -14,7 +14,7 @@ SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])
 
 
 @pytest.mark.slow
-def test_pretrained_weights_arrive(checkpoint):
+def test_pretrained_weights_are_loaded(checkpoint):
     weights = torch.load(checkpoint, weights_only=False)["model"]
     own = build(checkpoint).w2v_encoder.w2v_model.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in own.items())
@@ -30,7 +30,7 @@ def test_heads_and_names(checkpoint):
     names = [name for name, _ in model.named_parameters()]
     assert {name.split(".")[0] for name in names} == {"w2v_encoder", "student_heads"}
     assert {"w2v_encoder.proj.weight", "student_heads.1.proj.weight", "student_heads.3.proj.bias"} <= set(names)
-    # transformers' converter takes any name that contains this string for the one CTC head
+    # transformers' converter loads every name that contains this string as the CTC head.
     assert [name for name in names if "w2v_encoder.proj" in name] == [
         "w2v_encoder.proj.weight",
         "w2v_encoder.proj.bias",
@@ -81,11 +81,11 @@ def test_impossible_students(checkpoint, layers, sentence):
     ("changes", "sentence"),
     [
         ({"normalize": True}, "set task.normalize=false"),
-        ({"decode_layer": 2}, "model.decode_layer=2 is for decoding"),
-        ({"load_ema": True}, "model.load_ema=True belongs to another model"),
-        ({"layer_decay": 0.5}, "skd_ctc can only have layer_decay=1"),
+        ({"decode_layer": 2}, "model.decode_layer=2 is for decoding only: set it to 0 to train"),
+        ({"load_ema": True}, "model.load_ema=True has no meaning for skd_ctc: set model.load_ema=False"),
+        ({"layer_decay": 0.5}, "set model.layer_decay=1"),
         ({"blank_mode": "mul"}, "choose add or set"),
-        ({"layer_type": "trf_adp"}, "skd_ctc builds no adapters"),
+        ({"layer_type": "trf_adp"}, "model.layer_type=trf_adp is not supported"),
         ({"mask_prob": 1.5}, "model.mask_prob=1.5 is out of range: it has to be at least 0 and at most 1"),
         ({"blank_weight": float("inf")}, "model.blank_weight=inf is out of range: it has to be finite"),
     ],
@@ -99,7 +99,7 @@ def test_refusals(checkpoint, changes, sentence):
 def test_other_sampling_rate(checkpoint):
     task = CtcTask()
     task.cfg.sample_rate = 8000
-    with pytest.raises(UserError, match="task.sample_rate=8000 but the encoder was pretrained at 16000"):
+    with pytest.raises(UserError, match="task.sample_rate=8000 but the encoder was pretrained at 16000 Hz: resample"):
         SkdCtc.build_model(model_config(checkpoint), task)
 
 
@@ -108,7 +108,7 @@ def test_the_saved_configuration_is_self_contained(checkpoint):
     SkdCtc.build_model(config, CtcTask())
     saved = config._get_parent().model
     assert saved.w2v_args.model.encoder_layers == 4
-    assert set(saved.w2v_args.task) == {"normalize", "sample_rate"}  # no data, no dictionary of the pretraining task
+    assert set(saved.w2v_args.task) == {"normalize", "sample_rate"}  # no data or dictionary of pretraining
 
 
 @pytest.mark.parametrize("layer", [1, 3])
@@ -139,14 +139,14 @@ def test_decoding_the_full_model(checkpoint, layer):
 @pytest.mark.slow
 def test_decode_layer_without_an_exit(checkpoint):
     model = build(checkpoint, student_layers=[1, 2])
-    with pytest.raises(UserError, match=r"no exit of 3 layers; take 0 for the full model of 4 layers.*\(1 or 2\)"):
+    with pytest.raises(UserError, match=r"no exit at layer 3: use 0 for the full model of 4 layers.*\(1 or 2\)"):
         rebuild(model, student_layers=[1, 2], decode_layer=3)
     plain = build(checkpoint, student_layers=[])
     with pytest.raises(UserError, match="it was trained without a student"):
         rebuild(plain, student_layers=[], decode_layer=2)
 
 
-def test_padded_frames_are_blank_with_certainty(checkpoint):
+def test_padded_frames_have_a_blank_posterior_of_1(checkpoint):
     model = build(checkpoint).eval()
     out = model(**SAMPLE["net_input"])
     before = out["encoder_out"].clone()
@@ -167,7 +167,7 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
     fresh = model.student_heads["2"].proj.weight.clone()
     with caplog.at_level(logging.INFO):
         model.load_state_dict(dict(stock), strict=True)
-    assert "no head for student layers 2, 3: they start fresh" in caplog.text
+    assert "no head for student layers 2, 3: they start untrained" in caplog.text
     assert torch.equal(model.w2v_encoder.proj.weight, stock["w2v_encoder.proj.weight"])
     assert torch.equal(model.student_heads["2"].proj.weight, fresh)
     if model.w2v_encoder.final_norm is not None:
@@ -176,10 +176,10 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
 
 
 @pytest.mark.slow
-def test_a_fine_tuned_checkpoint_is_not_pruned(checkpoint):
+def test_refuses_to_prune_a_fine_tuned_checkpoint(checkpoint):
     deep = build(checkpoint, student_layers=[2]).state_dict()
     with pytest.raises(
-        UserError, match=r"^the fine-tuned checkpoint has 4 layers, the model 3: give model\.w2v_path the encoder"
+        UserError, match=r"^the fine-tuned checkpoint has 4 layers but the model has 3: set model\.w2v_path to"
     ):
         build(checkpoint, student_layers=[2], keep_layers=3).load_state_dict(dict(deep), strict=True)
 

@@ -1,4 +1,4 @@
-"""The model while it is trained: what is frozen, what is disturbed and by which seed, and its gradients."""
+"""The model in training: frozen parameters, masks and LayerDrop and their seeds, gradients."""
 
 import logging
 
@@ -14,7 +14,7 @@ SAMPLE = batch([1.2, 0.8], ["GO ON", "A"])
 
 
 @pytest.mark.slow
-def test_heads_alone_train_first(checkpoint):
+def test_only_the_heads_train_at_first(checkpoint):
     model = build(checkpoint, freeze_finetune_updates=3).train()
     for updates, expected in ((2, False), (3, True)):
         model.zero_grad()
@@ -43,12 +43,12 @@ def outputs(model: SkdCtc, updates: int) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_disturbances_are_keyed_by_seed_update_and_micro_batch(checkpoint, monkeypatch):
+def test_masks_depend_on_seed_update_micro_batch_and_worker(checkpoint, monkeypatch):
     model = build(checkpoint, **MASKED).train()
     first, second = outputs(model, 5), outputs(model, 5)
     third = outputs(model, 6)
     assert not torch.equal(first, second) and not torch.equal(first, third)
-    fresh = build(checkpoint, **MASKED).train()  # as after a resume: another process, other global generators
+    fresh = build(checkpoint, **MASKED).train()  # as in a resumed process, with other global generators
     torch.manual_seed(99)
     assert torch.equal(outputs(fresh, 5), first) and torch.equal(outputs(fresh, 5), second)
     fresh.eval()
@@ -77,7 +77,7 @@ def test_checkpointed_activations_give_the_same_gradients(checkpoint):
     assert len(gradients[0]) == len(gradients[1]) > 10
     largest = max(gradient.abs().max().item() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
-        # A key's bias moves all scores of a query alike: its gradient is zero, and what is found is rounding.
+        # The key bias shifts all scores of a query equally, so its gradient is zero up to rounding.
         atol = torch.finfo(torch.float32).eps * largest
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=atol, msg=name)
 

@@ -1,4 +1,4 @@
-"""What the terms of the objective are tested with: log-softmax in float64, and logits at random."""
+"""References for the objective's tests: log-softmax in float64, and random logits."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""CTC and what it needs of lengths, against brute force, float64 NumPy and hand-worked numbers."""
+"""CTC and its feasibility, against brute force, float64 NumPy and hand-worked numbers."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tests.objective.references import log_softmax, random_logits
 
 
 def ctc_by_forward(log_probs: np.ndarray, target: Sequence[int], blank: int = 0) -> float:
-    """-log p(target) of one utterance, (T, V) float64: the forward variables over blank, y1, blank, y2, ..., blank."""
+    """-log p(target) of one utterance, (T, V) float64, by the forward algorithm."""
     extended = [blank]
     for unit in target:
         extended += [unit, blank]
@@ -30,7 +30,7 @@ def ctc_by_forward(log_probs: np.ndarray, target: Sequence[int], blank: int = 0)
 
 
 def ctc_by_enumeration(log_probs: np.ndarray, target: Sequence[int], blank: int = 0) -> float:
-    """-log of the summed probability of every path that collapses to the target."""
+    """-log of the probability, summed over all paths that collapse to the target."""
     frames, symbols = log_probs.shape
     total = -np.inf
     for path in itertools.product(range(symbols), repeat=frames):
@@ -41,7 +41,7 @@ def ctc_by_enumeration(log_probs: np.ndarray, target: Sequence[int], blank: int 
 
 
 def random_targets(lengths: Sequence[int], symbols: int, seed: int) -> Tensor:
-    """(B, S), padded with an index that is no symbol at all."""
+    """(B, S) targets, padded with an index that is not a symbol."""
     units = torch.randint(1, symbols, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed))
     beyond = torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)
     return units.masked_fill(beyond, 10**6)
@@ -64,20 +64,20 @@ def test_frame_mask_by_hand() -> None:
         ([], 0),
         ([3], 1),
         ([3, 4], 2),
-        ([3, 3], 3),  # a blank has to stand between
+        ([3, 3], 3),  # a blank between them
         ([3, 3, 3], 5),
         ([3, 4, 3], 3),
         ([3, 3, 4, 4, 3], 7),
     ],
 )
 def test_frames_that_a_transcript_needs(target: list[int], frames_needed: int) -> None:
-    padded = torch.tensor([target + [1] * (6 - len(target))])  # equal padding symbols are no repeats
+    padded = torch.tensor([target + [1] * (6 - len(target))])  # equal padding symbols do not count
     for frames in range(9):
         fits = feasible(padded, torch.tensor([len(target)]), torch.tensor([frames]))
         assert fits.tolist() == [frames >= frames_needed]
 
 
-def test_feasible_takes_each_utterance_by_itself() -> None:
+def test_feasible_treats_each_utterance_separately() -> None:
     targets = torch.tensor([[2, 2, 0], [2, 3, 4], [5, 5, 5], [1, 1, 1]])
     assert feasible(targets, torch.tensor([2, 3, 3, 0]), torch.tensor([2, 3, 5, 1])).tolist() == [
         False,
@@ -92,7 +92,7 @@ def test_a_batch_without_any_unit_is_feasible() -> None:
     assert feasible(empty, torch.tensor([0, 0]), torch.tensor([4, 1])).tolist() == [True, True]
 
 
-def test_feasible_says_where_ctc_is_finite() -> None:
+def test_feasible_means_a_finite_ctc_loss() -> None:
     random = np.random.default_rng(0)
     for _ in range(60):
         frames, units = int(random.integers(1, 6)), int(random.integers(0, 5))
@@ -110,7 +110,7 @@ def test_feasible_says_where_ctc_is_finite() -> None:
 def test_ctc_equals_the_sum_over_all_paths(target: list[int], frames: int) -> None:
     log_probs = log_softmax(random_logits((frames, 3), seed=frames).numpy())
     expected = ctc_by_enumeration(log_probs, target)
-    assert ctc_by_forward(log_probs, target) == pytest.approx(expected)  # the other reference, used below
+    assert ctc_by_forward(log_probs, target) == pytest.approx(expected)  # the reference used below
     loss = ctc_loss(
         torch.from_numpy(log_probs).float().unsqueeze(1),
         torch.tensor([target], dtype=torch.long).reshape(1, len(target)),
@@ -131,7 +131,7 @@ def test_ctc_of_a_padded_batch_equals_the_numpy_forward_algorithm() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_ctc_with_another_blank() -> None:
+def test_ctc_with_another_blank_index() -> None:
     logits = random_logits((6, 1, 4), seed=3)
     expected = ctc_by_enumeration(log_softmax(logits[:, 0].numpy()), [0, 1], blank=3)
     loss = ctc_loss(logits.log_softmax(-1), torch.tensor([[0, 1]]), torch.tensor([6]), torch.tensor([2]), blank=3)
@@ -139,13 +139,13 @@ def test_ctc_with_another_blank() -> None:
 
 
 def test_ctc_by_hand() -> None:
-    # Two frames, p(blank) = 1/4 and p(a) = 3/4 in both: "a" is a-, -a or aa.
+    # Two frames with p(blank) = 1/4 and p(a) = 3/4. The paths of "a" are a-, -a and aa.
     log_probs = torch.tensor([0.25, 0.75]).log().expand(2, 1, 2)
     loss = ctc_loss(log_probs, torch.tensor([[1]]), torch.tensor([2]), torch.tensor([1]))
     assert loss.item() == pytest.approx(-np.log(2 * 0.25 * 0.75 + 0.75**2), abs=1e-6)
 
 
-def test_infinite_ctc_is_zeroed_on_demand_only() -> None:
+def test_infinite_ctc_is_zeroed_only_on_request() -> None:
     targets, units, frames = torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 2]), torch.tensor([2, 2])
     logits = random_logits((2, 2, 3), seed=4).requires_grad_()
     assert ctc_loss(logits.log_softmax(-1), targets, frames, units).isposinf()
@@ -159,7 +159,7 @@ def test_infinite_ctc_is_zeroed_on_demand_only() -> None:
 
 
 @pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf")])
-def test_padded_frames_reach_neither_ctc_nor_its_gradient(padding: float) -> None:
+def test_padded_frames_change_neither_ctc_nor_its_gradient(padding: float) -> None:
     lengths, targets, units = torch.tensor([5, 2]), torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
     clean = random_logits((5, 2, 4), 11).log_softmax(-1)
     dirty = clean.clone()

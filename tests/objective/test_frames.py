@@ -7,14 +7,14 @@ import torch
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective.losses import FrameSelection
 
-# Best symbols of two utterances of 9 and 6 real frames; what stands beyond is padding and must not matter.
+# Best symbols of two utterances with 9 and 6 real frames. The rest is padding and must not matter.
 FIRST = [0, 0, 3, 3, 0, 0, 2, 0, 0]
 SECOND = [1, 0, 0, 0, 2, 0, 5, 5, 5]
 LENGTHS = torch.tensor([9, 6])
 
 
 def logits_of(*paths: list[int], peak: float = 4.0) -> torch.Tensor:
-    """(T, B, V) logits whose argmax is the given path."""
+    """(T, B, V) logits whose argmax are the given paths."""
     best = torch.tensor(paths).transpose(0, 1)  # (B, T) -> (T, B)
     return peak * torch.nn.functional.one_hot(best, 6).float()
 
@@ -42,14 +42,14 @@ def test_selections_by_hand(text, first, second):
     assert weighed[:6, 1].tolist() == pytest.approx([keep * 6 / sum(second) for keep in second])
 
 
-def test_kept_frames_weigh_as_much_as_all_frames_did():
+def test_selected_frames_weigh_as_much_as_all_frames():
     logits = torch.randn(30, 5, 6, generator=torch.Generator().manual_seed(1))
     lengths = torch.tensor([30, 21, 8, 2, 1])
     for text in ("nonblank", "symmetric:2", "trim", "threshold:0.3"):
         weights = FrameSelection.parse(text).weights(logits, lengths)
         total = weights.sum(dim=0)
         kept = (weights > 0).any(dim=0)
-        assert kept[:3].all(), "the cases are no cases"
+        assert kept[:3].all(), "the test needs utterances with selected frames"
         torch.testing.assert_close(total[kept], lengths[kept].float())
 
 
@@ -64,7 +64,7 @@ def test_an_utterance_of_blanks_weighs_nothing(text):
     assert weights[:, 1].sum() == pytest.approx(4)
 
 
-def test_threshold_is_the_probability_of_the_blank():
+def test_threshold_compares_the_blank_posterior():
     blank = torch.tensor([0.2, 0.5, 0.75, 0.9])
     posteriors = torch.stack([blank, 1 - blank], dim=1).unsqueeze(1)  # (T, 1, 2)
     kept = FrameSelection.parse("threshold:0.7", plain_sum=True).weights(posteriors.log(), torch.tensor([4]))
@@ -72,7 +72,7 @@ def test_threshold_is_the_probability_of_the_blank():
 
 
 @pytest.mark.parametrize("reach", [0, 1, 3])
-def test_dilation_and_trimming_against_a_loop(reach):
+def test_symmetric_and_trim_against_a_loop(reach):
     logits = torch.randn(40, 6, 3, generator=torch.Generator().manual_seed(2))
     logits[..., 0] += 2.5
     lengths = torch.tensor([40, 33, 20, 11, 5, 1])
@@ -103,6 +103,6 @@ def test_dilation_and_trimming_against_a_loop(reach):
         "threshold:x",
     ],
 )
-def test_anything_else_is_refused(text):
+def test_refuses_any_other_selection(text):
     with pytest.raises(UserError, match=r"criterion.frames=.* is not known: choose one of all, nonblank, symmetric:N"):
         FrameSelection.parse(text)

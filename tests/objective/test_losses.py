@@ -1,5 +1,6 @@
-"""The terms that distil, and the whole objective, against float64 NumPy and hand-worked numbers."""
+"""Distillation terms and the whole objective, against float64 NumPy and hand-worked numbers."""
 
+import doctest
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairseq_skd.objective import losses
 from fairseq_skd.objective.losses import combine, frame_kl, frame_mask, guide_loss, softmax_distance
 from tests.objective.references import log_softmax, random_logits
 
 
 def kl_by_numpy(teacher: np.ndarray, student: np.ndarray, lengths: Sequence[int], temperature: float = 1.0) -> float:
-    """Sum over real frames of KL(p_T || p_S), times the squared temperature; (T, B, V) logits in float64."""
+    """Sum over real frames of KL(p_T || p_S) * temperature^2, from (T, B, V) logits in float64."""
     p, q = log_softmax(teacher / temperature), log_softmax(student / temperature)
     frame = (np.exp(p) * (p - q)).sum(axis=-1)
     return temperature**2 * sum(float(frame[:length, b].sum()) for b, length in enumerate(lengths))
@@ -22,7 +24,7 @@ def kl_by_numpy(teacher: np.ndarray, student: np.ndarray, lengths: Sequence[int]
 
 
 def test_kl_by_hand() -> None:
-    # KL((1/2, 1/2) || (1/4, 3/4)) = ln(2)/2 + ln(2/3)/2, in one frame; in the other the posteriors are equal.
+    # First frame: KL((1/2, 1/2) || (1/4, 3/4)) = ln(2)/2 + ln(2/3)/2. Second frame: 0.
     teacher = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]).log()
     student = torch.tensor([[[0.25, 0.75]], [[0.9, 0.1]]]).log()
     expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
@@ -49,7 +51,7 @@ def test_kl_equals_numpy(scale: float, temperature: float) -> None:
 
 
 def test_temperature_keeps_the_gradients_scale() -> None:
-    # For small logits KL is quadratic in them: /T twice in the logits, *T^2 in front.
+    # For small logits, KL is quadratic in the logits: 1/T^2 from the logits, T^2 as the factor.
     teacher, student = random_logits((8, 2, 5), 7, scale=1e-2), random_logits((8, 2, 5), 8, scale=1e-2)
     lengths = torch.tensor([8, 8])
     gradients = []
@@ -63,7 +65,7 @@ def test_temperature_keeps_the_gradients_scale() -> None:
 
 @pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf"), 1e30])
 @pytest.mark.parametrize("stop_gradient", [True, False])
-def test_padded_frames_reach_neither_kl_nor_its_gradient(padding: float, stop_gradient: bool) -> None:
+def test_padded_frames_change_neither_kl_nor_its_gradient(padding: float, stop_gradient: bool) -> None:
     lengths = torch.tensor([5, 2])
     values = [random_logits((5, 2, 4), seed) for seed in (9, 10)]
     clean = [value.clone().requires_grad_() for value in values]
@@ -111,7 +113,7 @@ def test_kl_gradients_equal_finite_differences_in_float64(temperature: float) ->
         np.testing.assert_allclose(leaf.grad.numpy(), expected, atol=2e-5)
 
 
-def test_the_student_learns_posterior_minus_posterior() -> None:
+def test_gradient_of_kl_is_the_difference_of_posteriors() -> None:
     teacher, student = random_logits((6, 2, 5), 14), random_logits((6, 2, 5), 15).requires_grad_()
     frame_kl(teacher, student, torch.tensor([6, 6])).backward()
     assert student.grad is not None
@@ -119,7 +121,7 @@ def test_the_student_learns_posterior_minus_posterior() -> None:
     np.testing.assert_allclose(student.grad.numpy(), expected.numpy(), atol=1e-6)
 
 
-def test_stop_gradient_keeps_the_teacher_out() -> None:
+def test_stop_gradient_gives_the_teacher_no_gradient() -> None:
     teacher, student = (random_logits((4, 1, 3), seed).requires_grad_() for seed in (16, 17))
     lengths = torch.tensor([4])
     frame_kl(teacher, student, lengths).backward()
@@ -132,12 +134,12 @@ def test_stop_gradient_keeps_the_teacher_out() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_kl_is_float32_whatever_the_logits(dtype: torch.dtype) -> None:
+def test_kl_of_half_precision_logits_is_float32(dtype: torch.dtype) -> None:
     lengths = [200, 120]
     teacher, student = random_logits((200, 2, 32), 18, 5.0).to(dtype), random_logits((200, 2, 32), 19, 5.0).to(dtype)
     loss = frame_kl(teacher, student.requires_grad_(), torch.tensor(lengths))
     assert loss.dtype == torch.float32
-    # The only rounding is that of the logits themselves: half precision could not even hold the sum.
+    # Only the logits are rounded: half precision cannot hold the sum.
     expected = kl_by_numpy(teacher.double().numpy(), student.detach().double().numpy(), lengths)
     assert expected > 2048
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -146,13 +148,13 @@ def test_kl_is_float32_whatever_the_logits(dtype: torch.dtype) -> None:
     assert student.grad.isfinite().all()
 
 
-def test_kl_of_equal_logits_is_zero_and_of_others_is_positive() -> None:
+def test_kl_is_zero_for_equal_logits_and_else_positive() -> None:
     logits = random_logits((9, 2, 6), 20, scale=20)
     assert frame_kl(logits, logits.clone(), torch.tensor([9, 3])).item() == 0
     assert frame_kl(logits, random_logits((9, 2, 6), 21), torch.tensor([9, 3])).item() > 0
 
 
-# ---- the whole
+# ---- the whole objective
 
 
 def test_combine_by_hand() -> None:
@@ -164,19 +166,19 @@ def test_combine_by_hand() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_without_students_the_loss_is_the_teachers(alpha: float) -> None:
+def test_combine_without_students_is_the_teacher_loss(alpha: float) -> None:
     teacher = torch.tensor(10.0)
     assert combine(teacher, [], alpha) is teacher
 
 
-# ---- what a separate teacher adds, and frames that weigh
+# ---- terms of a separate teacher, and frame weights
 
 
 def test_guide_loss_by_hand() -> None:
     guide = torch.tensor([[[0.0, 5.0, 0.0]], [[5.0, 0.0, 0.0]], [[0.0, 0.0, 5.0]], [[0.0, 9.0, 0.0]]])  # (4, 1, 3)
     posterior = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]])
     loss = guide_loss(guide, posterior.log().unsqueeze(1), torch.tensor([3]))
-    assert float(loss) == pytest.approx(-(0.5 + 0.1))  # spikes 1 and 2; a blank; the last frame is padding
+    assert float(loss) == pytest.approx(-(0.5 + 0.1))  # frames: spike, blank, spike, padding
 
 
 def test_softmax_distance_by_hand() -> None:
@@ -190,7 +192,7 @@ def test_softmax_distance_by_hand() -> None:
 
 
 def terms_by_numpy(teacher: np.ndarray, student: np.ndarray, weights: np.ndarray, temperature: float) -> list[float]:
-    """KL, squared distance and guide term of (T, B, V) logits, each frame times its weight."""
+    """KL, squared distance and guide loss of (T, B, V) logits, with frame weights (T, B)."""
     p, q = log_softmax(teacher / temperature), log_softmax(student / temperature)
     kl = temperature**2 * (np.exp(p) * (p - q)).sum(axis=-1)
     distance = ((np.exp(p) - np.exp(q)) ** 2).sum(axis=-1)
@@ -201,7 +203,7 @@ def terms_by_numpy(teacher: np.ndarray, student: np.ndarray, weights: np.ndarray
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("weighed", [False, True])
-def test_terms_of_a_separate_teacher(temperature: float, weighed: bool) -> None:
+def test_weighted_terms_equal_numpy(temperature: float, weighed: bool) -> None:
     teacher, student = random_logits((9, 3, 5), 1), random_logits((9, 3, 5), 2)
     lengths = torch.tensor([9, 4, 7])
     real = frame_mask(lengths, 9).float()
@@ -218,9 +220,13 @@ def test_terms_of_a_separate_teacher(temperature: float, weighed: bool) -> None:
 
 
 @pytest.mark.parametrize("term", [softmax_distance, guide_loss])
-def test_a_separate_teacher_gets_no_gradient_and_padding_none(term: Callable[..., Tensor]) -> None:
+def test_separate_teacher_and_padding_get_no_gradient(term: Callable[..., Tensor]) -> None:
     teacher, student = random_logits((6, 2, 4), 1).requires_grad_(), random_logits((6, 2, 4), 2).requires_grad_()
     term(teacher, student, torch.tensor([6, 3])).backward()
     assert teacher.grad is None
     assert student.grad is not None and student.grad[:3].abs().sum() > 0
     assert torch.equal(student.grad[3:, 1], torch.zeros(3, 4))
+
+
+def test_examples() -> None:
+    assert doctest.testmod(losses).failed == 0

@@ -1,16 +1,18 @@
-"""alpha(u) against a float64 NumPy reference and by hand."""
+"""alpha(u) against a float64 NumPy reference and hand-worked numbers."""
 
+import doctest
 import math
 
 import numpy as np
 import pytest
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.objective import schedule as schedules
 from fairseq_skd.objective.schedule import SCHEDULES, AlphaSchedule, DistillationWeight
 
 
 def reference(name: str, max_update: int, tau: float, alpha: float) -> np.ndarray:
-    """alpha(0), ..., alpha(U + 2), by the formulas of the method's section 1."""
+    """alpha(0), ..., alpha(U + 2) by the formulas of docs/method.md, section 1."""
     u = np.arange(max_update + 3, dtype=np.float64)
     r = np.clip(u / (max_update - 1), 0.0, 1.0) if max_update > 1 else np.ones_like(u)
     return {
@@ -33,18 +35,18 @@ def test_equals_the_numpy_reference(name: str, tau: float, max_update: int) -> N
 @pytest.mark.parametrize(
     ("name", "max_update", "updates", "expected"),
     [
-        # A run of one update is all end (r = 1).
+        # In a run of one update, r = 1.
         ("clamped_linear", 1, 0, 0.7),
         ("linear", 1, 0, 1.0),
         ("cosine", 1, 0, 0.7),
-        # A run of two: its start and its end.
+        # A run of two updates: r = 0, then r = 1.
         ("clamped_linear", 2, 0, 0.3),
         ("clamped_linear", 2, 1, 0.7),
         ("linear", 2, 0, 0.0),
         ("linear", 2, 1, 1.0),
         ("cosine", 2, 0, 0.3),
         ("cosine", 2, 1, 0.7),
-        # Eleven updates: r = u / 10. Below tau and above 1 - tau it is clamped, between it is r itself.
+        # Eleven updates: r = u / 10, clamped to [tau, 1 - tau].
         ("clamped_linear", 11, 0, 0.3),
         ("clamped_linear", 11, 2, 0.3),
         ("clamped_linear", 11, 3, 0.3),
@@ -55,11 +57,11 @@ def test_equals_the_numpy_reference(name: str, tau: float, max_update: int) -> N
         ("clamped_linear", 11, 10, 0.7),
         ("linear", 11, 3, 0.3),
         ("cosine", 11, 5, 0.5),
-        # A quarter of the way cos is 1/sqrt(2), a third of the way 1/2.
+        # At r = 1/4 the cosine is 1/sqrt(2), at r = 1/3 it is 1/2.
         ("cosine", 13, 3, 0.3 + 0.4 * (1 - math.sqrt(0.5)) / 2),
         ("cosine", 13, 4, 0.4),
         ("cosine", 13, 8, 0.6),
-        # After the last update (a validation at the end) nothing grows on.
+        # After the last update (in the final validation) alpha stays.
         ("clamped_linear", 11, 11, 0.7),
         ("linear", 11, 400, 1.0),
         ("cosine", 11, 400, 0.7),
@@ -70,7 +72,7 @@ def test_hand_worked(name: str, max_update: int, updates: int, expected: float) 
 
 
 @pytest.mark.parametrize("name", ["clamped_linear", "linear", "cosine"])
-def test_the_weight_moves_to_the_student_and_is_symmetric(name: str) -> None:
+def test_alpha_grows_and_is_symmetric(name: str) -> None:
     schedule = AlphaSchedule(name, 101, tau=0.2)
     values = np.array([schedule(u) for u in range(101)])
     assert (np.diff(values) >= 0).all()
@@ -83,19 +85,19 @@ def test_tau_zero_is_linear() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_constant_needs_no_length(alpha: float) -> None:
+def test_constant_needs_no_max_update(alpha: float) -> None:
     schedule = AlphaSchedule("constant", 0, alpha=alpha)
     assert {schedule(u) for u in (0, 1, 10**6)} == {alpha}
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_defaults_are_the_papers() -> None:
     schedule = AlphaSchedule(max_update=100)
     assert (schedule.name, schedule.tau) == ("clamped_linear", 0.3)
 
 
 @pytest.mark.parametrize("name", ["clamped_linear", "linear", "cosine"])
 @pytest.mark.parametrize("max_update", [0, -5])
-def test_refuses_a_run_of_unknown_length(name: str, max_update: int) -> None:
+def test_refuses_a_missing_max_update(name: str, max_update: int) -> None:
     with pytest.raises(UserError) as refused:
         AlphaSchedule(name, max_update)
     assert str(refused.value) == (
@@ -125,7 +127,7 @@ def test_refuses_an_unknown_name(name: str) -> None:
     )
 
 
-def test_distillation_grows_and_stays() -> None:
+def test_distillation_weight_grows_then_stays() -> None:
     weight = DistillationWeight(2.0, warmup=0.5, max_update=8)
     assert [weight(u) for u in range(8)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0]
     assert DistillationWeight(2.0, warmup=1.0, max_update=1)(0) == 0.0
@@ -135,13 +137,17 @@ def test_distillation_grows_and_stays() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"kd_weight": -1.0}, r"criterion\.kd_weight=-1\.0 is not a number of at least 0"),
-        ({"kd_weight": float("nan")}, r"criterion\.kd_weight=nan is not a number of at least 0"),
-        ({"warmup": 1.5}, r"criterion\.kd_warmup=1\.5 is a share of the updates, between 0 and 1"),
-        ({"warmup": float("nan")}, r"criterion\.kd_warmup=nan is a share"),
+        ({"kd_weight": -1.0}, r"criterion\.kd_weight=-1\.0 must be finite and at least 0"),
+        ({"kd_weight": float("nan")}, r"criterion\.kd_weight=nan must be finite and at least 0"),
+        ({"warmup": 1.5}, r"criterion\.kd_warmup=1\.5 must lie between 0 and 1: it is a share of the updates"),
+        ({"warmup": float("nan")}, r"criterion\.kd_warmup=nan must lie between 0 and 1"),
         ({"warmup": 0.5}, r"criterion\.kd_warmup=0\.5 needs the length of the run: set optimization\.max_update"),
     ],
 )
-def test_distillation_weights_out_of_range(changes: dict[str, float], sentence: str) -> None:
+def test_refuses_a_distillation_weight_out_of_range(changes: dict[str, float], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         DistillationWeight(**{"max_update": 0, **changes})
+
+
+def test_examples() -> None:
+    assert doctest.testmod(schedules).failed == 0

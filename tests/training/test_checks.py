@@ -74,8 +74,8 @@ def test_our_configurations_have_nothing_wrong(baseline, caplog):
             "criterion.temperature=1e-30 is out of range: it has to be at least 0.01 and at most 100",
         ),
         (["criterion.tau=0.5"], "criterion.tau=0.5 must be at least 0 and below 0.5"),
-        (["criterion.kd_weight=-1"], "criterion.kd_weight=-1.0 is not a number of at least 0"),
-        (["criterion.kd_warmup=2"], "criterion.kd_warmup=2.0 is a share of the updates"),
+        (["criterion.kd_weight=-1"], "criterion.kd_weight=-1.0 must be finite and at least 0"),
+        (["criterion.kd_warmup=2"], "criterion.kd_warmup=2.0 must lie between 0 and 1"),
         (["criterion.frames=some"], "criterion.frames=some is not known"),
     ],
 )

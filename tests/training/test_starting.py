@@ -166,7 +166,7 @@ def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
     with caplog.at_level(logging.INFO):
         found = started(path, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"][4]
     assert torch.equal(found, expected)
-    assert "the checkpoint has no head for student layers 2: they start fresh" in caplog.text
+    assert "the checkpoint has no head for student layers 2: they start untrained" in caplog.text
 
 
 @pytest.mark.faults
@@ -308,7 +308,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
         started(damaged, pretrained, letter_dictionary())
     shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
-    with pytest.raises(UserError, match="has 4 layers, the model 3: give model.w2v_path the encoder that"):
+    with pytest.raises(UserError, match="has 4 layers but the model has 3: set model.w2v_path to the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
 
 
