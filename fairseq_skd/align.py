@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts, shipped_folder
 from fairseq_skd.errors import require, run_command
 
 _INSTEAD = {"common_eval.model_overrides": "use align.layer or align.teacher_layer"}
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Arguments in, one call, a table out."""
     args = _parser().parse_intermixed_args(arguments)
     overrides = quote_texts(args.overrides, AlignSettings.free_texts())
-    settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
+    yamls = args.config_dir or shipped_folder("align")
+    settings = AlignSettings.read(compose_values(yamls, args.config_name, overrides, _INSTEAD))
     require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import output
     from fairseq_skd.alignment.analysis import analyse
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE + AlignSettings.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_arguments(parser, "config/align", "align")
+    add_config_arguments(parser, "align")
     return parser
 
 

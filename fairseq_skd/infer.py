@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts, shipped_folder
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import decode
@@ -63,7 +63,8 @@ def _not_decoded(files: Sequence[dict[str, Any]]) -> str:
 
 
 def _read(args: argparse.Namespace, overrides: Sequence[str]) -> Settings:
-    return Settings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
+    yamls = args.config_dir or shipped_folder("decode")
+    return Settings.read(compose_values(yamls, args.config_name, overrides, _INSTEAD))
 
 
 def sweep(args: argparse.Namespace) -> None:
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE + Settings.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_arguments(parser, "config/decode", "viterbi")
+    add_config_arguments(parser, "viterbi", ("kenlm", "lexfree"))
     parser.add_argument(
         "--multirun",
         "-m",
