@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +253,8 @@ def _fewer_gpus(config: DictConfig, batches: int, gpus: int) -> str:
         return f"give {keys}, which is the same batch"
     halves = [f"common.{key}=false" for key in ("fp16", "amp") if _select(config, f"common.{key}")]
     keys = " ".join([keys, *halves])
-    return f"give {keys}, which is the same batch on the CPU, or take hubert_mini for a small encoder"
+    small = ", or take hubert_mini for a small encoder" if batches > 1 else ""
+    return f"give {keys}, which is the same batch on the CPU{small}"
 
 
 def remark_on_batch(config: DictConfig, batches: int) -> str:
