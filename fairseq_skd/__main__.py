@@ -1,13 +1,10 @@
 """``python -m fairseq_skd`` prints the path to give to ``common.user_dir``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 _TOOLS = """\
-example:
-  fairseq-hydra-train --config-dir /data/configs --config-name hubert_mini \\
-      common.user_dir="$(python -m fairseq_skd)" task.data=/data/manifests model.w2v_path=/models/hubert_mini.pt
-
 tools, each with --help
   python -m fairseq_skd.manifest   from recordings and transcripts to fairseq's manifests
   python -m fairseq_skd.train      fine-tune with a recipe
@@ -17,10 +14,14 @@ tools, each with --help
   python -m fairseq_skd.ngram      estimate a language model from transcripts
   python -m fairseq_skd.demo       all of it on a small synthetic corpus, in minutes
   python -m fairseq_skd.env        what a bug report needs
+
+example:
+  fairseq-hydra-train --config-dir /data/configs --config-name hubert_mini \\
+      common.user_dir="$(python -m fairseq_skd)" task.data=/data/manifests model.w2v_path=/models/hubert_mini.pt
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the absolute path of this package."""
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd",
@@ -28,7 +29,7 @@ def main() -> None:
         epilog=_TOOLS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.parse_args()
+    parser.parse_args(arguments)
     print(Path(__file__).resolve().parent)
 
 

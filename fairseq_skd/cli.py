@@ -185,7 +185,14 @@ def compose_values(
 
 
 def quieten_libraries() -> None:
-    """Leave the terminal to progress bar, result and mistakes: fairseq's import sets logging to DEBUG."""
+    """Leave the terminal to progress bar, result and mistakes."""
+    import fairseq  # noqa: F401  (sets logging to DEBUG; imported later, it would undo the next line)
+
     logging.getLogger().setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch, of fairseq's weight_norm
-    warnings.filterwarnings("ignore", message=r"[\s\S]*hydra\.cc/docs")  # hydra, of fairseq's @package _group_
+    quieten_hydra()
+
+
+def quieten_hydra() -> None:
+    """Leave out Hydra's warnings about the head of fairseq's YAML files, ``@package _group_``."""
+    warnings.filterwarnings("ignore", message=r"[\s\S]*hydra\.cc/docs")

@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fairseq_skd.cli import compose, hydra_overrides, quieten_libraries, shipped_folder, yaml_names
+from fairseq_skd.cli import compose, hydra_overrides, quieten_hydra, shipped_folder, yaml_names
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.disk import absolute
 
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name, overrides = split_words(args.words, folder)
     overrides = [_with_absolute_path(override, args.multirun) for override in overrides]
     keys = {_key(override) for override in overrides}
-    recipe, config = compose(folder, name), composed(folder, name, overrides, args.multirun)
+    recipe = compose(folder, name)
+    config = compose(folder, name, to_check(overrides, recipe, args.multirun))
     if not _select(config, "common.user_dir"):
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
     if not args.cfg:
@@ -138,19 +139,17 @@ def _with_absolute_path(override: str, several: bool) -> str:
     return f"{key}={','.join(texts)}"
 
 
-def composed(folder: Path, name: str, overrides: Sequence[str], several: bool) -> DictConfig:
-    """Compose the YAML as ``fairseq-hydra-train`` will, without fairseq's own keys and Hydra's settings.
+def to_check(overrides: Sequence[str], recipe: DictConfig, several: bool) -> list[str]:
+    """Write overrides so that they can be checked without fairseq: without Hydra's own, and one value for each key.
+
+    A key that fairseq knows and the YAML does not is added to it, since Hydra would refuse it here.
 
     Args:
-        folder: of the YAML.
-        name: of the YAML.
         overrides: from the command line.
+        recipe: the composed YAML.
         several: take the first value of a key that has several (``--multirun``).
-
-    Raises:
-        UserError: see :func:`fairseq_skd.cli.compose`.
     """
-    plain = OmegaConf.to_container(compose(folder, name), resolve=False)
+    plain = OmegaConf.to_container(recipe, resolve=False)
     checked = []
     for override in overrides:
         section = re.split("[./]", _key(override))[0]
@@ -158,7 +157,7 @@ def composed(folder: Path, name: str, overrides: Sequence[str], several: bool) -
             continue
         added = section in _FAIRSEQ and override[0] not in "+~" and not _has(plain, _key(override))
         checked.append("+" * added + (_first_value(override) if several else override))
-    return compose(folder, name, checked)
+    return checked
 
 
 def _has(config: Any, key: str) -> bool:
@@ -362,5 +361,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    quieten_libraries()
+    quieten_hydra()
     sys.exit(run_command("fairseq_skd.train", main))
