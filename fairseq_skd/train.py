@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.cli import compose, hydra_overrides, quieten_hydra, shipped_folder, yaml_names
@@ -73,9 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
     if not args.cfg:
         if not (args.multirun and "hydra/launcher" in keys):  # with a launcher the GPUs are on other machines
-            batches = _batches(config if keys & _BATCH else recipe)
+            here = _batches(config)
+            batches = here if keys & _BATCH else _batches(recipe) or here
             check_gpus(config, batches, os.environ)
-            if batches != _batches(config):
+            if here and batches != here:
                 print(f"fairseq_skd.train: {remark_on_batch(config, batches)}", file=sys.stderr)
         if not args.multirun:
             overrides += log_beside_checkpoints(folder / f"{name}.yaml", overrides)
@@ -246,6 +247,7 @@ def _gpus() -> int:
 
 def _fewer_gpus(config: DictConfig, batches: int, gpus: int) -> str:
     """Name the keys of a training on at most so many GPUs that keeps the batch."""
+    batches = batches or int(_select(config, _WORLD))
     world = max(n for n in range(1, max(gpus, 1) + 1) if batches % n == 0)
     keys = f"{_WORLD}={world} '{_FREQUENCY}=[{batches // world}]'"
     if gpus:
@@ -271,7 +273,8 @@ def remark_on_batch(config: DictConfig, batches: int) -> str:
 def _batches(config: DictConfig) -> int:
     """Batches of an update: GPUs x ``update_freq``; 0 where the YAML leaves them to fairseq."""
     world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
-    return world * frequency[0] if isinstance(world, int) and frequency else 0
+    often = frequency[0] if isinstance(frequency, ListConfig) and frequency else 1
+    return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 
 def _select(config: DictConfig, key: str) -> Any:

@@ -202,6 +202,18 @@ def test_gpus_that_are_not_there(become, gpus, recipe: str, overrides: list[str]
         assert refusal(lambda: become(*words)).startswith(f"{WORLD}{told.format(**names)}")
 
 
+def test_a_yaml_that_leaves_the_batch_to_fairseq(become, gpus, tmp_path: Path, capsys) -> None:
+    (tmp_path / "own.yaml").write_text("model:\n  _name: x\n")
+    gpus(2)
+    assert become("--config-dir", ".", "own", f"{WORLD}=2")[-1] == f"{WORLD}=2"
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    told = refusal(lambda: become("--config-dir", ".", "own", f"{WORLD}=4", "optimization.update_freq=[x]"))
+    assert told == (
+        f"{WORLD}=4 needs 4 GPUs, this machine has 2: give {WORLD}=2 'optimization.update_freq=[2]', which is the same "
+        "batch"
+    )
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_method_without_gpus_would_train_nothing(become, gpus, world: int) -> None:
