@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.builders import write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "fairseq_skd"
@@ -109,22 +112,82 @@ def test_every_version_of_the_environment_is_pinned() -> None:
     assert not unlike
 
 
-@pytest.mark.slow
-def test_wheel_and_source_carry_types_and_the_page(tmp_path: Path) -> None:
-    """Built without the network, from a copy: setuptools writes beside what it builds."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source distribution.
+
+    Built without the network, from a copy: setuptools writes beside what it builds.
+    """
     pytest.importorskip("setuptools", minversion="77", reason="setuptools is older than pyproject.toml asks for")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "fairseq_skd", tmp_path / "fairseq_skd", ignore=ignored)
+    folder = tmp_path_factory.mktemp("built")
+    for name in ("fairseq_skd", "config"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
+        shutil.copy(ROOT / name, folder)
     build = "from setuptools import build_meta as build; build.build_wheel('.'); build.build_sdist('.')"
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
-    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
-    with zipfile.ZipFile(wheel) as in_wheel, tarfile.open(source) as in_source:
-        built = [set(in_wheel.namelist()), {name.partition("/")[2] for name in in_source.getnames()}]
-    for names in built:
-        assert "fairseq_skd/py.typed" in names
-        assert [name for name in names if name.endswith(".html.j2")]
+    subprocess.run([sys.executable, "-c", build], cwd=folder, check=True, capture_output=True)
+    (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, source
+
+
+@pytest.mark.slow
+def test_wheel_and_source_carry_all_files(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as in_wheel, tarfile.open(built[1]) as in_source:
+        wheel, source = set(in_wheel.namelist()), {name.partition("/")[2] for name in in_source.getnames()}
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "fairseq_skd").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    yamls = {path.relative_to(ROOT).as_posix() for path in (ROOT / "config").glob("*/*.yaml")}
+    assert {"config/decode/viterbi.yaml", "config/align/align.yaml", "config/finetune/hubert_mini.yaml"} < yamls
+    assert package | yamls <= source
+    installed = {f"fairseq_skd/{name}" for name in yamls if not name.startswith("config/run/")}  # of experiments/
+    assert {name for name in wheel if ".dist-info/" not in name} == package | installed
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an empty environment with the wheel, which finds what the wheel needs in the running one."""
+    folder = tmp_path_factory.mktemp("an environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    install = ["-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", str(built[0])]
+    subprocess.run([sys.executable, *install], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    # Path files of folders that are added by a path file are not read: an editable install stays out.
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    return python
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_decodes_and_aligns_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    data = write_corpus(tmp_path / "data", {"train": [("GO ON", 0.9), ("NO", 0.7)], "valid": [("GO", 0.6)] * 3})
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    here = tmp_path / "else where"
+    here.mkdir()
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [str(installed), *arguments], cwd=here, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    file = run("-c", "import fairseq_skd; print(fairseq_skd.__file__)").strip()
+    assert Path(file).is_relative_to(installed.parents[1])
+    pretrained = ROOT / "tests" / "goldens" / "hubert.pretrained.pt"
+    run(
+        *("-m", "fairseq_skd.train", "hubert_mini", "task.data=../data", f"model.w2v_path={pretrained}"),
+        *("model.student_layers=[2]", "optimization.max_update=2", "dataset.num_workers=0", "checkpoint.save_dir=run"),
+    )
+    checkpoint = "common_eval.path=run/checkpoint_best.pt"
+    shared = [f"task.data={data}", checkpoint, "dataset.gen_subset=valid", "dataset.num_workers=0"]
+    assert run("-m", "fairseq_skd.infer", *shared, "decoding.layer=2").startswith("WER ")
+    assert "disagreement" in run("-m", "fairseq_skd.align", *shared, "align.resamples=100", "align.examples=[]")
+    assert {path.name for path in here.iterdir()} == {"run", "decode", "align"}
+    assert (here / "run" / "hydra_train.log").is_file()
 
 
 def test_ci_runs_make_test() -> None:
