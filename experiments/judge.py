@@ -118,10 +118,7 @@ class Tables:
         seeds = len({run.seed for run in verdict.by_run})
         few = f", of {seeds} seed{'s' * (seeds > 1)}" if 0 < seeds < FEWEST else ""
         compared = claim.compared + (self._measured_on() if claim.rate == "spikes" else "")
-        points = with_bounds(verdict.runs) if verdict.runs else ""
-        if points and len({run.file for run in verdict.by_run}) > 1:
-            points += f" {_bounds(verdict.seeds)}" if verdict.seeds else " [few seeds]"
-        return claim.text, compared, points, _by_file(verdict.by_run), f"**{verdict.outcome}**{few}"
+        return claim.text, compared, points(verdict), _by_file(verdict.by_run), f"**{verdict.outcome}**{few}"
 
     def _measured_on(self) -> str:
         """On what subset spikes were compared, if on another than the one asked for."""
@@ -137,6 +134,19 @@ def _markdown(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 def one_digit(value: float) -> str:
     """Percentage points; what rounds to nothing has no sign."""
     return f"{round(value, 1) + 0.0:.1f}"
+
+
+def points(verdict: Verdict) -> str:
+    """``0.5 [-0.3, 1.2] [-0.9, 1.9]``: the mean, its interval over runs, and the one over means of seeds.
+
+    The second is left out for a grid that was run once: it is the first again.
+    """
+    if verdict.runs is None:
+        return ""
+    over_runs = with_bounds(verdict.runs)
+    if len({run.file for run in verdict.by_run}) == 1:
+        return over_runs
+    return f"{over_runs} {_bounds(verdict.seeds) if verdict.seeds else '[few seeds]'}"
 
 
 def with_bounds(interval: Interval) -> str:

@@ -29,7 +29,9 @@ class Result:
     """One run.
 
     Attributes:
-        rates: (``wer``, ``cer`` or ``spikes`` for spike disagreement, exit) -> subset -> percent.
+        parameters: exit -> parameters used to decode.
+        rates: (kind, exit) -> subset -> percent. A kind is ``wer``, ``cer``, ``spikes`` (spike
+            disagreement) or ``same_frame`` (matched spikes on the teacher's frame).
     """
 
     corpus: str
@@ -39,6 +41,7 @@ class Result:
     encoder_sha256: str
     seed: int
     updates: int
+    parameters: Mapping[int, int]
     rates: Mapping[tuple[str, int], Mapping[str, float]]
 
 
@@ -94,15 +97,21 @@ def _result(line: str) -> Result:
     texts = {key: _take(found, key, str) for key in ("corpus", "arm", "command", "data_sha256", "encoder_sha256")}
     numbers = {key: _take(found, key, int) for key in ("seed", "updates")}
     rates: dict[tuple[str, int], dict[str, float]] = {}
+    parameters: dict[int, int] = {}
     for score in _take(found, "scores", list):
+        parameters[_take(score, "exit", int)] = _take(score, "parameters", int)
         for kind in ("wer", "cer"):
             by_subset = rates.setdefault((kind, _take(score, "exit", int)), {})
             by_subset[_take(score, "subset", str)] = _take(score, kind, int, float)
     for one in _take(found, "alignment", list):
         value = _take(one["spike_disagreement"], "value", int, float, type(None))
+        layer, subset = _take(one, "exit", int), _take(one, "subset", str)
         if value is not None:  # the teacher has spikes
-            rates["spikes", _take(one, "exit", int)] = {_take(one, "subset", str): 100 * value}
-    return Result(**texts, **numbers, rates=rates)
+            rates["spikes", layer] = {subset: 100 * value}
+        same = _take(one["offset"]["within_ms"], "0", int, float, type(None))
+        if same is not None:  # some spikes match
+            rates["same_frame", layer] = {subset: 100 * same}
+    return Result(**texts, **numbers, parameters=parameters, rates=rates)
 
 
 def _take(entry: Any, key: str, *kinds: type) -> Any:
@@ -112,12 +121,15 @@ def _take(entry: Any, key: str, *kinds: type) -> Any:
 
 
 def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Repetition, float]:
-    """WER, CER or spike disagreement of a model in percent, where it was measured; spikes on whatever subset."""
+    """A rate of a model in percent, for every run that has it.
+
+    Spikes are compared on one subset only, so ``subset`` matters only for ``wer`` and ``cer``.
+    """
     measured: dict[Repetition, float] = {}
     for run, arms in results.items():
         found = arms[model.arm].rates.get((kind, model.exit), {}) if model.arm in arms else {}
         for measured_on, value in found.items():
-            if kind == "spikes" or measured_on == subset:
+            if kind in ("spikes", "same_frame") or measured_on == subset:
                 measured[run] = value
     return measured
 

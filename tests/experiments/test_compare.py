@@ -32,6 +32,9 @@ claims:
   - {claim: of another day, better: skd 2, worse: later 2}
 """
 
+SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15, "parameters": 2}
+ALIGNMENT = {"exit": 2, "subset": "test", "offset": {"within_ms": {"0": 0.9}}}
+
 
 @pytest.fixture
 def grid(tmp_path):
@@ -42,10 +45,10 @@ def grid(tmp_path):
 def line(arm, seed, wer, spikes=None, corpus="tiny", **other):
     """A run whose exits, 4 and 2, have these WERs; spike disagreement of exit 2, from 0 to 1."""
     scores = [
-        {"subset": "test", "exit": layer, "wer": value, "cer": value / 2}
+        {"subset": "test", "exit": layer, "wer": value, "cer": value / 2, "parameters": layer}
         for layer, value in zip((4, 2), wer, strict=True)
     ]
-    alignment = [] if spikes is None else [{"exit": 2, "subset": "test", "spike_disagreement": {"value": spikes}}]
+    alignment = [] if spikes is None else [{**ALIGNMENT, "spike_disagreement": {"value": spikes}}]
     made = {"corpus": corpus, "arm": arm, "seed": seed, "commit": "1111111", "seconds": 1.0, "command": "train"}
     made |= {"data_sha256": "abc", "encoder_sha256": "def", "updates": 30, "scores": scores, "alignment": alignment}
     return made | other
@@ -140,7 +143,7 @@ def test_the_tables(grid, twice, tmp_path, capsys):
 def test_an_exit_that_the_other_arm_lacks_is_compared_with_its_lowest(grid, twice):
     arms = {name: grid.arms[name] for name in ("skd", "kd")}
     grid = replace(grid, arms={**arms, "deep": replace(grid.arms["kd"], exits=(3,))})
-    deep = line("deep", 1, (0, 0)) | {"scores": [{"subset": "test", "exit": 3, "wer": 30, "cer": 15}]}
+    deep = line("deep", 1, (0, 0)) | {"scores": [{**SCORE, "exit": 3}]}
     write(twice[0], [line("skd", 1, (20, 31)), deep])
     table = Tables(read_results(twice[:1], grid), grid, "test").differences("skd", "wer")
     assert cells(table) == [["deep 3 minus skd 2", "", "-1.0"]]
@@ -149,7 +152,7 @@ def test_an_exit_that_the_other_arm_lacks_is_compared_with_its_lowest(grid, twic
 def test_tries(twice, tmp_path, capsys):
     """Arms of their own, on the first subset; nothing is claimed of them."""
     (tmp_path / "grid.yaml").write_text(GRID.replace("[test]", "[valid, test]"))
-    tried = line("later-3", 1, (0, 30)) | {"scores": [{"subset": "valid", "exit": 2, "wer": 30, "cer": 15}]}
+    tried = line("later-3", 1, (0, 30)) | {"scores": [{**SCORE, "subset": "valid"}]}
     write(twice[0], [line("skd", 1, (20, 31)), tried])
     main([str(tmp_path / "grid.yaml"), str(twice[0]), "--over=runs", "--tries"])
     (row,) = cells(capsys.readouterr().out)
@@ -206,7 +209,6 @@ def test_nothing_has_no_sign():
 
 
 DAMAGED = "second.jsonl, line 1 is damaged: it is no result of run_grid"
-SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15}
 
 
 @pytest.mark.parametrize(
@@ -224,9 +226,9 @@ SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15}
                 *[("scores", value) for value in (None, {}, ["x"], [{**SCORE, "exit": "2"}], [{**SCORE, "subset": 1}])],
                 *[("scores", [{**SCORE, "wer": value}]) for value in (None, "30", float("nan"), True)],
                 *[("alignment", value) for value in (None, ["x"], [{}], [{"exit": 2, "subset": "test"}])],
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": 0.5}]),
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {"value": "0.5"}}]),
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {}}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": 0.5}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": {"value": "0.5"}}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": {}}]),
             )
         ],
     ],
@@ -239,7 +241,9 @@ def test_what_cannot_be_compared(grid, twice, changed, complaint):
 
 def test_a_teacher_without_spikes_is_no_damage(grid, twice):
     silent = line("skd", 1, (24, 33)) | {
-        "alignment": [{"exit": 2, "subset": "test", "spike_disagreement": {"value": None}}]
+        "alignment": [
+            {**ALIGNMENT, "spike_disagreement": {"value": None}, "offset": {"within_ms": {"0": None}}},
+        ]
     }
     write(twice[1], [silent])
     results = read_results(twice, grid)
@@ -297,10 +301,10 @@ def test_what_is_not_installed_is_told(monkeypatch, over):
 
 
 def test_what_the_committed_results_say(capsys):
-    """Verdicts of RESULTS.md, section 7."""
+    """The verdicts that stand in RESULTS.md."""
     results = Path(__file__).resolve().parents[2] / "results"
     grid = results.parent / "experiments" / "an4.yaml"
-    main([str(grid), str(results / "an4.jsonl"), str(results / "an4_h100.jsonl"), "--over=runs"])
+    main([str(grid), str(results / "an4" / "cpu.jsonl"), str(results / "an4" / "h100.jsonl"), "--over=runs"])
     claims = capsys.readouterr().out.split("\n\n")[-2]
     rows = {row[0]: row[2:] for row in cells(claims)}
     shown = ["4.0 [2.2, 5.7] [3.2, 4.8]", "6.2, 5.6, 3.2 / 2.5, 2.1, 4.3", "**does not hold**"]
