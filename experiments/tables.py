@@ -22,7 +22,7 @@ from experiments.results import Results, rates, read_results
 from fairseq_skd.errors import UserError, require, run_command
 
 DATA = REPOSITORY / "results"
-DOCUMENTS = (REPOSITORY / "RESULTS.md", REPOSITORY / "README.md")
+DOCUMENTS = tuple(REPOSITORY / name for name in ("RESULTS.md", "README.md", "results/speechocean762/NOTES.md"))
 # The times that each grid was run, by machine. Cells that list single runs keep this order.
 FILES = {
     "an4": {"CPU": "an4/cpu.jsonl", "H100": "an4/h100.jsonl"},
