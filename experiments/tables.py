@@ -4,7 +4,7 @@ python -m experiments.tables                 # rewrite the blocks
 python -m experiments.tables --check         # compare the blocks with the files, write nothing
 python -m experiments.tables --print readme  # print one block
 
-A block stands between ``<!-- results: NAME -->`` and ``<!-- end -->``. Needs the extra ``analysis``.
+A block is between ``<!-- results: NAME -->`` and ``<!-- end -->``. Needs the extra ``analysis``.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def claims() -> str:
 
 
 def commits() -> str:
-    """Which code trained each arm of the tables, by machine."""
+    """Commits that trained each arm of the tables, by machine."""
     rows = []
     for corpus, files in FILES.items():
         for machine, file in files.items():
@@ -204,7 +204,7 @@ def demo() -> str:
 
 
 def cost() -> str:
-    """What a training step, decoding, HuBERT's pretraining loss and manifests cost: medians over pairs."""
+    """Cost of a training step, decoding, manifests and HuBERT's pretraining loss."""
     rows: list[tuple[object, ...]] = []
 
     def add(what: str, figures: Mapping[str, Any], digits: int, unit: float = 1, target: float | None = None) -> None:
