@@ -85,7 +85,7 @@ def twice(tmp_path):
 
 
 def test_students_interval():
-    """For 1, 2, 3: standard error 1/sqrt(3), times 4.3027 (a printed table, 2 degrees of freedom)."""
+    """For 1, 2, 3: standard error 1/sqrt(3), times 4.3027 (from a table, 2 degrees of freedom)."""
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     assert mean == 2 and high - mean == pytest.approx(2.4841, abs=1e-4) and mean - low == pytest.approx(high - mean)
     assert mean_interval([1.0, 3.0]) is None

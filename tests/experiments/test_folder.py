@@ -166,7 +166,7 @@ def test_how_far_a_run_is(grid, tmp_path, data):
     execution.run_all([run], tmp_path)
     assert state(run) == "done"
     (more,) = stubbed(replace(grid, subsets=("more",)), tmp_path, data, ["skd"], [1], fails="fails")
-    assert state(more) == "trained, to be decoded or compared"
+    assert state(more) == "trained, not yet decoded and compared"
 
 
 def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
