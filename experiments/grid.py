@@ -72,7 +72,7 @@ class Arm:
 
     @property
     def aligned(self) -> tuple[int, ...]:
-        """Exits whose spikes are compared with a teacher: another arm, or the own full model."""
+        """Exits whose spikes are compared: with another arm's model, or with the full model."""
         return self.exits if self.needs else self.exits[1:]
 
 

@@ -23,7 +23,7 @@ from fairseq_skd.errors import UserError, require, run_command
 
 DATA = REPOSITORY / "results"
 DOCUMENTS = tuple(REPOSITORY / name for name in ("RESULTS.md", "README.md", "results/speechocean762/NOTES.md"))
-# The times that each grid was run, by machine. Cells that list single runs keep this order.
+# Result files of each grid, by machine. Cells that list single runs keep this order.
 FILES = {
     "an4": {"CPU": "an4/cpu.jsonl", "H100": "an4/h100.jsonl"},
     "speechocean762": {
@@ -32,7 +32,7 @@ FILES = {
         "CPU, 2 threads": "speechocean762/cpu_2_threads.jsonl",
     },
 }
-# Rows in order. Ablations stand in results/an4/NOTES.md.
+# Rows in order. Ablations are in results/an4/NOTES.md.
 NAMES = {
     Model("ctc", 12): "plain CTC",
     Model("skd", 12): "SKD, full model",
@@ -127,11 +127,12 @@ def claims() -> str:
     for claim in grid.claims:
         test, valid = (judge(results, claim, subset) for subset in ("test", "valid"))
         text = claim.text + (f" ({claim.margin:g} point allowed)" if claim.margin else "")
-        row = [text, claim.compared.partition(",")[0], points(test), points(valid), f"{test.outcome} / {valid.outcome}"]
-        if claim.rate == "spikes":  # they are compared on test only
-            row[3:] = [NONE, test.outcome]
-        rows.append([*row[:-1], re.sub(r"(does not hold|(?<!not )holds)", r"**\1**", row[-1])])
-    return _table(("claim", "points of", "test", "valid", "verdict: test / valid"), rows)
+        on_valid, outcome = points(valid), f"{test.outcome} / {valid.outcome}"
+        if claim.rate == "spikes":  # compared on test only
+            on_valid, outcome = NONE, test.outcome
+        outcome = re.sub("(does not hold|holds)", r"**\1**", outcome)
+        rows.append((text, claim.compared.partition(",")[0], len(test.by_run), points(test), on_valid, outcome))
+    return _table(("claim", "points of", "runs", "test", "valid", "verdict: test / valid"), rows)
 
 
 def commits() -> str:
