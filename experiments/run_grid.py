@@ -151,7 +151,7 @@ def _check(run: Run, encoders: dict[str, PretrainedEncoder], seen: set[tuple[str
     for layer in run.exits:
         if layer not in exits:
             raise UserError(
-                f"exits has {layer}, but the model will have {', '.join(map(str, sorted(exits)))}: change exits"
+                f"exits has {layer}, the model will have {', '.join(map(str, sorted(exits)))}: change exits"
             )
 
 

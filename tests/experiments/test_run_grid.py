@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
             "[valid, tset]",
             "arm ctc: .* subset tset: .*tset.tsv does not exist .there: test, ",
         ),
-        ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, but the model will have 2, 4: change exits"),
+        ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, the model will have 2, 4"),
         ("keep_layers: 2", "keep_layers: 20", "arm kd: model.keep_layers=20: this encoder has 1 to 4 layers to keep"),
         ('"[2]"}', '"[7]"}', "arm skd: model.student_layers=.7.: there is no student of 7 layers"),
         ('"[2]"}', '"[2]", criterion.tau: 0.9}', "arm skd: criterion.tau=0.9 must be at least 0 and below 0.5"),
