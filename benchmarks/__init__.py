@@ -1,1 +1,1 @@
-"""What training with a self-student and decoding at its depth cost: one script a question, see README.md."""
+"""Time and memory of training, decoding, manifests and pretraining: one script per question."""

@@ -1,4 +1,4 @@
-"""What a self-student adds to a training step, each part timed alone on tensors of the step's own shapes."""
+"""Time each part that SKD adds to a training step, alone, on tensors of the step's shapes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,13 +18,16 @@ WARM_UP = 3
 def time_added_terms(
     model: SkdCtc, criterion: SkdCtcCriterion, sample: dict[str, Any], repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of each part, forward and backward, ``repeats`` times.
+    """Time each part, forward and backward, ``repeats`` times.
 
     Args:
-        model: in training mode, with one student.
-        criterion: its criterion.
-        sample: a batch on the model's device, in its precision.
-        repeats: measurements of each part, after some to warm up.
+        model: model in training mode, with one student.
+        criterion: the model's criterion.
+        sample: batch on the model's device, in its precision.
+        repeats: measurements of each part, after the warm-up.
+
+    Returns:
+        part -> seconds of each measurement.
     """
     added = AddedTerms(model, criterion, sample)
     parts: dict[str, Callable[[], object]] = {
@@ -41,7 +44,7 @@ def time_added_terms(
 
 
 class AddedTerms:
-    """One round of each part. Gradients of a part's inputs are made as in a step, then dropped."""
+    """The parts as methods. Each computes gradients as a step does, then drops them."""
 
     def __init__(self, model: SkdCtc, criterion: SkdCtcCriterion, sample: dict[str, Any]) -> None:
         with torch.no_grad():
@@ -56,7 +59,7 @@ class AddedTerms:
         self.student_head = head
         self.parameters = list(head.parameters())
         self.frames, utterances, _ = self.student.shape
-        padded = self.frames + self.frames % 2  # as the attention works on it
+        padded = self.frames + self.frames % 2  # as in the attention
         self.hidden = torch.randn(padded, utterances, head.proj.in_features).to(self.student)
         self.mask = losses.frame_mask(self.batch.frames, self.frames)
         copies = [torch.nn.Parameter(parameter.detach().clone()) for parameter in self.parameters]
@@ -65,39 +68,39 @@ class AddedTerms:
         self.optimizer = torch.optim.Adam(copies)
 
     def head(self) -> None:
-        """Hidden states to logits."""
+        """Compute logits from hidden states."""
         x = self.hidden[: self.frames].detach().requires_grad_()
         logits = self.student_head(x, self.model.final_dropout)
         torch.autograd.grad(logits, [x, *self.parameters], torch.ones_like(logits))
 
     def ctc(self) -> None:
-        """Logits to the student's CTC loss."""
+        """Compute the student's CTC loss from logits."""
         x = self.student.detach().requires_grad_()
         torch.autograd.grad(self.criterion.ctc(x, self.batch), x)
 
     def distillation(self) -> None:
-        """Logits of both to L_SKD."""
+        """Compute L_SKD from the logits of teacher and student."""
         x = self.student.detach().requires_grad_()
         cfg = self.criterion.cfg
         loss = losses.frame_kl(self.teacher, x, self.batch.frames, cfg.temperature, cfg.stop_gradient)
         torch.autograd.grad(loss, x)
 
     def weighting(self) -> None:
-        """Terms to the loss."""
+        """Compute alpha and the weighted sum of the terms."""
         teacher, ctc, skd = (torch.ones((), device=self.hidden.device, requires_grad=True) for _ in range(3))
         alpha = self.criterion.schedule(self.model.num_updates)
         loss = losses.combine(teacher, [ctc + self.criterion.cfg.kd_weight * skd], alpha)
         torch.autograd.grad(loss, [teacher, ctc, skd])
 
     def tap(self) -> None:
-        """The tapped layer has a second consumer, whose gradient is brought to size and added."""
+        """Pad the gradient of the second consumer of the tapped layer, and add it."""
         x = self.hidden.detach().requires_grad_()
         tapped = x[: self.frames]
         (gradient,) = torch.autograd.grad(tapped, x, self.hidden[: self.frames])
         gradient.add_(self.hidden)
 
     def blanks(self) -> None:
-        """Logits to the number of blank frames."""
+        """Count blank frames."""
         ((self.student.argmax(dim=-1) == self.criterion.blank) & self.mask).sum()
 
 

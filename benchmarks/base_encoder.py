@@ -1,4 +1,4 @@
-"""A base-size encoder with random weights, the recipe it is trained with, and batches of noise. Needs no file."""
+"""A base-size encoder with random weights, its recipe, and batches of noise. Needs no file."""
 
 import argparse
 import logging
@@ -28,7 +28,7 @@ from fairseq_skd.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS, WIDTH, INNER, HEADS = 12, 768, 3072, 12
 SAMPLE_RATE = 16000
-LETTERS_A_SECOND = 14  # of read English
+LETTERS_PER_SECOND = 14  # read English
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
 _ENCODER = {
@@ -43,15 +43,15 @@ _ENCODER = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What both arms have in common.
+    """Options that both arms share.
 
     Attributes:
-        batch: utterances.
-        seconds: of the longest one.
-        threads: of torch.
+        batch: utterances per batch.
+        seconds: length of the longest utterance.
+        threads: threads of torch.
         device: ``cpu`` or ``cuda``.
         dtype: a key of :data:`DTYPES`.
-        student: l, the student's layers.
+        student: layers of the student.
     """
 
     batch: int
@@ -62,29 +62,31 @@ class Setting:
     student: int
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
+        """Check that this can be measured.
 
         Raises:
-            UserError: naming the option.
+            UserError: an option is out of range, or device or precision is not available.
         """
         if not 0.5 <= self.seconds <= 60:
-            raise UserError(f"--seconds {self.seconds} is not between 0.5 and 60")
+            raise UserError(f"--seconds {self.seconds} must be between 0.5 and 60")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: this torch sees no GPU")
+            raise UserError("--device cuda: torch sees no GPU, give --device cpu")
         if self.device == "cpu" and self.dtype == "float16":
-            raise UserError("--dtype float16 needs --device cuda")
+            raise UserError("--dtype float16 needs a GPU: give --device cuda")
         if not 1 <= self.student < LAYERS:
-            raise UserError(f"--student {self.student}: a student of {LAYERS} layers has 1 to {LAYERS - 1}")
+            raise UserError(
+                f"--student {self.student} must be between 1 and {LAYERS - 1}: the full model has {LAYERS} layers"
+            )
 
     def begin(self) -> torch.device:
-        """Make this process as the setting says: threads, and only warnings in the log."""
+        """Set threads and log level of this process, and return the device."""
         torch.set_num_threads(self.threads)
         logging.disable(logging.INFO)
         warnings.filterwarnings("ignore", category=FutureWarning)
         return torch.device(self.device)
 
     def describe(self) -> str:
-        """For the table's caption."""
+        """Write the caption of the table."""
         machine = f"{self.threads} threads" if self.device == "cpu" else torch.cuda.get_device_name()
         return (
             f"Encoder of {LAYERS} x {WIDTH}, {self.batch} utterances of up to {self.seconds:g} s, "
@@ -93,46 +95,50 @@ class Setting:
 
 
 def add_setting(parser: argparse.ArgumentParser, batch: int, seconds: float, dtypes: Sequence[str]) -> None:
-    """Options of a :class:`Setting`."""
+    """Add the options of a :class:`Setting` to a parser."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--batch", type=count, default=batch, help="utterances in a batch (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=seconds, help="length of the longest one (%(default)s)")
+    parser.add_argument("--batch", type=count, default=batch, help="utterances per batch (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="seconds of the longest utterance (%(default)s)")
     parser.add_argument("--student", type=int, default=6, metavar="LAYERS", help="layers of the student (%(default)s)")
-    parser.add_argument("--threads", type=count, default=threads, help="threads of a process (%(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
-    parser.add_argument("--dtype", choices=dtypes, default="float32", help="(%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there, too")
+    parser.add_argument("--threads", type=count, default=threads, help="threads per process (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device (%(default)s)")
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="precision (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
 
 
 def setting(args: argparse.Namespace) -> Setting:
-    """The checked :class:`Setting` of parsed options."""
+    """Build and check a :class:`Setting` from parsed options."""
     made = Setting(args.batch, args.seconds, args.threads, args.device, args.dtype, args.student)
     made.check()
     return made
 
 
 def count(text: str) -> int:
-    """The value of an option that counts something."""
+    """Parse a whole number of 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: the number is below 1.
+    """
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
     return value
 
 
 def shape() -> Shape:
-    """For counting multiply-adds."""
+    """Return the architecture, to count multiply-adds."""
     return Shape(parse_conv_layers(_CONVOLUTIONS), LAYERS, WIDTH, INNER, symbols=len(letters()))
 
 
 def letters() -> Dictionary:
-    """The letter dictionary of ``manifests/``: 32 symbols, the blank among them."""
+    """Load the letter dictionary of ``manifests/``: 32 symbols with the blank."""
     return Dictionary.load(str(ROOT / "manifests" / "dict.ltr.txt"))
 
 
 def recipe(chosen: Setting, students: Sequence[int]) -> DictConfig:
-    """``config/finetune/hubert_base_100h.yaml`` as ``fairseq-hydra-train`` would read it, on one device.
+    """Read ``config/finetune/hubert_base_100h.yaml`` as fairseq does, for one device.
 
-    Its frozen phase is left out: past it every layer is trained, which is what a step costs most of the time.
+    The frozen phase is left out, because most steps of a run train every layer.
     """
     overrides = [
         "common.user_dir=null",
@@ -156,21 +162,24 @@ def recipe(chosen: Setting, students: Sequence[int]) -> DictConfig:
 
 
 def build_task(cfg: DictConfig) -> tasks.FairseqTask:
-    """The recipe's fairseq task, with the letter dictionary."""
+    """Build the recipe's fairseq task, with the letter dictionary."""
     task = tasks.setup_task(cfg.task)
     task.state.merge_state_dict({"target_dictionary": letters()})
     return task
 
 
 def noise_batch(chosen: Setting, seed: int = 1) -> dict[str, Any]:
-    """A padded batch as fairseq's task collates it; the shortest utterance has nine tenths of the longest's length."""
+    """Build a padded batch as fairseq's task collates it.
+
+    The shortest utterance has nine tenths of the length of the longest.
+    """
     generator = torch.Generator().manual_seed(seed)
     longest = int(chosen.seconds * SAMPLE_RATE)
     samples = torch.linspace(1.0, 0.9, chosen.batch).mul(longest).long()
     padding = torch.arange(longest) >= samples.unsqueeze(1)  # (B, samples)
     source = torch.randn(chosen.batch, longest, generator=generator).mul(0.1).masked_fill(padding, 0)
     frames = frame_lengths(samples, parse_conv_layers(_CONVOLUTIONS))
-    lengths = torch.minimum(samples * LETTERS_A_SECOND // SAMPLE_RATE, frames // 2).clamp(min=1)
+    lengths = torch.minimum(samples * LETTERS_PER_SECOND // SAMPLE_RATE, frames // 2).clamp(min=1)
     dictionary = letters()
     target = torch.randint(
         dictionary.nspecial, len(dictionary), (chosen.batch, int(lengths.max())), generator=generator

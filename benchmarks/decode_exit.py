@@ -1,4 +1,4 @@
-"""What decoding at a student's depth saves: its time against its multiply-adds, both relative to the full model."""
+"""Measure what decoding at a student's depth saves: time, multiply-adds, memory."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, if run as a file
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,22 +36,24 @@ from fairseq_skd.search.greedy import greedy_units
 
 TARGET = 1.05
 _HELP = """\
-How it is measured. A process a depth builds the model with model.decode_layer and decodes one batch greedily,
-as fairseq_skd.infer does once the audio is read. The two processes take turns, so that whatever else the machine does
-slows both; the ratio of times is the median of the ratios of turns. Each repetition starts two new processes.
+How it is measured. One process per depth builds the model with model.decode_layer and decodes one batch
+greedily, as fairseq_skd.infer does after reading the audio. The two processes take turns, so other
+load slows both. The ratio of times is the median of the ratios of turns. Each repetition starts two
+new processes.
 
-Multiply-adds are counted from the architecture, convolutions included; torch's FlopCounterMode, run over the model
-itself, has to agree. Norms, activations and softmax take time and count nothing, so a perfect ratio is not the rule.
+Multiply-adds are counted from the architecture, convolutions included. They are shown beside the count of
+torch's FlopCounterMode over the model. Norms, activations and softmax take time but have no
+multiply-adds, so the ratios of time and multiply-adds need not be equal.
 
-Memory: resident size of the model (weights; what the build left free is given back before), and the highest resident
-size while decoding above that; on a GPU, allocated.
+Memory: resident size of the model (weights; free memory is released before), and the highest
+resident size above that while decoding. On a GPU: allocated memory.
 
 Example:  python benchmarks/decode_exit.py --repetitions 5 --json decode_exit.json
 """
 
 
 class Decoding:
-    """A model at one depth, and a batch."""
+    """One arm: a model at one depth, and a batch."""
 
     def __init__(self, chosen: Setting, exit_layer: int) -> None:
         self.device, self.dtype = chosen.begin(), DTYPES[chosen.dtype]
@@ -66,10 +68,10 @@ class Decoding:
         self.weights = self.peak.start - before
 
     def ready(self) -> None:
-        """Answers once all is built."""
+        """Return when all is built."""
 
     def step(self) -> dict[str, float]:
-        """Seconds of decoding the batch."""
+        """Decode the batch and return the seconds."""
         started, cpu = now(self.device), time.process_time()
         with torch.no_grad():
             source = self.batch["net_input"]["source"].to(self.device, self.dtype)
@@ -78,12 +80,12 @@ class Decoding:
         return {"wall": now(self.device) - started, "cpu": time.process_time() - cpu}
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the model, and of what decoding took above it; and the number of parameters."""
+        """Return bytes of the model, peak bytes above it while decoding, and parameters."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         return {"model": self.weights, "peak": self.peak.above_start(), "parameters": parameters}
 
     def counted(self) -> int:
-        """Multiply-adds of the batch as torch counts them; it does not see the fused attention, so that is undone."""
+        """Count multiply-adds with torch, without fused attention, which it does not see."""
         source = self.batch["net_input"]["source"].to(self.device, self.dtype)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self.model(source)
@@ -91,7 +93,12 @@ class Decoding:
 
 
 def measure(chosen: Setting, repetitions: int, steps: int, warm_up: int) -> dict[str, Any]:
-    """Depth -> ``wall``, ``cpu`` seconds of every turn, ``model``, ``peak`` bytes, ``parameters``, ``counted``."""
+    """Measure both depths in turns.
+
+    Returns:
+        depth -> ``wall`` and ``cpu`` seconds of each turn; ``model`` and ``peak`` bytes,
+        ``parameters`` and ``counted`` multiply-adds of each process.
+    """
     depths = (LAYERS, chosen.student)
     kinds = ("wall", "cpu", "model", "peak", "parameters", "counted")
     found: dict[str, Any] = {str(depth): {kind: [] for kind in kinds} for depth in depths}
@@ -113,15 +120,15 @@ def measure(chosen: Setting, repetitions: int, steps: int, warm_up: int) -> dict
 
 
 def report(chosen: Setting, found: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Figures for the JSON, and the tables."""
+    """Return the figures for the JSON, and the tables."""
     full, student = str(LAYERS), str(chosen.student)
     samples = int(chosen.seconds * SAMPLE_RATE)
     parts = {
-        full: multiply_adds(shape(), samples, LAYERS, heads=2),  # the full model runs its student's head, too
+        full: multiply_adds(shape(), samples, LAYERS, heads=2),  # the full model also runs its student's head
         student: multiply_adds(shape(), samples, chosen.student),
     }
     madds = {depth: chosen.batch * sum(counts.values()) for depth, counts in parts.items()}
-    audio = chosen.batch * chosen.seconds  # padding included: it is computed, too
+    audio = chosen.batch * chosen.seconds  # with padding, which is computed too
     allowed = TARGET * madds[student] / madds[full]
     figures: dict[str, Any] = {
         "multiply_adds": madds,
@@ -143,11 +150,11 @@ def report(chosen: Setting, found: dict[str, Any]) -> tuple[dict[str, Any], str]
     row("batch, s", "wall", 1, 3)
     row("batch, CPU s", "cpu", 1, 3)
     per_second = [f"{madds[depth] / audio / 1e9:.3f}" for depth in (full, student)]
-    rows.append(["10^9 multiply-adds a second of audio", *per_second, f"{madds[student] / madds[full]:.3f}", ""])
+    rows.append(["10^9 multiply-adds per second of audio", *per_second, f"{madds[student] / madds[full]:.3f}", ""])
     row("the same, counted by torch", "counted", 1e9 * audio, 3)
     row("parameters, millions", "parameters", 1e6, 2)
     row("model in memory, MiB", "model", MIB, 0)
-    row("highest above it while decoding, MiB", "peak", MIB, 0)
+    row("peak above it while decoding, MiB", "peak", MIB, 0)
     header = ["", f"{full} layers", f"{student} layers", f"{student} / {full}", "at most"]
     shares = [
         [part, *(f"{100 * chosen.batch * parts[depth][part] / madds[depth]:.1f}" for depth in (full, student))]
@@ -165,13 +172,13 @@ def _show(values: Spread, unit: float, digits: int) -> str:
 
 
 def main() -> None:
-    """Arguments in, tables out."""
+    """Measure, print the tables and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repetitions", type=count, default=5, help="pairs of processes (%(default)s)")
-    parser.add_argument("--steps", type=count, default=10, help="batches measured in each process (%(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="batches before them (%(default)s)")
+    parser.add_argument("--steps", type=count, default=10, help="batches measured per process (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2, help="batches before these (%(default)s)")
     add_setting(parser, batch=1, seconds=10.0, dtypes=tuple(DTYPES))
     args = parser.parse_args()
     chosen = setting(args)

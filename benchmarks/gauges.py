@@ -1,4 +1,4 @@
-"""Clock and memory of the process that is measured."""
+"""Clock and memory of the measured process."""
 
 import contextlib
 import ctypes
@@ -14,29 +14,32 @@ MIB = 2**20
 
 
 def now(device: torch.device) -> float:
-    """Wall clock in seconds, once the device has done all it was given."""
+    """Return the wall clock in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def resident() -> int:
-    """Bytes of main memory that this process occupies now."""
+    """Return the bytes of main memory that this process uses now."""
     return _status("VmRSS")
 
 
 def settle() -> None:
-    """Give back what is free: what building left behind must not hide the first step's needs."""
+    """Release free memory, so that leftovers of the build do not hide the first step's needs."""
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+    with contextlib.suppress(AttributeError, OSError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class PeakMemory:
-    """The highest level above the one at the start: resident size on a CPU, allocated tensors on a GPU.
+    """Peak memory above the level at the start: resident size on a CPU, allocated tensors on a GPU.
 
-    ``ru_maxrss`` cannot be reset and would still tell the peak of building the model; Linux forgets its own high-water
-    mark (VmHWM) when 5 is written to ``clear_refs``.
+    Not ``ru_maxrss``: it cannot be reset, so it keeps the peak of the build. Linux resets its own
+    high-water mark (VmHWM) when 5 is written to ``clear_refs``.
+
+    Raises:
+        UserError: on a CPU, the system is not Linux.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,11 +53,11 @@ class PeakMemory:
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError as error:
-            raise UserError("peak memory is read from /proc/self, which needs Linux; use --device cuda") from error
+            raise UserError("peak memory is read from /proc/self, which needs Linux: give --device cuda") from error
         self.start = resident()
 
     def above_start(self) -> int:
-        """Bytes between the start and the peak since then."""
+        """Return the bytes between the start and the peak since then."""
         peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
         return peak - self.start
 
@@ -63,8 +66,8 @@ def _status(key: str) -> int:
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError as error:
-        raise UserError("memory is read from /proc/self/status, which needs Linux") from error
+        raise UserError("memory is read from /proc/self/status, which needs Linux: use another machine") from error
     for line in text.splitlines():
         if line.startswith(f"{key}:"):
             return 1024 * int(line.split()[1])
-    raise UserError(f"/proc/self/status has no {key}")
+    raise UserError(f"/proc/self/status has no {key}: use another machine")

@@ -1,4 +1,4 @@
-"""How long manifests take: fairseq_skd.manifest beside fairseq's wav2vec_manifest.py, each as a whole command."""
+"""Time fairseq_skd.manifest and fairseq's wav2vec_manifest.py, each as a whole command."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, if run as a file
 
 import fairseq
 import numpy as np
@@ -30,19 +30,20 @@ TARGETS = {"large": 1 / 1.6, "small": 1.0}
 RATE, SOURCES, IN_CHAPTER, CHAPTERS = 16000, 20, 25, 4
 TEXT = "ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE TEN ELEVEN TWELVE THIRTEEN FOURTEEN FIFTEEN SIXTEEN SEVENTEEN"
 _HELP = """\
-How it is measured. Two folders in LibriSpeech's layout, one of many files, one of few, hold hard links to twenty FLAC
-files of noise, 8 to 16 s long and as large as speech, and a transcript for each. The two commands run on them in
-turns, A B A B, each in a new process and into a new folder, after one run of each that is not counted (it fills the
-page cache); all of them keep to the same --cores. Times are those of the whole command, the start of Python included.
-fairseq's writes paths and lengths; ours looks for the end of each file, checks the transcripts and writes labels and
-dictionary, too. Both have to list the same files with the same lengths.
+How it is measured. Two folders in LibriSpeech's layout, a large and a small one, hold hard links to
+twenty FLAC files of noise, 8 to 16 s long and as large as speech, with a transcript each. The two
+commands run on them in turns, A B A B, each in a new process and into a new folder. One run of each
+is not counted: it fills the page cache. All keep to the same --cores. Times are of the whole
+command, with the start of Python. fairseq's command writes paths and lengths. Ours also reads the end of
+each file, checks transcripts, and writes labels and dictionary. Both must list the same files with
+the same lengths.
 
 Example:  python benchmarks/manifest.py --repetitions 3 --json manifest.json
 """
 
 
 def make_corpus(root: Path, files: int, sources: list[Path]) -> None:
-    """``root/train-clean-100/SPEAKER/CHAPTER/`` with that many hard links and their transcripts."""
+    """Write ``files`` hard links and transcripts to ``root/train-clean-100/SPEAKER/CHAPTER/``."""
     for first in range(0, files, IN_CHAPTER):
         speaker, chapter = 100 + first // (IN_CHAPTER * CHAPTERS), 1000 + first // IN_CHAPTER
         folder = root / "train-clean-100" / str(speaker) / str(chapter)
@@ -56,7 +57,7 @@ def make_corpus(root: Path, files: int, sources: list[Path]) -> None:
 
 
 def make_sources(folder: Path) -> list[Path]:
-    """FLAC files of noise so weak that they take 15 to 20 KB a second, as read speech does."""
+    """Write FLAC files of weak noise: 15 to 20 KB per second, as read speech."""
     folder.mkdir()
     draw = np.random.default_rng(1)
     paths = []
@@ -68,7 +69,7 @@ def make_sources(folder: Path) -> list[Path]:
 
 
 def commands(root: Path, out: Path) -> dict[str, list[str]]:
-    """The two arms."""
+    """Return the command of each arm."""
     return {
         "fairseq": [
             sys.executable,
@@ -86,27 +87,34 @@ def commands(root: Path, out: Path) -> dict[str, list[str]]:
 
 
 def listed(out: Path) -> list[str]:
-    """What the manifests of a folder hold, in order of paths."""
+    """Return the manifest lines of a folder, in order of paths."""
     return sorted(line for path in out.glob("*.tsv") for line in path.read_text(encoding="utf-8").splitlines()[1:])
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """Seconds of a command, by the wall's clock and by the processors'.
+    """Run a command and return its ``wall`` and ``cpu`` seconds.
 
     Raises:
-        UserError: if it fails.
+        UserError: the command failed.
     """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise UserError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-1000:]}")
+        raise UserError(f"{' '.join(command)} failed with status {done.returncode}: {done.stderr[-1000:]}")
     return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
 def measure(folder: Path, sizes: dict[str, int], repetitions: dict[str, int]) -> dict[str, Any]:
-    """Size -> arm -> ``wall`` and ``cpu`` seconds of every run."""
+    """Time both commands on each folder.
+
+    Returns:
+        size -> arm -> ``wall`` and ``cpu`` seconds of each run.
+
+    Raises:
+        UserError: a command failed, or the two manifests differ.
+    """
     sources = make_sources(folder / "sources")
     found: dict[str, Any] = {}
     for size, files in sizes.items():
@@ -127,7 +135,7 @@ def measure(folder: Path, sizes: dict[str, int], repetitions: dict[str, int]) ->
 
 
 def report(sizes: dict[str, int], found: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Figures for the JSON, and the table."""
+    """Return the figures for the JSON, and the table."""
     figures: dict[str, Any] = {}
     rows = []
     for size, files in sizes.items():
@@ -146,12 +154,16 @@ def report(sizes: dict[str, int], found: dict[str, Any]) -> tuple[dict[str, Any]
 
 @contextmanager
 def cores(number: int) -> Iterator[None]:
-    """Keep this process and those that it starts to that many processors."""
+    """Keep this process and its children to ``number`` processors.
+
+    Raises:
+        UserError: the system is not Linux, or has fewer processors.
+    """
     if not hasattr(os, "sched_setaffinity"):
-        raise UserError("--cores needs Linux")
+        raise UserError("--cores needs Linux: use another machine")
     allowed = os.sched_getaffinity(0)
     if number > len(allowed):
-        raise UserError(f"--cores {number}: there are {len(allowed)}")
+        raise UserError(f"--cores {number}: this machine has {len(allowed)}, give at most that")
     os.sched_setaffinity(0, sorted(allowed)[:number])
     try:
         yield
@@ -160,17 +172,17 @@ def cores(number: int) -> Iterator[None]:
 
 
 def main() -> None:
-    """Arguments in, table out."""
+    """Measure, print the table and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--files", type=count, default=100000, help="of the large folder (%(default)s)")
-    parser.add_argument("--few", type=count, default=100, help="of the small folder (%(default)s)")
+    parser.add_argument("--files", type=count, default=100000, help="files in the large folder (%(default)s)")
+    parser.add_argument("--few", type=count, default=100, help="files in the small folder (%(default)s)")
     parser.add_argument("--repetitions", type=count, default=5, help="pairs of runs on the large folder (%(default)s)")
     parser.add_argument("--small-repetitions", type=count, default=20, help="pairs on the small one (%(default)s)")
-    parser.add_argument("--cores", type=count, default=2, help="processors that all of it keeps to (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the files are made, and removed (default: the system's)")
-    parser.add_argument("--json", type=Path, help="write every measurement there")
+    parser.add_argument("--cores", type=count, default=2, help="processors to use (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (default: the system's)")
+    parser.add_argument("--json", type=Path, help="also write all measurements to this file")
     args = parser.parse_args()
     sizes = {"large": args.files, "small": args.few}
     load = os.getloadavg()[0]

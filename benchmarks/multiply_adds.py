@@ -1,4 +1,4 @@
-"""How many multiplications (each with its addition) recognition takes, from the architecture alone."""
+"""Count the multiply-adds of recognition from the architecture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from fairseq_skd.encoders.convolutions import ConvLayer
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the count.
+    """The architecture, as far as it matters to the count.
 
     Attributes:
-        conv_layers: of the feature extractor.
+        conv_layers: convolutions of the feature extractor.
         layers: transformer layers of the full model.
-        width: C.
+        width: model width C.
         inner: width of the feed-forward blocks.
-        position_kernel: of the positional convolution.
-        position_groups: of the positional convolution.
-        symbols: V.
-        multiple: the attention works on a multiple of so many frames.
+        position_kernel: kernel of the positional convolution.
+        position_groups: groups of the positional convolution.
+        symbols: size of the dictionary, V.
+        multiple: the attention pads frames to a multiple of this.
     """
 
     conv_layers: Sequence[ConvLayer]
@@ -32,19 +32,19 @@ class Shape:
 
 
 def multiply_adds(shape: Shape, samples: int, exit_layer: int, heads: int = 1) -> dict[str, int]:
-    """Multiply-adds for one utterance, part by part.
+    """Count the multiply-adds of one utterance, part by part.
 
-    Products of matrices and convolutions only: norms, activations, softmax and sums are not counted, as usual.
+    As usual, only matrix products and convolutions count: no norms, activations, softmax or sums.
 
     Args:
         shape: the architecture.
-        samples: of the utterance.
+        samples: audio samples of the utterance.
         exit_layer: layers that run.
         heads: CTC heads that run.
 
     Returns:
-        ``convolutions``, ``projection`` (features to the encoder's width), ``position``, ``linear`` (of the layers),
-        ``attention`` (scores and weighted sums), ``heads``.
+        ``convolutions``, ``projection`` (features to the encoder's width), ``position``,
+        ``linear`` (linear maps of the layers), ``attention`` (scores and weighted sums), ``heads``.
     """
     convolutions, frames, channels = 0, samples, 1
     for layer in shape.conv_layers:
@@ -52,7 +52,7 @@ def multiply_adds(shape: Shape, samples: int, exit_layer: int, heads: int = 1) -
         convolutions += frames * layer.channels * channels * layer.kernel
         channels = layer.channels
     padded = -(-frames // shape.multiple) * shape.multiple
-    # An even kernel, padded by half on both sides, gives one frame more, which is cut off afterwards.
+    # An even kernel, padded by half on both sides, gives one extra frame, removed afterwards.
     placed = frames + (shape.position_kernel % 2 == 0)
     width = shape.width
     return {

@@ -1,4 +1,4 @@
-"""What HuBERT's pretraining loss costs with one matrix product and with fairseq's function: time and peak memory."""
+"""Measure HuBERT's pretraining loss, with one matrix product and with fairseq's function."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, if run as a file
 
 import torch
 import torch.nn.functional as F
@@ -26,27 +26,28 @@ from fairseq_skd.errors import run_command
 OURS, THEIRS = "one product", "fairseq"
 FUNCTIONS = {THEIRS: HubertModel.compute_nce.__wrapped__, OURS: HubertModel.compute_nce}
 _HELP = """\
-How it is measured. One process per function. Each takes the same random frames and labels (float32) and computes the
-logits as HubertModel.forward does, the cross-entropy, and the gradients of frames and labels. The two processes take
-turns, so that other programs slow both; while one works the other sleeps. The first turn is not counted.
+How it is measured. One process per function. Each takes the same random frames and labels (float32). It
+computes the logits as HubertModel.forward does, the cross-entropy, and the gradients of frames and
+labels. The two processes take turns, so other load slows both. While one works, the other sleeps.
+The first turn is not counted.
 
-Time: wall clock, and CPU time of all threads. Memory: highest resident size above the level before the first turn; on a
-GPU, highest allocated. Shown are medians [quartiles]; the ratio is the median of the ratios of pairs. The last lines
-compare loss and gradients of the two functions.
+Time: wall clock, and CPU time of all threads. Memory: highest resident size above the level before
+the first turn; on a GPU, highest allocated. Shown are medians [quartiles]. The ratio is the median
+of the ratios of pairs. The last lines compare loss and gradients of the two functions.
 
 Example:  python benchmarks/pretraining_loss.py --threads 1 --json pretraining_loss.json
 """
 
 
 class Loss:
-    """One arm: frames, labels, and one of the two functions."""
+    """One arm: frames, labels and a function."""
 
     def __init__(self, args: argparse.Namespace, function: str) -> None:
         torch.set_num_threads(args.threads)
         self.function, self.device = FUNCTIONS[function], torch.device(args.device)
         generator = torch.Generator().manual_seed(1)
         frames = torch.randn(args.frames, args.width, generator=generator)
-        labels = torch.rand(args.labels, args.width, generator=generator)  # fairseq starts them so
+        labels = torch.rand(args.labels, args.width, generator=generator)  # as in fairseq
         self.frames, self.labels = (leaf.to(self.device).requires_grad_() for leaf in (frames, labels))
         self.chosen = torch.randint(args.labels, (args.frames,), generator=generator).to(self.device)
         self.target = torch.zeros_like(self.chosen)
@@ -55,10 +56,10 @@ class Loss:
         self.loss = 0.0
 
     def ready(self) -> None:
-        """Answers once all is built."""
+        """Return when all is built."""
 
     def step(self) -> dict[str, float]:
-        """Seconds of the loss and its gradients."""
+        """Compute the loss and its gradients, and return the seconds."""
         self.frames.grad = self.labels.grad = None
         wall, cpu = now(self.device), time.process_time()
         (labels,) = self.model.label_embs_concat.split(self.model.num_classes)
@@ -70,11 +71,11 @@ class Loss:
         return {"wall": now(self.device) - wall, "cpu": time.process_time() - cpu}
 
     def memory(self) -> int:
-        """Bytes above the level before the first step."""
+        """Return the peak bytes above the level before the first step."""
         return self.peak.above_start()
 
     def values(self) -> dict[str, Any]:
-        """The loss and its gradients, for comparison."""
+        """Return the loss and its gradients, to compare."""
         gradients = {"frames": self.frames.grad, "labels": self.labels.grad}
         return {
             "loss": self.loss,
@@ -83,7 +84,12 @@ class Loss:
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
-    """``wall``, ``cpu`` and ``memory`` (arm -> measurements), and how far the two arms' values are from each other."""
+    """Measure both arms in turns.
+
+    Returns:
+        ``wall`` and ``cpu`` seconds and ``memory`` bytes (each: arm -> measurements), and the
+        relative differences of loss and gradients.
+    """
     found: dict[str, Any] = {kind: {arm: [] for arm in FUNCTIONS} for kind in ("wall", "cpu", "memory")}
     with workers(Loss, {arm: (args, arm) for arm in FUNCTIONS}) as arms:
         for number in tqdm(range(args.repetitions + 1), unit="pair"):
@@ -99,7 +105,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]
 
 
 def report(found: dict[str, Any], differences: dict[str, float]) -> tuple[dict[str, Any], str]:
-    """Figures for the JSON, and the table."""
+    """Return the figures for the JSON, and the table."""
     figures: dict[str, Any] = {"differences": differences}
     rows = []
     for kind, label, unit, digits in (
@@ -117,17 +123,17 @@ def report(found: dict[str, Any], differences: dict[str, float]) -> tuple[dict[s
 
 
 def main() -> None:
-    """Arguments in, table out."""
+    """Measure, print the table and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repetitions", type=count, default=5, help="pairs that are counted (%(default)s)")
-    parser.add_argument("--frames", type=count, default=2000, help="(%(default)s)")
-    parser.add_argument("--labels", type=count, default=200, help="(%(default)s)")
-    parser.add_argument("--width", type=count, default=256, help="of frames and labels (%(default)s)")
-    parser.add_argument("--threads", type=count, default=os.cpu_count() or 1, help="of a process (%(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
-    parser.add_argument("--json", type=Path, help="write every measurement there")
+    parser.add_argument("--repetitions", type=count, default=5, help="pairs to measure (%(default)s)")
+    parser.add_argument("--frames", type=count, default=2000, help="frames (%(default)s)")
+    parser.add_argument("--labels", type=count, default=200, help="labels (%(default)s)")
+    parser.add_argument("--width", type=count, default=256, help="width of frames and labels (%(default)s)")
+    parser.add_argument("--threads", type=count, default=os.cpu_count() or 1, help="threads per process (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device (%(default)s)")
+    parser.add_argument("--json", type=Path, help="also write all measurements to this file")
     args = parser.parse_args()
     found, differences = measure(args)
     figures, table = report(found, differences)

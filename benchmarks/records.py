@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind for later comparison."""
+"""Write the JSON of a benchmark."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from fairseq_skd.files.disk import replacing
 
 
 def save(path: Path | None, chosen: Setting | argparse.Namespace, figures: dict[str, Any], raw: dict[str, Any]) -> None:
-    """Write the command, where it ran, the figures of the tables and every measurement as JSON, if a path was given."""
+    """Write command, environment, figures and all measurements as JSON, if a path is given."""
     if path is None:
         return
     content = {

@@ -1,4 +1,4 @@
-"""Medians, spreads, ratios and tables; nothing here knows what was measured."""
+"""Medians, spreads, ratios and tables of any measurements."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from tabulate import tabulate
 
 
 class Spread(NamedTuple):
-    """Where a sample of measurements lies.
+    """Median, quartiles and extremes of measurements.
 
     Attributes:
-        median: half of them lie below.
+        median: the median.
         lower: first quartile.
         upper: third quartile.
-        least: the smallest.
-        most: the largest.
-        number: how many there are.
+        least: smallest measurement.
+        most: largest measurement.
+        number: number of measurements.
     """
 
     median: float
@@ -27,16 +27,16 @@ class Spread(NamedTuple):
     number: int
 
     def show(self, unit: float = 1.0, digits: int = 3) -> str:
-        """``median [lower, upper]``, each divided by ``unit``."""
+        """Format as ``median [lower, upper]``, each divided by ``unit``."""
         median, lower, upper = (f"{value / unit:.{digits}f}" for value in self[:3])
         return f"{median} [{lower}, {upper}]"
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, quartiles (linear interpolation between neighbours) and extremes.
+    """Compute median, quartiles (with linear interpolation) and extremes.
 
     Raises:
-        ValueError: no values, or one that is not a finite number.
+        ValueError: there are no values, or one is not finite.
     """
     if not values or not all(math.isfinite(value) for value in values):
         raise ValueError(f"no spread of {list(values)}")
@@ -46,21 +46,21 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Ratios of measurements that were made beside each other, so that a busy machine slows both.
+    """Divide pairs of measurements made in turns, so that other load slows both.
 
     Raises:
-        ValueError: the two differ in number.
+        ValueError: the two sequences differ in length.
     """
     return [top / bottom for top, bottom in zip(numerators, denominators, strict=True)]
 
 
 def verdict(ratio: float, target: float) -> str:
-    """``met``, or by how much the target is missed."""
+    """Tell ``met``, or by how much the target is missed."""
     return "met" if ratio <= target else f"missed by {100 * (ratio / target - 1):.1f} %"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that reads well as text, too: first column to the left, the others to the right."""
+    """Format a table: first column to the left, the others to the right."""
     columns = ("left", *["right"] * (len(header) - 1))
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=columns)
 

@@ -1,4 +1,4 @@
-"""What a training step with a self-student costs beside one of plain CTC: time, peak memory, and where they go."""
+"""Measure a training step of SKD and of plain CTC: time, peak memory, and SKD's own terms."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, this folder's parent is not searched
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, if run as a file
 
 import torch
 from fairseq.trainer import Trainer
@@ -23,22 +23,24 @@ from fairseq_skd.errors import run_command
 TARGET = 1.05
 ARMS = ("CTC", "SKD")
 _HELP = """\
-How it is measured. A process an arm: CTC has model.student_layers=[], SKD has [6]; all else is the recipe
-config/finetune/hubert_base_100h.yaml (masks, LayerDrop, frozen convolutions, Adam) past its frozen phase. A step is
-fairseq's own Trainer.train_step: forward, backward, update, log. The two processes take turns, CTC SKD CTC SKD ..., one
-step each, so that whatever else the machine does slows both; while one works the other sleeps. Step n of both arms
-draws the same masks and drops the same layers, so it is compared with step n. Each repetition starts two new processes.
+How it is measured. One process per arm. CTC has model.student_layers=[], SKD has [6]. All else is the
+recipe config/finetune/hubert_base_100h.yaml (masks, LayerDrop, frozen convolutions, Adam) after its
+frozen phase. A step is fairseq's Trainer.train_step: forward, backward, update, log. The two
+processes take turns, one step each, so other load slows both. While one works, the other sleeps.
+Step n of both arms draws the same masks and drops the same layers, so step n is compared with step
+n. Each repetition starts two new processes.
 
-Time: wall clock of the steps after warm-up; CPU time (of all threads) beside it, which other programs disturb less.
-Memory: highest resident size during the steps (warm-up included) above the level before the first one; on a GPU,
-highest allocated. Shown are medians [quartiles]; the ratio is the median of the ratios of pairs.
+Time: wall clock of the steps after the warm-up, and CPU time of all threads, which other load
+disturbs less. Memory: highest resident size during the steps (with warm-up) above the level before
+the first one; on a GPU, highest allocated. Shown are medians [quartiles]. The ratio is the median of
+the ratios of pairs.
 
 Example:  python benchmarks/train_step.py --repetitions 5 --json train_step.json
 """
 
 
 class Training:
-    """One arm: a trainer, a batch, and what its steps took."""
+    """One arm: a trainer and a batch."""
 
     def __init__(self, chosen: Setting, students: tuple[int, ...]) -> None:
         self.device = chosen.begin()
@@ -52,26 +54,31 @@ class Training:
         self.peak = PeakMemory(self.device)
 
     def ready(self) -> None:
-        """Answers once all is built."""
+        """Return when all is built."""
 
     def step(self) -> dict[str, float]:
-        """Seconds of one training step."""
+        """Do one training step and return the seconds."""
         wall, cpu = now(self.device), time.process_time()
         self.trainer.train_step([self.batch])
         return {"wall": now(self.device) - wall, "cpu": time.process_time() - cpu}
 
     def memory(self) -> int:
-        """Bytes above the level before the first step."""
+        """Return the peak bytes above the level before the first step."""
         return self.peak.above_start()
 
     def terms(self) -> dict[str, list[float]]:
-        """See :func:`~benchmarks.added_terms.time_added_terms`."""
+        """Time SKD's own terms: :func:`~benchmarks.added_terms.time_added_terms`."""
         sample, _ = self.trainer._prepare_sample(self.batch)
         return time_added_terms(self.trainer.model, self.trainer.criterion, sample, repeats=20)
 
 
 def measure(chosen: Setting, repetitions: int, steps: int, warm_up: int) -> dict[str, Any]:
-    """All measurements: ``wall`` and ``cpu`` (arm -> seconds of every step), ``memory`` (arm -> bytes), ``terms``."""
+    """Measure both arms in turns.
+
+    Returns:
+        ``wall`` and ``cpu`` (arm -> seconds of each step), ``memory`` (arm -> bytes) and ``terms``
+        (term -> seconds of each measurement).
+    """
     found: dict[str, Any] = {kind: {arm: [] for arm in ARMS} for kind in ("wall", "cpu", "memory")}
     found["terms"] = {}
     arguments = {"CTC": (chosen, ()), "SKD": (chosen, (chosen.student,))}
@@ -92,7 +99,7 @@ def measure(chosen: Setting, repetitions: int, steps: int, warm_up: int) -> dict
 
 
 def report(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Figures for the JSON, and the two tables."""
+    """Return the figures for the JSON, and the two tables."""
     figures: dict[str, Any] = {}
     rows = []
     for kind, label, unit, digits in (
@@ -122,13 +129,13 @@ def report(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def main() -> None:
-    """Arguments in, tables out."""
+    """Measure, print the tables and write the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repetitions", type=count, default=5, help="pairs of processes (%(default)s)")
-    parser.add_argument("--steps", type=count, default=6, help="steps measured in each process (%(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before them (%(default)s)")
+    parser.add_argument("--steps", type=count, default=6, help="steps measured per process (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before these (%(default)s)")
     add_setting(parser, batch=4, seconds=6.0, dtypes=tuple(DTYPES))
     args = parser.parse_args()
     chosen = setting(args)

@@ -1,4 +1,4 @@
-"""Processes that take turns: each owns what it measures and answers when it is asked."""
+"""Processes that take turns: each owns an object and answers calls to its methods."""
 
 import multiprocessing
 import traceback
@@ -10,17 +10,17 @@ from fairseq_skd.errors import UserError
 
 
 class Worker:
-    """An object in a process of its own, whose methods are called from here.
+    """An object in a process of its own.
 
     Args:
-        name: for messages.
-        build: makes the object, in that process; has to be picklable, and so have its arguments.
-        arguments: of ``build``.
+        name: name for messages.
+        build: function that builds the object in that process; must be picklable.
+        arguments: arguments of ``build``; must be picklable.
     """
 
     def __init__(self, name: str, build: Callable[..., Any], *arguments: Any) -> None:
         self.name = name
-        context = multiprocessing.get_context("spawn")  # a fork would start with this process's memory
+        context = multiprocessing.get_context("spawn")  # a fork inherits this process's memory
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, build, arguments), daemon=True)
         self._process.start()
@@ -30,8 +30,8 @@ class Worker:
         """Call a method without arguments, wait, and return its result.
 
         Raises:
-            UserError: raised there, or the process was killed.
-            RuntimeError: anything else that was raised there.
+            UserError: the method raised one, or the process was killed.
+            RuntimeError: the method raised another error.
         """
         try:
             self._pipe.send(method)
@@ -39,8 +39,8 @@ class Worker:
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self._process.join()
             raise UserError(
-                f"the process of {self.name} ended with exit code {self._process.exitcode}; if the machine ran out of "
-                f"memory, lower --batch or --seconds"
+                f"the process of {self.name} ended with exit code {self._process.exitcode}: if memory ran out, lower "
+                f"--batch or --seconds"
             ) from error
         if kind == "mistake":
             raise UserError(value)
@@ -59,7 +59,7 @@ class Worker:
 
 @contextmanager
 def workers(build: Callable[..., Any], arguments: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Worker]]:
-    """One worker a name, all of them ended with the block. They are built one after another, not at once."""
+    """Start one worker per name, one after another, and end all after the block."""
     with ExitStack() as stack:
         started = {}
         for name, values in arguments.items():

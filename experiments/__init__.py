@@ -1,1 +1,1 @@
-"""Experiments as data, and the scripts that run and draw them."""
+"""Experiments as data, and the commands that run, compare and draw them."""

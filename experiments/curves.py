@@ -1,6 +1,7 @@
-"""Learning curves of fairseq runs: losses, alpha and validation WER over updates, from their JSON logs.
+r"""Draw losses, alpha and validation WER of fairseq runs against updates, from their JSON logs.
 
-python -m experiments.curves "SKD=/runs/skd/hydra_train.log" "CTC=/runs/ctc/hydra_train.log" --out results/curves.png
+python -m experiments.curves "SKD=/runs/skd/hydra_train.log" "CTC=/runs/ctc/hydra_train.log" \
+    --out curves.png
 """
 
 import argparse
@@ -16,19 +17,19 @@ _FORMATS = (".png", ".pdf", ".svg")
 
 
 def main() -> None:
-    """Arguments in, one figure out."""
+    """Write the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=LOG", help="a run's name and its log")
-    parser.add_argument("--out", type=Path, required=True, help="the figure to write, .png, .pdf or .svg")
+    parser.add_argument("runs", nargs="+", metavar="NAME=LOG", help="name of a run, and its log")
+    parser.add_argument("--out", type=Path, required=True, help="figure to write: .png, .pdf or .svg")
     args = parser.parse_args()
     if args.out.suffix not in _FORMATS:
-        raise UserError(f"--out {args.out}: its name has to end in one of {', '.join(_FORMATS)}")
+        raise UserError(f"--out {args.out}: unknown format, give a name that ends in one of {', '.join(_FORMATS)}")
     named = [run.rpartition("=") for run in args.runs]
     for name, _, log in named:
         if not name:
-            raise UserError(f"{log}: give each run as NAME=LOG")
+            raise UserError(f"{log} has no name: give each run as NAME=LOG")
     runs = {name: read_log(Path(log)) for name, _, log in named}
-    from fairseq_skd.reporting.page import draw_curves  # matplotlib, whose import chatters unless it is quietened
+    from fairseq_skd.reporting.page import draw_curves  # imports matplotlib, which prints
 
     with replacing(args.out) as beside:
         draw_curves(runs).savefig(beside, dpi=110, format=args.out.suffix[1:])

@@ -1,4 +1,4 @@
-"""Running a grid's runs, several at a time; each command is a process of its own."""
+"""Run the runs of a grid, several at a time; each command is a process of its own."""
 
 import os
 import subprocess
@@ -12,31 +12,31 @@ from experiments.processes import Processes, share_cores
 from experiments.runs import Run, shown
 from fairseq_skd.errors import UserError
 
-_AGAIN = 2.0  # seconds until it is looked again whether a teacher is trained
+_AGAIN = 2.0  # seconds between two looks whether a teacher is trained
 
 
 def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
-    """Run what can be run, the first that can be before the others.
+    """Run a grid's runs, in order, each as soon as its teacher is trained.
 
-    Once one has failed no other is begun, and those that run go on to their end.
+    Once a run has failed, no other is started. Runs in progress go on to their end.
 
     Args:
-        runs: of a grid, in order.
+        runs: runs of a grid, in order.
         out: folder of all runs.
-        jobs: how many at a time.
+        jobs: runs at a time.
 
     Returns:
-        what is left: another job's, or without its teacher.
+        runs that were not done, because another job has them or their teacher is missing.
 
     Raises:
-        UserError: commands failed, or folders hold other experiments: all of them.
+        UserError: a command failed, or a folder holds another experiment. All failures are named.
     """
     jobs = max(1, min(jobs, len(runs)))
     commands = Commands(jobs)
     left = list(runs)
     failed: list[BaseException] = []
     working: dict[Future[bool], Run] = {}
-    elsewhere: set[str] = set()  # runs of another job, as far as is known
+    elsewhere: set[str] = set()  # runs that another job seems to have
     with ThreadPoolExecutor(jobs) as pool:
         try:
             while True:
@@ -53,15 +53,15 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
                     if error is not None:
                         failed.append(error)
                         if names := ", ".join(other.name for other in working.values()):
-                            print(f"{error}; nothing more is begun, what runs goes on: {names}", flush=True)
+                            print(f"{error}; no other run is started, these go on: {names}", flush=True)
                     elif future.result():
                         left.remove(run)
-                        elsewhere.clear()  # time has passed: the other job may have ended
+                        elsewhere.clear()  # the other job may have ended by now
                         folder.collect(out)
                     else:
                         elsewhere.add(run.name)
         except BaseException:
-            commands.end()  # before the pool waits for its threads, and they for the commands
+            commands.end()  # first: the pool waits for its threads, and they wait for the commands
             raise
     for one in failed:
         if not isinstance(one, UserError):
@@ -72,7 +72,7 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
 
 
 def teacher_ready(run: Run) -> bool:
-    """Whether the arm that a run needs is trained."""
+    """Tell whether the arm that a run needs is trained."""
     return run.teacher is None or folder.is_trained(run.teacher)
 
 
@@ -80,7 +80,7 @@ class Commands:
     """The commands of a grid's runs.
 
     Args:
-        jobs: how many there can be at a time; they share the cores.
+        jobs: commands at a time. They share the cores.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -90,24 +90,25 @@ class Commands:
         self._processes = Processes()
 
     def call(self, command: Sequence[str], log: Path, run: Run, lock: int) -> None:
-        """Run a command to its end, its output appended to ``log``.
+        """Run a command to its end and append its output to ``log``.
 
-        It holds the folder's lock as well: should it outlive this process, nobody else begins there.
+        The command inherits the folder's lock: if it outlives this process, no other job starts
+        in that folder.
 
         Raises:
-            UserError: it failed, or was not begun because the others were ended.
+            UserError: the command failed, or was not started because the commands were ended.
         """
         with log.open("ab") as output:
             done = self._processes.run(
                 command, stdout=output, stderr=subprocess.STDOUT, env=self._environment, pass_fds=(lock,)
             )
         if done is None:
-            raise UserError(f"{run.name}: not gone on with")
+            raise UserError(f"{run.name}: not finished, because the commands were ended")
         if done.returncode != 0:
-            raise UserError(f"{run.name}: a command failed (status {done.returncode}); what it said is in {log}")
+            raise UserError(f"{run.name}: a command failed with status {done.returncode}, see its output in {log}")
 
     def end(self) -> None:
-        """Begin no command any more, and end those that run."""
+        """Start no more commands, and end those in progress."""
         self._processes.end()
 
 
@@ -119,19 +120,19 @@ def _named(run: Run, commands: Commands) -> bool:
 
 
 def _run_one(run: Run, commands: Commands) -> bool:
-    """Train, decode, compare the spikes, write the result; what of it was done before is not done again.
+    """Train, decode, compare the spikes and write the result, without the steps done before.
 
     Returns:
-        False if another job is at it.
+        False if another job has the run.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     with folder.locked(run.folder / "lock") as lock:
         if lock is None:
-            print(f"{run.name}: another job is at it", flush=True)
+            print(f"{run.name}: another job has it", flush=True)
             return False
         folder.claim(run)
         if folder.is_complete(run):
-            print(f"{run.name}: done before", flush=True)
+            print(f"{run.name}: already done", flush=True)
             return True
         if not folder.is_trained(run.folder):
             print(f"{run.name}\n{shown(run.train)}", flush=True)
@@ -139,11 +140,11 @@ def _run_one(run: Run, commands: Commands) -> bool:
                 commands.call(run.train, run.folder / folder.TRAIN_LOG, run, lock)
         if not run.checkpoint.is_file():
             raise UserError(
-                f"{run.name}: the training ended without {run.checkpoint}: its epochs have to reach "
-                f"checkpoint.save_interval and dataset.validate_interval (optimization.max_epoch, or tries in the grid)"
+                f"{run.name}: the training ended without {run.checkpoint}: raise optimization.max_epoch (or tries in "
+                f"the grid) to at least checkpoint.save_interval and dataset.validate_interval"
             )
         (run.folder / folder.TRAINED).touch()
-        (run.folder / folder.RESULT).unlink(missing_ok=True)  # one that lacks what follows must not pass for the whole
+        (run.folder / folder.RESULT).unlink(missing_ok=True)  # an old result must not pass for the new one
         for step in (*run.decode, *run.align):
             if not folder.is_done(run, step):
                 with folder.doing(run, step):

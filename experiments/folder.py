@@ -1,7 +1,8 @@
-"""The folder of a run: its lock, what the run was begun with, how far it is, its result.
+"""The folder of a run: its lock, inputs, progress and result.
 
-``run.json`` is written by the job that holds the lock: command and hashes of data and encoder, one entry per attempt at
-the training, and which steps are done, with the command and the data that made them.
+``run.json`` is written by the job that holds the lock. It has the command, the hashes of data and
+encoder, one entry per attempt at the training, and the steps that are done, each with the command
+and data that made it.
 """
 
 import fcntl
@@ -22,8 +23,8 @@ from fairseq_skd.files.disk import file_hash, replacing
 from fairseq_skd.reporting.folders import read_log
 
 RESULT = "result.json"
-TRAIN_LOG = "train.log"  # what all attempts printed
-TRAINED = "trained"  # marks a training that had all its updates: fairseq would add one to it
+TRAIN_LOG = "train.log"  # output of all attempts
+TRAINED = "trained"  # a complete training; fairseq would add an update to it
 _NOTE = "run.json"
 _LOG = "hydra_train.log"
 _LATEST = CHECKPOINT.with_name("checkpoint_last.pt")
@@ -33,9 +34,10 @@ _ALIGNMENT = ("frame_disagreement", "spike_disagreement", "spike_miss", "offset"
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
-    """Yield the descriptor of a lock that this process holds, or None if another one does.
+    """Yield the descriptor of a lock, or None if another process holds it.
 
-    The system frees it when this process and those that it was passed on to have ended, however they end.
+    The system frees the lock when this process and all that inherited it have ended, even by a
+    kill.
     """
     with path.open("w") as handle:
         try:
@@ -47,7 +49,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[int | None]:
 
 
 def claim(run: Run) -> None:
-    """Note what the run is begun with.
+    """Write down what the run is started with.
 
     Raises:
         UserError: the folder holds another run.
@@ -58,36 +60,36 @@ def claim(run: Run) -> None:
 
 
 def check_folder(run: Run) -> None:
-    """Check that a folder was not begun with another command, other data or another encoder: the two would be mixed.
+    """Check that a folder does not hold another run: the two would be mixed.
 
     Raises:
-        UserError: it was.
+        UserError: the run was started with another command, other data or another encoder.
     """
     if what := _foreign(run):
-        raise UserError(f"{run.folder} holds a run {what}: move it away, or give another --out")
+        raise UserError(f"{run.folder} holds a run {what}: move the folder away, or give another --out")
 
 
 def state(run: Run) -> str:
-    """How far a run is, for people."""
+    """Describe the progress of a run."""
     if what := _foreign(run):
         return f"its folder holds a run {what}"
     if is_complete(run):
         return "done"
     if is_trained(run.folder):
-        return "trained, to be decoded or compared"
-    return "begun" if _noted(run) else "to do"
+        return "trained, not yet decoded and compared"
+    return "started" if _noted(run) else "to do"
 
 
 def _foreign(run: Run) -> str | None:
     noted, wanted = _noted(run), _begun_with(run)
     if not noted:
-        return "that another version began" if (run.folder / TRAIN_LOG).exists() else None
+        return "that another version started" if (run.folder / TRAIN_LOG).exists() else None
     if noted["command"] != wanted["command"]:
         return f"of another command (see {run.folder / _NOTE})"
     if noted["data_sha256"] != wanted["data_sha256"]:
-        return f"of other data, one of these was changed since: {', '.join(map(str, run.data.training_files()))}"
+        return f"of other data, one of these files has changed: {', '.join(map(str, run.data.training_files()))}"
     if noted["encoder_sha256"] != wanted["encoder_sha256"]:
-        return f"from another encoder, {run.encoder} was changed since"
+        return f"from another encoder, {run.encoder} has changed"
     return None
 
 
@@ -100,7 +102,10 @@ def _begun_with(run: Run) -> dict[str, str]:
 
 
 def data_hash(files: Iterable[Path]) -> str:
-    """SHA-256 over files by name, manifests without their root line; a file that is not there counts as empty."""
+    """Hash files by name (SHA-256); a missing file counts as empty.
+
+    Manifests are hashed without their root line.
+    """
     digest = hashlib.sha256()
     for file in files:
         content = file.read_bytes() if file.is_file() else b""
@@ -110,7 +115,7 @@ def data_hash(files: Iterable[Path]) -> str:
 
 
 def encoder_hash(path: Path) -> str:
-    """SHA-256 of a file; of a folder over its files by name; of nothing if there is none."""
+    """Hash a file, or the files of a folder by name (SHA-256); a missing file counts as empty."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
         listed = "".join(f"{encoder_hash(file)} {file.name}\n" for file in files)
@@ -120,14 +125,14 @@ def encoder_hash(path: Path) -> str:
     return _hash_of_version(path, path.stat().st_mtime_ns)
 
 
-@functools.lru_cache  # all runs of a grid have the same encoder, which may be of gigabytes
+@functools.lru_cache  # all runs of a grid have the same encoder, perhaps of gigabytes
 def _hash_of_version(file: Path, changed: int) -> str:
     return file_hash(file)
 
 
 @contextmanager
 def attempt(run: Run) -> Iterator[None]:
-    """Note commit and time of the training inside; earlier attempts count if they left a checkpoint to go on from."""
+    """Record commit and time of a training; earlier attempts count if they left a checkpoint."""
     before = _attempts(run) if (run.folder / _LATEST).is_file() else []
     now = {"commit": _commit(), "begun": time.time(), "ended": None}
     _write(run, attempts=[*before, now])
@@ -138,7 +143,7 @@ def attempt(run: Run) -> Iterator[None]:
 
 
 def _attempts(run: Run) -> list[dict[str, Any]]:
-    """Attempts so far; one that was killed lasted until the last line of its log."""
+    """List the attempts so far; a killed one lasted until the last line of its log."""
     found = _noted(run)["attempts"]
     if found and found[-1]["ended"] is None:
         found[-1]["ended"] = max(found[-1]["begun"], (run.folder / TRAIN_LOG).stat().st_mtime)
@@ -146,7 +151,7 @@ def _attempts(run: Run) -> list[dict[str, Any]]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with a mark if files that git knows were changed."""
+    """Name the checkout's commit, marked if tracked files have changed."""
     git = ("git", "-C", str(REPOSITORY))
     head = subprocess.run((*git, "rev-parse", "HEAD"), capture_output=True, text=True)
     changed = subprocess.run((*git, "diff", "--quiet", "HEAD"), capture_output=True).returncode
@@ -154,25 +159,25 @@ def _commit() -> str:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether the run in a folder had all its updates; the log tells of a training that outlived its job."""
+    """Tell whether a run had all its updates; the log shows a training that outlived its job."""
     log = folder / _LOG
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return (folder / TRAINED).is_file() or any("done training in" in line for line in lines[-3:])
 
 
 def is_complete(run: Run) -> bool:
-    """Whether the result is there, and is that of every step."""
+    """Tell whether the result exists and every step is done."""
     return (run.folder / RESULT).is_file() and all(is_done(run, step) for step in (*run.decode, *run.align))
 
 
 def is_done(run: Run, step: Step) -> bool:
-    """Whether a step ended well, with this command and on this data, and its result is still there."""
+    """Tell whether a step succeeded with this command on this data, and its result still exists."""
     return step.result.is_file() and _noted(run)["done"].get(step.log.stem) == _made_by(run, step)
 
 
 @contextmanager
 def doing(run: Run, step: Step) -> Iterator[None]:
-    """Note that a step is done if the block ends well; until then it is not, whatever was there."""
+    """Record a step as done if the block succeeds; until then it counts as not done."""
     done = {name: made_by for name, made_by in _noted(run)["done"].items() if name != step.log.stem}
     _write(run, done=done)
     yield
@@ -184,7 +189,7 @@ def _made_by(run: Run, step: Step) -> str:
 
 
 def write_result(run: Run) -> None:
-    """Write the line of a run that is done into its folder."""
+    """Write the line of a finished run into its folder."""
     scores, alignment = [], []
     for step in run.decode:
         summary = json.loads(step.result.read_text(encoding="utf-8"))
@@ -211,7 +216,10 @@ def write_result(run: Run) -> None:
 
 
 def collect(out: Path) -> None:
-    """Write all results below ``out`` into one file, one line each; one job at a time: the last one has them all."""
+    """Write all results below ``out`` into results.jsonl, one line per run.
+
+    Jobs take turns, so the file of the last one is complete.
+    """
     with locked(out / "results.lock", wait=True):
         lines = [file.read_text(encoding="utf-8") for file in sorted(out.glob(f"*/*/seed*/{RESULT}"))]
         with replacing(out / "results.jsonl") as beside:

@@ -1,4 +1,4 @@
-"""A grid of experiments: arms, seeds, settings and claims, read from a YAML and checked once."""
+"""Read and check a grid of experiments: arms, seeds, settings and claims, from a YAML."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,13 @@ import yaml
 from fairseq_skd.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TEACHER = "{teacher}"  # in an arm's settings: the best checkpoint of the arm that it needs, of the same seed
-RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}  # and how tables name them
+TEACHER = "{teacher}"  # in an arm's settings: best checkpoint, of the same seed, of the arm it needs
+RATES = {"wer": "", "cer": ", CER", "spikes": ", spike disagreement"}  # name in tables
 
 
 @dataclass(frozen=True, order=True)
 class Model:
-    """An exit of an arm: ``skd 6``."""
+    """One exit of an arm, e.g. ``skd 6``."""
 
     arm: str
     exit: int
@@ -31,11 +31,12 @@ class Claim:
     """One model has a lower rate than another.
 
     Attributes:
-        text: in words.
+        text: the claim in words.
         better: model that is claimed to have the lower rate.
         worse: the other model.
         rate: ``wer``, ``cer``, or ``spikes`` for spike disagreement with the teacher.
-        margin: percentage points by which the rate may be higher, for a claim that nothing is lost.
+        margin: percentage points by which better's rate may be higher, to claim that nothing is
+            lost.
     """
 
     text: str
@@ -46,7 +47,7 @@ class Claim:
 
     @property
     def compared(self) -> str:
-        """The subtraction, for people."""
+        """The subtraction as tables show it."""
         margin = f", up to {self.margin:g} more" if self.margin else ""
         return f"{self.better} minus {self.worse}{RATES[self.rate]}{margin}"
 
@@ -58,9 +59,9 @@ class Arm:
     Attributes:
         exits: layer counts that are decoded; the full model first.
         seeds: one run per seed.
-        set: settings of the training, beside those that all arms have in common.
+        set: training settings beyond the common ones.
         needs: arm whose best checkpoint of the same seed is the teacher.
-        tries: one key and the values that its weight is chosen from.
+        tries: one key, and the values its weight is chosen from.
     """
 
     exits: tuple[int, ...]
@@ -71,13 +72,13 @@ class Arm:
 
     @property
     def aligned(self) -> tuple[int, ...]:
-        """Exits whose spikes are compared with a teacher's: another arm's, or the arm's own full model."""
+        """Exits whose spikes are compared: with another arm's model, or with the full model."""
         return self.exits if self.needs else self.exits[1:]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A comparison as its YAML states it; ``experiments/an4.yaml`` explains the keys."""
+    """A comparison as in its YAML; ``experiments/an4.yaml`` explains the keys."""
 
     corpus: str
     config: str
@@ -95,9 +96,10 @@ class Grid:
         return [Model(name, layer) for name, arm in self.arms.items() for layer in arm.exits]
 
     def short_tries(self) -> "Grid":
-        """The short runs that weights are chosen from: one arm per value, the first seed and subset, no claims.
+        """Build the grid of short runs that weights are chosen from.
 
-        Their teachers are the grid's own.
+        It has one arm per value, the first seed and subset, and no claims. Teachers are the grid's
+        own.
         """
         arms = {
             f"{name}-{value}": replace(arm, seeds=self.seeds[:1], set={**arm.set, **self.tries, key: value}, tries={})
@@ -112,8 +114,8 @@ def read_grid(path: Path) -> Grid:
     """Read a grid's YAML.
 
     Raises:
-        UserError: the file is no YAML; a key is unknown, missing or has a wrong value; an arm needs one that does not
-            stand above it; or a claim names an exit that no arm has.
+        UserError: the file is not YAML; a key is unknown, missing or has a wrong value; an arm
+            needs one that is not above it; or a claim names an exit that no arm has.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -128,10 +130,10 @@ def read_grid(path: Path) -> Grid:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently keep the last: an arm would be lost."""
+    """A loader that refuses a key given twice: YAML silently keeps the last, so an arm is lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))  # << takes in another mapping
+        own = (key for key, _ in node.value if not key.tag.endswith(":merge"))  # "<<" merges another mapping
         keys = [self.construct_object(key, deep=True) for key in own]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if twice is not None:
@@ -143,11 +145,11 @@ def _list_of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and bool(value) and all(type(item) is kind for item in value)
 
 
-# What a value has to be, in words and as a test.
+# What each value must be: in words, and as a test.
 _NAME = ("a name without a slash", lambda value: isinstance(value, str) and value.strip(".") and "/" not in value)
 _NAMES = ("a list of names", _list_of(str))
 _NUMBERS = (
-    "a list of different whole numbers from 0 on",
+    "a list of different whole numbers, 0 or more",
     lambda value: _list_of(int)(value) and len(set(value)) == len(value) and min(value) >= 0,
 )
 _MAPPING = ("a mapping", lambda value: isinstance(value, dict))
@@ -171,29 +173,29 @@ def _check(section: Mapping[str, Any], kinds: Mapping[str, Any], where: str = ""
     for key, value in section.items():
         wanted, fits = kinds[key]
         if not fits(value):
-            raise UserError(f"{where}{key} is {value}, it has to be {wanted}")
+            raise UserError(f"{where}{key} is {value}, it must be {wanted}")
 
 
 def _grid(content: Any) -> Grid:
     if not isinstance(content, dict) or set(content) != set(_GRID):
         wrong = sorted(map(str, set(content) ^ set(_GRID))) if isinstance(content, dict) else []
-        told = f", {', '.join(wrong)} is unknown or missing" if wrong else ""
-        raise UserError(f"it has to have exactly the keys {', '.join(sorted(_GRID))}{told}")
+        told = f": unknown or missing is {', '.join(wrong)}" if wrong else ""
+        raise UserError(f"it must have exactly the keys {', '.join(sorted(_GRID))}{told}")
     _check(content, _GRID)
     arms: dict[str, Arm] = {}
     for name, entry in content["arms"].items():
         _check({"its name": name}, {"its name": _NAME}, f"arm {name}: ")
         if not isinstance(entry, dict) or "exits" not in entry:
-            raise UserError(f"arm {name} has no exits")
+            raise UserError(f"arm {name} has no exits: give a list of layers")
         if foreign := set(entry) - set(_ARM):
-            raise UserError(f"arm {name} has the unknown key {min(foreign)}, it can have {', '.join(sorted(_ARM))}")
+            raise UserError(f"arm {name} has the unknown key {min(foreign)}, give one of {', '.join(sorted(_ARM))}")
         _check(entry, _ARM, f"arm {name}: ")
         whole = {"seeds": content["seeds"], **entry}
         arm = Arm(**{**whole, **{key: tuple(whole[key]) for key in ("exits", "seeds")}})
         if arm.needs is not None and arm.needs not in arms:
-            raise UserError(f"arm {name} needs {arm.needs}, which is not among the arms above it")
+            raise UserError(f"arm {name} needs {arm.needs}, which is not an arm above it: move that arm up")
         if arm.needs is None and TEACHER in arm.set.values():
-            raise UserError(f"arm {name} has {TEACHER} and no needs, which says whose checkpoint that is")
+            raise UserError(f"arm {name} has {TEACHER} but no teacher: name the teacher's arm with needs")
         arms[name] = arm
     lists = {key: tuple(content[key]) for key in ("seeds", "subsets")}
     return Grid(**{**content, **lists, "arms": arms, "claims": tuple(_claim(one, arms) for one in content["claims"])})
@@ -202,16 +204,18 @@ def _grid(content: Any) -> Grid:
 def _claim(entry: Any, arms: Mapping[str, Arm]) -> Claim:
     needed = {"claim", "better", "worse"}
     if not isinstance(entry, dict) or not needed <= set(entry) <= {*needed, "rate", "margin"}:
-        raise UserError(f"the claim {entry} has to have claim, better and worse, and can have rate and margin")
+        raise UserError(f"the claim {entry} must have claim, better and worse, and may have rate and margin")
     text, rate, margin = str(entry["claim"]), entry.get("rate", "wer"), entry.get("margin", 0.0)
     if rate not in list(RATES) or type(margin) not in (int, float) or not math.isfinite(margin):
-        raise UserError(f"the claim {text}: rate is one of {', '.join(RATES)}, margin a number")
+        raise UserError(f"the claim {text}: rate must be one of {', '.join(RATES)}, and margin a number")
     models = []
     for key in ("better", "worse"):
         name, _, layer = str(entry[key]).partition(" ")
         if name not in arms or layer not in map(str, arms[name].exits):
-            raise UserError(f"the claim {text}: {key} is '{entry[key]}', no arm and exit of the grid, such as 'skd 6'")
+            raise UserError(
+                f"the claim {text}: {key} is '{entry[key]}', give an arm and an exit of the grid, such as 'skd 6'"
+            )
         models.append(Model(name, int(layer)))
         if rate == "spikes" and int(layer) not in arms[name].aligned:
-            raise UserError(f"the claim {text}: the spikes of '{models[-1]}' are compared with no teacher's")
+            raise UserError(f"the claim {text}: '{models[-1]}' has no teacher to compare spikes with")
     return Claim(text, models[0], models[1], rate, float(margin))

@@ -1,4 +1,4 @@
-"""Two sets of folders of ``infer`` or ``align``, paired by utterance. Needs the extra ``analysis``."""
+"""Compare folders written by ``infer`` or ``align``, by utterance. Needs the extra ``analysis``."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from fairseq_skd.scoring.transcripts import read_texts, utterance_errors, uttera
 
 @dataclass
 class Side:
-    """One entry per utterance of some folders.
+    """One side of a comparison: one entry per utterance of some folders.
 
     Attributes:
-        errors: word or character errors; or spikes of the teacher that the student does not have on the same frames.
-        totals: what errors are counted against.
+        errors: word or character errors; or the teacher's spikes that the student lacks on the
+            same frames.
+        totals: reference words or characters; or the teacher's spikes.
         texts: references, or audio files; equal on two sides that can be compared.
-        drawn: what a bootstrap draw takes as a whole: the speaker, or the utterance, which several runs can share.
+        drawn: unit of a bootstrap draw: the speaker, or the utterance. Several runs can share it.
     """
 
     errors: list[int] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Side:
         """Add the utterances of a folder.
 
         Raises:
-            UserError: it is incomplete, or its speakers are not known.
+            UserError: the folder is incomplete, or its speakers are unknown.
         """
         if rate == "spikes":
             found = _read(folder / ANALYSIS)
@@ -47,7 +48,7 @@ class Side:
             speakers = utterance_speakers(folder, manifest) if over == "speakers" else None
         if over == "speakers" and len(set(speakers or ())) < 2:
             spk = manifest.with_suffix(".spk")
-            raise UserError(f"{folder}: {spk} does not name two speakers or more, give --over utterances")
+            raise UserError(f"{folder}: {spk} does not name two or more speakers, give --over utterances")
         self.errors += errors
         self.totals += totals
         self.texts += texts
@@ -58,20 +59,20 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; give folders that infer, or align, has written") from error
+        raise UserError(f"{file}: {error.strerror}; give folders written by infer or align") from error
 
 
 def compare_folders(first: Sequence[Path], second: Sequence[Path], over: str, rate: str) -> str:
-    """Rates of both in one line, their difference in another.
+    """Compare two sets of folders: both rates in one line, their difference in another.
 
     Args:
-        first: folders; those of several runs of one subset, or of several subsets, are pooled.
+        first: folders; several runs of one subset, or several subsets, are pooled.
         second: folders of the same utterances, in the same order.
-        over: ``utterances`` or ``speakers``: what is drawn.
-        rate: ``wer``, ``cer``, or ``spikes`` for spike disagreement, of folders of ``align``.
+        over: ``utterances`` or ``speakers``: the unit that is drawn.
+        rate: ``wer``, ``cer``, or ``spikes`` (spike disagreement; folders of ``align``).
 
     Raises:
-        UserError: a folder is incomplete, or they are not of the same utterances.
+        UserError: a folder is incomplete, or the two sides have different utterances.
     """
     a, b = Side(), Side()
     for side, folders in ((a, first), (b, second)):
@@ -79,7 +80,9 @@ def compare_folders(first: Sequence[Path], second: Sequence[Path], over: str, ra
             side.add(folder, over, rate)
     if a.texts != b.texts:
         names = (" ".join(map(str, folders)) for folders in (first, second))
-        raise UserError("{} and {} are not of the same utterances in the same order".format(*names))
+        raise UserError(
+            "{} and {} do not have the same utterances in the same order: decode the same subset".format(*names)
+        )
     rates = " and ".join(_percent(rate_interval(side.errors, side.totals, side.drawn)) for side in (a, b))
     found = paired_difference(a.errors, b.errors, a.totals, b.totals, a.drawn)
     return (

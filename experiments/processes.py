@@ -1,4 +1,4 @@
-"""Commands that are run as processes of their own, from several threads, and that end with the one that runs them."""
+"""Run commands as processes, from several threads; they end when this process ends."""
 
 import subprocess
 import threading
@@ -7,17 +7,17 @@ from typing import Any
 
 from fairseq_skd.files.workers import available_cpus
 
-_PATIENCE = 10.0  # seconds that a command has to end in once it is told to
+_PATIENCE = 10.0  # seconds between asking a command to end and killing it
 
 
 def share_cores(environment: MutableMapping[str, str], jobs: int) -> None:
-    """Give each of ``jobs`` processes at a time its share of the threads, unless OMP_NUM_THREADS says how many."""
+    """Share the threads among ``jobs`` processes; OMP_NUM_THREADS set by the user wins."""
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // jobs)))
 
 
 class Processes:
-    """The commands that run now, in whatever thread."""
+    """The commands in progress, from all threads."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -25,28 +25,32 @@ class Processes:
         self._ended = False
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str] | None:
-        """Run a command to its end; ``options`` are those of ``subprocess.Popen``.
+        """Run a command to its end.
+
+        Args:
+            command: program and arguments.
+            options: options of ``subprocess.Popen``.
 
         Returns:
-            what became of it; None if it was not begun because of :meth:`end`.
+            the completed process; None if it was not started because of :meth:`end`.
         """
         with self._guard:
             if self._ended:
                 return None
             process = subprocess.Popen(command, text=True, **options)
             self._running.add(process)
-        said, complained = process.communicate()
+        output, errors = process.communicate()
         with self._guard:
             self._running.discard(process)
-        return subprocess.CompletedProcess(command, process.returncode, said, complained)
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     def stop(self) -> None:
-        """Begin no command any more."""
+        """Start no more commands."""
         with self._guard:
             self._ended = True
 
     def end(self) -> None:
-        """Begin no command any more, and end those that run."""
+        """Start no more commands, and end those in progress."""
         self.stop()
         with self._guard:
             running = list(self._running)

@@ -1,4 +1,4 @@
-"""Results of a grid that was run once or several times: lines of results.jsonl, as run_grid collects them."""
+"""Read results.jsonl of a grid that was run once or several times."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.grid import Grid, Model
 from fairseq_skd.errors import UserError
 
-# What a command tells apart from that of another seed, or of another machine: data and encoders have hashes.
+# Keys that differ between runs of one arm, by seed or machine. Data and encoder have hashes.
 _OF_A_RUN = {
     *("common.seed", "checkpoint.save_dir", "hydra.run.dir", "criterion.teacher_path", "+criterion.teacher_path"),
     *("task.data", "task.label_dir", "model.w2v_path"),
@@ -18,7 +18,7 @@ _OF_A_RUN = {
 
 
 class Repetition(NamedTuple):
-    """Which time the grid was run, as its file of results is counted from 0, and with which seed."""
+    """One run of every arm: the place of its results file, from 0, and the seed."""
 
     file: int
     seed: int
@@ -29,7 +29,9 @@ class Result:
     """One run.
 
     Attributes:
-        rates: (``wer``, ``cer`` or ``spikes`` for spike disagreement, exit) -> subset -> percent.
+        parameters: exit -> parameters used to decode.
+        rates: (kind, exit) -> subset -> percent. A kind is ``wer``, ``cer``, ``spikes`` (spike
+            disagreement) or ``same_frame`` (matched spikes on the teacher's frame).
     """
 
     corpus: str
@@ -39,6 +41,7 @@ class Result:
     encoder_sha256: str
     seed: int
     updates: int
+    parameters: Mapping[int, int]
     rates: Mapping[tuple[str, int], Mapping[str, float]]
 
 
@@ -46,38 +49,38 @@ Results = dict[Repetition, dict[str, Result]]  # repetition -> arm -> its result
 
 
 def read_results(files: Sequence[Path], grid: Grid) -> Results:
-    """Read the lines of a grid's arms; lines of other arms, and of another corpus, are passed over.
+    """Read the lines of a grid's arms; lines of other arms or another corpus are skipped.
 
     Raises:
-        UserError: a file is missing, has a damaged line or one that stands elsewhere, too; or two runs cannot be
-            compared: they have other data, another encoder, or, of one arm, another number of updates.
+        UserError: a file is missing, has a damaged line or repeats a line; or two runs cannot be
+            compared: data or encoder differ, or the number of updates of one arm.
     """
     found: Results = {}
-    seen: dict[str, str] = {}  # line -> where it stands
+    seen: dict[str, str] = {}  # line -> its place
     for number, file in enumerate(files):
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file} cannot be read: give results.jsonl of run_grid") from error
+            raise UserError(f"{file} cannot be read: give a results.jsonl of run_grid") from error
         for at, line in enumerate(lines, 1):
             here = f"{file}, line {at}"
             try:
                 result = _result(line)
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{here} is damaged: it is no result of run_grid") from error
+                raise UserError(f"{here} is damaged: it is not a result of run_grid") from error
             if result.corpus != grid.corpus or result.arm not in grid.arms:
                 continue
             if line in seen:
-                raise UserError(f"{here} is the run of {seen[line]}: it would count twice")
+                raise UserError(f"{here} repeats {seen[line]}: give each run once")
             seen[line] = here
             arms = found.setdefault(Repetition(number, result.seed), {})
             if result.arm in arms:
-                raise UserError(f"{file} has {result.arm} of seed {result.seed} twice: take one line away")
+                raise UserError(f"{file} has {result.arm} of seed {result.seed} twice: remove one line")
             _check_comparable(result, found, here)
             arms[result.arm] = result
     if not found:
         names = ", ".join(map(str, files))
-        raise UserError(f"{names}: no result of {grid.corpus} by one of the arms {', '.join(grid.arms)}")
+        raise UserError(f"{names}: no result on {grid.corpus} of the arms {', '.join(grid.arms)}")
     return dict(sorted(found.items()))
 
 
@@ -86,23 +89,29 @@ def _check_comparable(result: Result, found: Results, here: str) -> None:
         for key in ("data_sha256", "encoder_sha256", *(["updates"] if other.arm == result.arm else [])):
             if getattr(result, key) != getattr(other, key):
                 of = f"{other.arm} of seed {other.seed}"
-                raise UserError(f"{here}: {key} is not that of {of}, the first: they cannot be compared")
+                raise UserError(f"{here}: {key} differs from {of}, so the two cannot be compared: give other files")
 
 
 def _result(line: str) -> Result:
-    found = json.loads(line, parse_constant=int)  # NaN is refused
+    found = json.loads(line, parse_constant=int)  # refuses NaN
     texts = {key: _take(found, key, str) for key in ("corpus", "arm", "command", "data_sha256", "encoder_sha256")}
     numbers = {key: _take(found, key, int) for key in ("seed", "updates")}
     rates: dict[tuple[str, int], dict[str, float]] = {}
+    parameters: dict[int, int] = {}
     for score in _take(found, "scores", list):
+        parameters[_take(score, "exit", int)] = _take(score, "parameters", int)
         for kind in ("wer", "cer"):
             by_subset = rates.setdefault((kind, _take(score, "exit", int)), {})
             by_subset[_take(score, "subset", str)] = _take(score, kind, int, float)
     for one in _take(found, "alignment", list):
         value = _take(one["spike_disagreement"], "value", int, float, type(None))
+        layer, subset = _take(one, "exit", int), _take(one, "subset", str)
         if value is not None:  # the teacher has spikes
-            rates["spikes", _take(one, "exit", int)] = {_take(one, "subset", str): 100 * value}
-    return Result(**texts, **numbers, rates=rates)
+            rates["spikes", layer] = {subset: 100 * value}
+        same = _take(one["offset"]["within_ms"], "0", int, float, type(None))
+        if same is not None:  # some spikes match
+            rates["same_frame", layer] = {subset: 100 * same}
+    return Result(**texts, **numbers, parameters=parameters, rates=rates)
 
 
 def _take(entry: Any, key: str, *kinds: type) -> Any:
@@ -112,18 +121,21 @@ def _take(entry: Any, key: str, *kinds: type) -> Any:
 
 
 def rates(results: Results, model: Model, kind: str, subset: str) -> dict[Repetition, float]:
-    """WER, CER or spike disagreement of a model in percent, where it was measured; spikes on whatever subset."""
+    """A rate of a model in percent, for every run that has it.
+
+    Spikes are compared on one subset only, so ``subset`` matters only for ``wer`` and ``cer``.
+    """
     measured: dict[Repetition, float] = {}
     for run, arms in results.items():
         found = arms[model.arm].rates.get((kind, model.exit), {}) if model.arm in arms else {}
         for measured_on, value in found.items():
-            if kind == "spikes" or measured_on == subset:
+            if kind in ("spikes", "same_frame") or measured_on == subset:
                 measured[run] = value
     return measured
 
 
 def mixed(results: Results, files: Sequence[Path]) -> list[str]:
-    """Name the arms whose runs were trained with different settings, in one sentence each."""
+    """Name the arms whose runs have different settings, one sentence each."""
     first: dict[str, tuple[str, set[str]]] = {}
     told = []
     for run, arms in results.items():
@@ -139,6 +151,6 @@ def mixed(results: Results, files: Sequence[Path]) -> list[str]:
 def _settings(command: str) -> set[str]:
     try:
         parts = shlex.split(command)
-    except ValueError:  # a quote that does not end
+    except ValueError:  # an open quote
         parts = command.split()
     return {part for part in parts if part.partition("=")[0] not in _OF_A_RUN}

@@ -1,4 +1,4 @@
-"""The runs that a grid asks for, and the commands of each: one training, then decodings and comparisons of spikes."""
+"""The runs of a grid and their commands: training, then decoding and comparing spikes."""
 
 import itertools
 import shlex
@@ -13,21 +13,21 @@ from experiments.grid import REPOSITORY, TEACHER, Grid
 from fairseq_skd.cli import hydra_overrides
 from fairseq_skd.errors import UserError
 
-CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # below the folder of a run
-SUMMARY, ANALYSIS = "summary.json", "align.json"  # the last file that decoding, and the comparison, writes
-# Of what is given for training, what decoding has to be told as well.
+CHECKPOINT = Path("checkpoints", "checkpoint_best.pt")  # in the folder of a run
+SUMMARY, ANALYSIS = "summary.json", "align.json"  # last file that infer and align write
+# Training settings that decoding needs too.
 _BOTH = ("task.data", "task.label_dir", "common.cpu")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Files that a run is trained and decoded on.
+    """Files that a run trains and decodes on.
 
     Attributes:
         manifests: folder of <split>.tsv.
         labels: folder of <split>.<extension> and of the dictionaries.
-        splits: of training and validation.
-        extensions: of the labels.
+        splits: names of the training and the validation split.
+        extensions: extensions of the label files.
     """
 
     manifests: Path
@@ -37,7 +37,7 @@ class Data:
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> "Data":
-        """Find the files from the settings of a training; ``task.data`` is among them."""
+        """Find the files from training settings, ``task.data`` among them."""
         manifests = Path(str(settings["task.data"]))
         splits = tuple(str(settings.get(f"dataset.{split}_subset", split)) for split in ("train", "valid"))
         labels = yaml.safe_load(str(settings.get("task.labels", "ltr")))
@@ -45,25 +45,25 @@ class Data:
         return cls(manifests, Path(str(settings.get("task.label_dir", manifests))), splits, extensions)
 
     def files(self, *splits: str) -> list[Path]:
-        """Manifests and labels of some splits."""
+        """List manifests and labels of some splits."""
         labels = [self.labels / f"{split}.{extension}" for split in splits for extension in self.extensions]
         return [self.manifests / f"{split}.tsv" for split in splits] + labels
 
     def training_files(self) -> list[Path]:
-        """All that training reads but the audio."""
+        """List all files that training reads, except audio."""
         return self.files(*self.splits) + [self.labels / f"dict.{extension}.txt" for extension in self.extensions]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command that follows the training.
+    """A command after the training.
 
     Attributes:
-        result: the last file that it writes.
-        subset: that it reads.
+        result: the last file that the command writes.
+        subset: subset that it reads.
         exit: layer count of the model's exit.
-        command: of ``fairseq_skd.infer`` or ``fairseq_skd.align``.
-        log: its output; the name is that of the step, too.
+        command: ``fairseq_skd.infer`` or ``fairseq_skd.align`` with arguments.
+        log: file of its output, named after the step.
     """
 
     result: Path
@@ -75,20 +75,20 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run and the steps that follow it.
+    """One training and the steps after it.
 
     Attributes:
-        arm: its name in the grid.
-        seed: of fairseq and of the masks.
-        folder: of its own; holds checkpoints, logs, decoded texts and the result.
+        arm: name in the grid.
+        seed: seed of fairseq and of the masks.
+        folder: the run's own folder, with checkpoints, logs, decoded texts and result.
         exits: layer counts that are decoded.
-        data: what it is trained and decoded on.
-        encoder: the pretrained one; a file, or a folder in transformers' format.
+        data: files for training and decoding.
+        encoder: pretrained encoder: a file, or a folder in transformers' format.
         train: the training command.
         decode: one step per subset and exit.
-        align: one step per exit of a student, on the last subset: where do its teacher and it spike? The teacher is
+        align: one step per student exit, on the last subset, to compare spikes with the teacher:
             the full model of the same run, or the model of the arm that the run needs.
-        needs: the arm whose run of the same seed has to be done before.
+        needs: arm whose run of the same seed must be done first.
     """
 
     corpus: str
@@ -105,17 +105,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Corpus, arm and seed, for messages."""
         return f"{self.corpus} {self.arm} seed {self.seed}"
 
     @property
     def checkpoint(self) -> Path:
-        """What is decoded: the best on the validation set."""
+        """The checkpoint to decode: the best on the validation set."""
         return self.folder / CHECKPOINT
 
     @property
     def teacher(self) -> Path | None:
-        """Folder of the run that this one needs."""
+        """Folder of the run that this run needs."""
         return self.folder.parents[1] / self.needs / self.folder.name if self.needs else None
 
 
@@ -126,22 +126,22 @@ def runs_of(
     arms: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[Run]:
-    """List the runs of a grid, seeds outermost, an arm after the one that it needs.
+    """List the runs of a grid, by seed, each arm after the arm that it needs.
 
     Args:
-        grid: from :func:`~experiments.grid.read_grid`.
-        out: folder of all runs; absolute.
-        given: settings of every training, ``task.data`` among them; where the data are and whether to stay on the CPU
-            holds for the steps as well.
-        arms: only these.
-        seeds: instead of the grid's and the arms'.
+        grid: a grid from :func:`~experiments.grid.read_grid`.
+        out: absolute path of the folder of all runs.
+        given: settings of every training, ``task.data`` among them. Data paths and ``common.cpu``
+            also hold for the steps.
+        arms: arms to run; None: all.
+        seeds: seeds to run; None: the seeds of grid and arms.
 
     Raises:
         UserError: the grid lacks an arm.
     """
     for name in arms or ():
         if name not in grid.arms:
-            raise UserError(f"--arms {name}: the grid has {', '.join(grid.arms)}")
+            raise UserError(f"--arms {name}: the grid has no such arm, give some of {', '.join(grid.arms)}")
     asked = {name: seeds or arm.seeds for name, arm in grid.arms.items() if not arms or name in arms}
     every = dict.fromkeys(itertools.chain(seeds or grid.seeds, *asked.values()))
     return [_run(grid, out, given, name, seed) for seed in every for name in asked if seed in asked[name]]
@@ -194,12 +194,12 @@ def _command(module: str, config: str, settings: Mapping[str, object]) -> tuple[
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command for a shell, from the repository's folder."""
+    """Quote a command for a shell in the repository's folder."""
     program = "python" if command[0] == sys.executable else command[0]
     return " ".join([shlex.quote(program), *map(_shown_part, command[1:])])
 
 
 def _shown_part(part: str) -> str:
-    if part.startswith("common.user_dir="):  # fairseq looks for a relative one in the run's folder
+    if part.startswith("common.user_dir="):  # a relative path would be looked up in the run's folder
         return 'common.user_dir="$(python -m fairseq_skd)"'
     return shlex.quote(part).replace(f"{REPOSITORY}/", "")

@@ -1,6 +1,7 @@
-"""A WavLM that computes what a HuBERT computes: its weights, and a relative position bias of zero.
+"""Write a WavLM that computes what a HuBERT computes.
 
-It is a WavLM to start training from where no pretrained one is at hand, and written as Microsoft writes theirs.
+It has the HuBERT's weights and a relative position bias of zero, in Microsoft's file format. Start
+training from it if no pretrained WavLM is at hand.
 
 python -m experiments.wavlm_from_hubert /models/hubert.pt /models/wavlm.pt
 """
@@ -22,13 +23,15 @@ ENCODER = ("feature_extractor.", "layer_norm.", "post_extract_proj.", "mask_emb"
 
 
 def wavlm_from_hubert(hubert: PretrainedEncoder, num_buckets: int, max_distance: int) -> dict[str, Any]:
-    """Microsoft's ``cfg`` and ``model``; the gates start open by halves (all their weights zero, their scale one).
+    """Build the dictionary of Microsoft's checkpoint: ``cfg`` and ``model``.
+
+    Gates start half open: their weights are zero, their scale is one.
 
     Raises:
         UserError: the encoder is not a HuBERT.
     """
     if hubert.kind != "hubert":
-        raise UserError(f"{hubert.source} is a {hubert.kind} model; this takes a HuBERT")
+        raise UserError(f"{hubert.source} is a {hubert.kind} model: give a HuBERT")
     cfg = {
         **hubert.architecture,
         "normalize": hubert.normalize,
@@ -50,12 +53,19 @@ def wavlm_from_hubert(hubert: PretrainedEncoder, num_buckets: int, max_distance:
 
 
 def main() -> None:
-    """Arguments in, one checkpoint out."""
+    """Write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("hubert", type=Path, help="a pretrained HuBERT: fairseq checkpoint or Hugging Face folder")
-    parser.add_argument("out", type=Path, help="the checkpoint to write")
-    parser.add_argument("--num-buckets", type=int, default=320, help="of the relative position bias")
-    parser.add_argument("--max-distance", type=int, default=800, help="in frames, from where on all share a bucket")
+    parser.add_argument("hubert", type=Path, help="pretrained HuBERT: fairseq checkpoint or Hugging Face folder")
+    parser.add_argument("out", type=Path, help="checkpoint to write")
+    parser.add_argument(
+        "--num-buckets", type=int, default=320, help="buckets of the relative position bias (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-distance",
+        type=int,
+        default=800,
+        help="distance in frames from which on all share a bucket (%(default)s)",
+    )
     args = parser.parse_args()
     state = wavlm_from_hubert(load_pretrained(args.hubert), args.num_buckets, args.max_distance)
     with replacing(args.out) as beside, beside.open("wb") as file:

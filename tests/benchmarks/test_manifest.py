@@ -13,7 +13,9 @@ def test_both_commands_list_the_same_files(tmp_path):
 
 
 def test_a_command_that_fails_is_told():
-    with pytest.raises(UserError, match=r"import nothing_of_that_name ended with 1: (?s:.*)ModuleNotFoundError"):
+    with pytest.raises(
+        UserError, match=r"import nothing_of_that_name failed with status 1: (?s:.*)ModuleNotFoundError"
+    ):
         manifest.run([manifest.sys.executable, "-c", "import nothing_of_that_name"])
 
 
@@ -30,5 +32,5 @@ def test_report():
 
 
 def test_cores_that_are_not_there():
-    with pytest.raises(UserError, match="--cores 100000: there are"), manifest.cores(100000):
+    with pytest.raises(UserError, match="--cores 100000: this machine has"), manifest.cores(100000):
         pass

@@ -31,9 +31,9 @@ def test_batch_is_padded_and_feasible():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"seconds": 0.1}, "--seconds 0.1 is not between 0.5 and 60"),
-        ({"dtype": "float16"}, "--dtype float16 needs --device cuda"),
-        ({"student": 12}, "--student 12: a student of 12 layers has 1 to 11"),
+        ({"seconds": 0.1}, "--seconds 0.1 must be between 0.5 and 60"),
+        ({"dtype": "float16"}, "--dtype float16 needs a GPU: give --device cuda"),
+        ({"student": 12}, "--student 12 must be between 1 and 11: the full model has 12 layers"),
     ],
 )
 def test_settings_that_cannot_be_measured(change, sentence):

@@ -1,4 +1,4 @@
-"""A grid of three arms, and data for it."""
+"""A grid of three arms, with data."""
 
 from pathlib import Path
 

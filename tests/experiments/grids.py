@@ -1,4 +1,4 @@
-"""The grid that the tests run, what a command line gives it, and commands that train nothing."""
+"""The grid that the tests run, its command-line settings, and commands that train nothing."""
 
 import json
 import sys
@@ -36,8 +36,8 @@ claims:
 """
 GIVEN = {"task.data": Path("/data"), "model.w2v_path": Path("/w2v.pt")}
 
-# What stands for training, decoding and the analysis. Training fails the first time where it is told to, and then
-# goes on where it was.
+# Stand-ins for training, decoding and aligning. On request, training fails the first time and
+# resumes the second time.
 TRAIN = """
 import json, pathlib, sys
 folder, fails = pathlib.Path(sys.argv[1]), sys.argv[2] == "fails"
@@ -47,7 +47,7 @@ tries.write_text(str(n))
 (folder / "checkpoints").mkdir(exist_ok=True)
 (folder / "checkpoints" / "checkpoint_last.pt").touch()
 if fails and n == 1:
-    sys.exit("cut off")
+    sys.exit("interrupted")
 (folder / "checkpoints" / "checkpoint_best.pt").touch()
 entry = {"valid_num_updates": "30", "valid_loss": "1.5"}
 (folder / "hydra_train.log").write_text("[x][valid][INFO] - " + json.dumps(entry))
@@ -70,7 +70,7 @@ rates = dict.fromkeys(("frame_disagreement", "spike_disagreement", "spike_miss")
 found = {**rates, "offset": {"mean_ms": 5.0}, "subset": "test", "by_utterance": {}}
 (folder / "align.json").write_text(json.dumps(found))
 """
-# A job of pickled runs, all of them at a time; as run_grid it ends what it began when it is terminated.
+# A job of pickled runs, all at a time. Like run_grid it ends its commands when it is terminated.
 JOB = """
 import pathlib, pickle, sys
 from experiments import execution
@@ -82,7 +82,7 @@ errors.run_command("job", lambda: execution.run_all(runs, file.parent, len(runs)
 
 
 def stub(run: Run, data: Path, fails: str = "") -> Run:
-    """The run with its commands replaced by those above."""
+    """The run with the stand-ins above as its commands."""
     python = (sys.executable, "-c")
 
     def step(one: Step, program: str) -> Step:
@@ -98,21 +98,21 @@ def stub(run: Run, data: Path, fails: str = "") -> Run:
 
 
 def stubbed(grid: Grid, out: Path, data: Path, arms=None, seeds=None, fails: str = "") -> list[Run]:
-    """The runs of a grid, with stubs."""
+    """The runs of a grid, with stand-ins as commands."""
     return [stub(run, data, fails) for run in runs_of(grid, out, GIVEN, arms, seeds)]
 
 
 def decoding(run: Run, subset: str, layer: int) -> Step:
-    """One of its decodings."""
+    """One decoding of a run."""
     return next(step for step in run.decode if (step.subset, step.exit) == (subset, layer))
 
 
 def other_decoding(run: Run, subset: str, layer: int, command: tuple[str, ...]) -> Run:
-    """The run with one of its decodings done by another command."""
+    """The run with another command for one decoding."""
     changed = decoding(run, subset, layer)
     return replace(run, decode=tuple(replace(s, command=command) if s is changed else s for s in run.decode))
 
 
 def noted(run: Run) -> dict:
-    """What its folder remembers."""
+    """Contents of run.json in the folder of a run."""
     return json.loads((run.folder / "run.json").read_text())

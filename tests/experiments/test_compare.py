@@ -1,4 +1,4 @@
-"""Verdicts over runs, against Student's intervals worked by hand; files of results that cannot be compared."""
+"""Verdicts over runs, against hand-worked Student intervals; results that cannot be compared."""
 
 import json
 from dataclasses import replace
@@ -32,6 +32,9 @@ claims:
   - {claim: of another day, better: skd 2, worse: later 2}
 """
 
+SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15, "parameters": 2}
+ALIGNMENT = {"exit": 2, "subset": "test", "offset": {"within_ms": {"0": 0.9}}}
+
 
 @pytest.fixture
 def grid(tmp_path):
@@ -40,12 +43,12 @@ def grid(tmp_path):
 
 
 def line(arm, seed, wer, spikes=None, corpus="tiny", **other):
-    """A run whose exits, 4 and 2, have these WERs; spike disagreement of exit 2, from 0 to 1."""
+    """A run with these WERs at exits 4 and 2, and this spike disagreement (0 to 1) at exit 2."""
     scores = [
-        {"subset": "test", "exit": layer, "wer": value, "cer": value / 2}
+        {"subset": "test", "exit": layer, "wer": value, "cer": value / 2, "parameters": layer}
         for layer, value in zip((4, 2), wer, strict=True)
     ]
-    alignment = [] if spikes is None else [{"exit": 2, "subset": "test", "spike_disagreement": {"value": spikes}}]
+    alignment = [] if spikes is None else [{**ALIGNMENT, "spike_disagreement": {"value": spikes}}]
     made = {"corpus": corpus, "arm": arm, "seed": seed, "commit": "1111111", "seconds": 1.0, "command": "train"}
     made |= {"data_sha256": "abc", "encoder_sha256": "def", "updates": 30, "scores": scores, "alignment": alignment}
     return made | other
@@ -66,14 +69,14 @@ def cells(table):
 
 
 def pairs(worse, seconds=1.0):
-    """Seed -> by how many points the student is worse than kd's; no spikes."""
+    """Runs in which the student is worse than kd's by so many points per seed; no spikes."""
     both = [(line("skd", seed, (20, 30 + more)), line("kd", seed, (0, 30))) for seed, more in worse.items()]
     return [one | {"seconds": seconds} for pair in both for one in pair]
 
 
 @pytest.fixture
 def twice(tmp_path):
-    """The grid run twice: seeds 1 to 3, then 1 again; the student is 1, 2, 3 and again 3 points worse than kd's."""
+    """The grid run twice, seeds 1 to 3, then 1: the student is worse by 1, 2, 3 and 3 points."""
     first = [line("skd", seed, (20 + seed, 30 + seed), 0.1 * seed) for seed in (1, 2, 3)]
     first += [line("kd", seed, (0, 30), 0.4) for seed in (1, 2, 3)]
     first += [line("ctc", 1, (20, 0)), line("skd", 1, (99, 99), corpus="another"), line("skd-0.1", 1, (99, 99))]
@@ -82,14 +85,14 @@ def twice(tmp_path):
 
 
 def test_students_interval():
-    """Of 1, 2, 3: standard error 1/sqrt(3), and 4.3027 of them on two degrees of freedom (a printed table's)."""
+    """For 1, 2, 3: standard error 1/sqrt(3), times 4.3027 (from a table, 2 degrees of freedom)."""
     mean, low, high = mean_interval([1.0, 2.0, 3.0])
     assert mean == 2 and high - mean == pytest.approx(2.4841, abs=1e-4) and mean - low == pytest.approx(high - mean)
     assert mean_interval([1.0, 3.0]) is None
 
 
 def test_runs_are_paired_by_file_and_seed(grid, twice):
-    """Of 1, 2, 3, 3: standard error 0.47871, 3.1824 of them; of the seeds' means 2, 2, 3: 1/3, and 4.3027."""
+    """For 1, 2, 3, 3: error 0.47871, times 3.1824. For the means of seeds 2, 2, 3: 1/3, 4.3027."""
     found = judge(read_results(twice, grid), claim(), "test")
     assert found.by_run == {Repetition(0, 1): 1.0, Repetition(0, 2): 2.0, Repetition(0, 3): 3.0, Repetition(1, 1): 3.0}
     assert found.runs == pytest.approx((2.25, 0.7265, 3.7735), abs=1e-4)
@@ -112,7 +115,7 @@ def test_what_holds_and_what_does_not(grid, twice):
 
 
 def test_the_same_seeds_again_are_not_as_good_as_others(grid, tmp_path):
-    """Six runs would decide it, 3.1 points [0.6, 5.6]; three seeds, each twice, do not: [-3.5, 9.7]."""
+    """Six runs would decide (3.1 [0.6, 5.6]); three seeds, each twice, do not ([-3.5, 9.7])."""
     first = write(tmp_path / "first.jsonl", pairs({1: 1, 2: 2, 3: 6}))
     again = write(tmp_path / "again.jsonl", pairs({1: 1.2, 2: 2.2, 3: 6.2}, 2.0))
     others = write(tmp_path / "others.jsonl", pairs({4: 1.2, 5: 2.2, 6: 6.2}))
@@ -140,27 +143,27 @@ def test_the_tables(grid, twice, tmp_path, capsys):
 def test_an_exit_that_the_other_arm_lacks_is_compared_with_its_lowest(grid, twice):
     arms = {name: grid.arms[name] for name in ("skd", "kd")}
     grid = replace(grid, arms={**arms, "deep": replace(grid.arms["kd"], exits=(3,))})
-    deep = line("deep", 1, (0, 0)) | {"scores": [{"subset": "test", "exit": 3, "wer": 30, "cer": 15}]}
+    deep = line("deep", 1, (0, 0)) | {"scores": [{**SCORE, "exit": 3}]}
     write(twice[0], [line("skd", 1, (20, 31)), deep])
     table = Tables(read_results(twice[:1], grid), grid, "test").differences("skd", "wer")
     assert cells(table) == [["deep 3 minus skd 2", "", "-1.0"]]
 
 
 def test_tries(twice, tmp_path, capsys):
-    """Arms of their own, on the first subset; nothing is claimed of them."""
+    """Tries are arms of their own, on the first subset, without claims."""
     (tmp_path / "grid.yaml").write_text(GRID.replace("[test]", "[valid, test]"))
-    tried = line("later-3", 1, (0, 30)) | {"scores": [{"subset": "valid", "exit": 2, "wer": 30, "cer": 15}]}
+    tried = line("later-3", 1, (0, 30)) | {"scores": [{**SCORE, "subset": "valid"}]}
     write(twice[0], [line("skd", 1, (20, 31)), tried])
     main([str(tmp_path / "grid.yaml"), str(twice[0]), "--over=runs", "--tries"])
     (row,) = cells(capsys.readouterr().out)
     assert row[:4] == ["later-3", "2", "1", "30.0"]
     write(twice[0], [line("skd", 1, (20, 31))])
-    with pytest.raises(UserError, match="no result of tiny by one of the arms later-1, later-3$"):
+    with pytest.raises(UserError, match="no result on tiny of the arms later-1, later-3$"):
         main([str(tmp_path / "grid.yaml"), str(twice[0]), "--over=runs", "--tries"])
 
 
 def test_other_settings_are_told(grid, twice, tmp_path, capsys):
-    """Of other folders with the same data nothing is: the hashes are equal."""
+    """Other folders with the same data are not named: the hashes are equal."""
     write(
         twice[1],
         [
@@ -205,16 +208,15 @@ def test_nothing_has_no_sign():
     assert [one_digit(value) for value in (-0.04, 0.04, -0.06, 12.25)] == ["0.0", "0.0", "-0.1", "12.2"]
 
 
-DAMAGED = "second.jsonl, line 1 is damaged: it is no result of run_grid"
-SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15}
+DAMAGED = "second.jsonl, line 1 is damaged: it is not a result of run_grid"
 
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        (line("kd", 1, (0, 30), data_sha256="xyz"), "second.jsonl, line 1: data_sha256 is not that of skd of seed 1"),
-        (line("kd", 1, (0, 30), encoder_sha256="x"), "second.jsonl, line 1: encoder_sha256 is not that of skd of seed"),
-        (line("kd", 1, (0, 30), updates=60), "second.jsonl, line 1: updates is not that of kd of seed 1"),
+        (line("kd", 1, (0, 30), data_sha256="xyz"), "second.jsonl, line 1: data_sha256 differs from skd of seed 1"),
+        (line("kd", 1, (0, 30), encoder_sha256="x"), "second.jsonl, line 1: encoder_sha256 differs from skd of seed"),
+        (line("kd", 1, (0, 30), updates=60), "second.jsonl, line 1: updates differs from kd of seed 1"),
         ({"arm": "kd"}, DAMAGED),
         *[
             (line("kd", 1, (0, 30)) | {key: value}, DAMAGED)
@@ -224,9 +226,9 @@ SCORE = {"subset": "test", "exit": 2, "wer": 30, "cer": 15}
                 *[("scores", value) for value in (None, {}, ["x"], [{**SCORE, "exit": "2"}], [{**SCORE, "subset": 1}])],
                 *[("scores", [{**SCORE, "wer": value}]) for value in (None, "30", float("nan"), True)],
                 *[("alignment", value) for value in (None, ["x"], [{}], [{"exit": 2, "subset": "test"}])],
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": 0.5}]),
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {"value": "0.5"}}]),
-                ("alignment", [{"exit": 2, "subset": "test", "spike_disagreement": {}}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": 0.5}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": {"value": "0.5"}}]),
+                ("alignment", [{**ALIGNMENT, "spike_disagreement": {}}]),
             )
         ],
     ],
@@ -239,7 +241,9 @@ def test_what_cannot_be_compared(grid, twice, changed, complaint):
 
 def test_a_teacher_without_spikes_is_no_damage(grid, twice):
     silent = line("skd", 1, (24, 33)) | {
-        "alignment": [{"exit": 2, "subset": "test", "spike_disagreement": {"value": None}}]
+        "alignment": [
+            {**ALIGNMENT, "spike_disagreement": {"value": None}, "offset": {"within_ms": {"0": None}}},
+        ]
     }
     write(twice[1], [silent])
     results = read_results(twice, grid)
@@ -247,40 +251,36 @@ def test_a_teacher_without_spikes_is_no_damage(grid, twice):
 
 
 def test_a_run_that_would_count_twice(grid, twice):
-    with pytest.raises(
-        UserError, match="first.jsonl, line 1 is the run of .*first.jsonl, line 1: it would count twice"
-    ):
+    with pytest.raises(UserError, match="first.jsonl, line 1 repeats .*first.jsonl, line 1: give each run once"):
         read_results([twice[0], twice[0].parent / "." / "first.jsonl"], grid)
 
 
 def test_a_run_that_stands_there_twice(grid, twice):
     write(twice[1], [line("kd", 1, (0, 30)), line("kd", 1, (0, 31))])
-    with pytest.raises(UserError, match="second.jsonl has kd of seed 1 twice: take one line away"):
+    with pytest.raises(UserError, match="second.jsonl has kd of seed 1 twice: remove one line"):
         read_results(twice, grid)
 
 
 def test_other_numbers_of_updates_in_a_pair(grid, tmp_path):
     file = write(tmp_path / "results.jsonl", [line("skd", 1, (24, 33)), line("kd", 1, (0, 30), updates=60)])
-    with pytest.raises(UserError, match=r"updates of seed 1 differ \(30 and 60\), so the claim it is so cannot be"):
+    with pytest.raises(UserError, match=r"the claim it is so: updates of seed 1 differ \(30 and 60\), train both"):
         judge(read_results([file], grid), claim(), "test")
 
 
 def test_no_results(grid, twice, tmp_path):
-    with pytest.raises(
-        UserError, match="first.jsonl, .*second.jsonl: no result of other by one of the arms ctc, skd, kd"
-    ):
+    with pytest.raises(UserError, match="first.jsonl, .*second.jsonl: no result on other of the arms ctc, skd, kd"):
         read_results(twice, replace(grid, corpus="other"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("absent", "binary", ""):
-        with pytest.raises(UserError, match=f"{name} cannot be read: give results.jsonl of run_grid"):
+        with pytest.raises(UserError, match=f"{name} cannot be read: give a results.jsonl of run_grid"):
             read_results([tmp_path / name], grid)
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--subset", "dev"], "--subset dev: the grid has test"),
-        (["--minus", "x"], "--minus x: the grid has ctc, skd, kd"),
+        (["--subset", "dev"], "--subset dev: the grid has no such subset, give one of test"),
+        (["--minus", "x"], "--minus x: give one arm of the grid: ctc, skd, kd"),
     ],
 )
 def test_names_that_the_grid_lacks(grid, twice, tmp_path, arguments, complaint):
@@ -297,12 +297,12 @@ def test_what_is_not_installed_is_told(monkeypatch, over):
 
 
 def test_what_the_committed_results_say(capsys):
-    """Verdicts of RESULTS.md, section 7."""
+    """Verdicts in RESULTS.md."""
     results = Path(__file__).resolve().parents[2] / "results"
     grid = results.parent / "experiments" / "an4.yaml"
-    main([str(grid), str(results / "an4.jsonl"), str(results / "an4_h100.jsonl"), "--over=runs"])
+    main([str(grid), str(results / "an4" / "cpu.jsonl"), str(results / "an4" / "h100.jsonl"), "--over=runs"])
     claims = capsys.readouterr().out.split("\n\n")[-2]
     rows = {row[0]: row[2:] for row in cells(claims)}
     shown = ["4.0 [2.2, 5.7] [3.2, 4.8]", "6.2, 5.6, 3.2 / 2.5, 2.1, 4.3", "**does not hold**"]
-    assert rows["the student beats Guide-CTC's"] == shown
+    assert rows["the student beats Guide-CTC"] == shown
     assert [row[-1] for row in rows.values()].count("**holds**") == 3 and len(rows) == 15

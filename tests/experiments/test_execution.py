@@ -1,4 +1,4 @@
-"""The runs of a grid, one at a time and several at a time, with commands that train nothing."""
+"""Runs of a grid, one and several at a time, with commands that train nothing."""
 
 import fcntl
 import json
@@ -64,17 +64,17 @@ def test_no_two_jobs_in_one_folder(grid, tmp_path, data, capsys):
         fcntl.flock(held, fcntl.LOCK_EX)
         left = execution.run_all(runs, tmp_path)
     assert [run.arm for run in left] == ["ctc", "kd"]  # kd waits for its teacher
-    assert "tiny ctc seed 1: another job is at it" in capsys.readouterr().out
+    assert "tiny ctc seed 1: another job has it" in capsys.readouterr().out
     assert not (runs[0].folder / "tries").exists()
     assert execution.run_all(runs, tmp_path) == []
 
 
 def test_a_training_that_is_done_is_not_begun_again(grid, tmp_path, data):
-    """fairseq takes one more update of a training that had all of them."""
+    """fairseq takes one more update of a complete training."""
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1])
     broken = other_decoding(run, "valid", 4, (sys.executable, "-c", "exit(3)"))
     with pytest.raises(
-        UserError, match=r"a command failed \(status 3\); what it said is in .*decode-valid-layer4\.log"
+        UserError, match=r"a command failed with status 3, see its output in .*decode-valid-layer4\.log"
     ):
         execution.run_all([broken], tmp_path)
     assert execution.run_all([run], tmp_path) == []
@@ -95,7 +95,9 @@ def test_a_decoding_with_other_settings_is_made_again(grid, tmp_path, data):
 
 def test_a_training_that_saved_nothing(grid, tmp_path, data):
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1])
-    with pytest.raises(UserError, match="ctc seed 1: the training ended without .*checkpoint_best.pt: its epochs"):
+    with pytest.raises(
+        UserError, match="ctc seed 1: the training ended without .*checkpoint_best.pt: raise optimization.max_epoch"
+    ):
         execution.run_all([replace(run, train=(sys.executable, "-c", ""))], tmp_path)
     assert state(run).startswith("its folder holds a run of another command")
 
@@ -107,7 +109,7 @@ def test_a_subset_that_was_changed_is_decoded_again(grid, tmp_path, data):
     before = [file.stat().st_mtime_ns for file in files]
     (data / "test.ltr").write_text("A |\n")
     (data / "more.tsv").write_text("/somewhere\n")
-    assert state(run) == "trained, to be decoded or compared"
+    assert state(run) == "trained, not yet decoded and compared"
     execution.run_all([run], tmp_path)
     after = [file.stat().st_mtime_ns for file in files]
     assert before[0] == after[0] and before[1] < after[1]
@@ -116,17 +118,17 @@ def test_a_subset_that_was_changed_is_decoded_again(grid, tmp_path, data):
 
 @pytest.mark.faults
 def test_a_decoding_without_some_files_is_not_done(grid, tmp_path, data):
-    """F29: infer ends with status 3, and run_grid stops; the arms would be compared on other utterances."""
+    """F29: infer ends with status 3, run_grid stops: arms must not differ in utterances."""
     (run,) = stubbed(grid, tmp_path, data, ["skd"], [1])
     whole = decoding(run, "test", 2).command
     partial = other_decoding(run, "test", 2, (*whole[:2], DECODE + "sys.exit(3)", *whole[3:]))
     for _ in range(2):
         with pytest.raises(
-            UserError, match=r"a command failed \(status 3\); what it said is in .*decode-test-layer2.log"
+            UserError, match=r"a command failed with status 3, see its output in .*decode-test-layer2.log"
         ):
             execution.run_all([partial], tmp_path)
         assert (run.folder / "decode" / "test-layer2" / "summary.json").is_file()
-        assert state(partial) == "trained, to be decoded or compared"
+        assert state(partial) == "trained, not yet decoded and compared"
         assert not (run.folder / "result.json").exists()
 
 
@@ -135,17 +137,17 @@ def test_a_decoding_that_was_deleted_or_cut_off_is_made_again(grid, tmp_path, da
     execution.run_all([run], tmp_path)
     summary = run.folder / "decode" / "test-layer2" / "summary.json"
     summary.unlink()
-    assert state(run) == "trained, to be decoded or compared"
+    assert state(run) == "trained, not yet decoded and compared"
     execution.run_all([run], tmp_path)
     assert summary.is_file() and state(run) == "done"
     cut_off = other_decoding(run, "test", 2, (sys.executable, "-c", "exit(3)"))
     with pytest.raises(UserError, match="a command failed"):
         execution.run_all([cut_off], tmp_path)
-    assert summary.is_file() and state(run) == "trained, to be decoded or compared"  # with the settings of before, too
+    assert summary.is_file() and state(run) == "trained, not yet decoded and compared"  # with the earlier settings, too
 
 
 def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_path, data):
-    """As where run_grid was killed while the last decoding, which outlives it, went on."""
+    """As if run_grid was killed during the last decoding, which outlives it."""
     (run,) = stubbed(replace(grid, subsets=("test",)), tmp_path, data, ["ctc"], [1])
     execution.run_all([run], tmp_path)
     (more,) = stubbed(grid, tmp_path, data, ["ctc"], [1])
@@ -159,7 +161,7 @@ def test_a_result_without_what_was_added_does_not_pass_for_the_whole(grid, tmp_p
     assert (run.folder / "tries").read_text() == "1"
 
 
-# Says that it has begun, with the threads it may have, and waits for another file: in vain, it fails after a minute.
+# Writes a file with its number of threads, and waits for another file. Fails after a minute.
 MEET = """
 import os, pathlib, sys, time
 here, other = map(pathlib.Path, sys.argv[3:5])
@@ -173,7 +175,7 @@ FAIL = "sys.exit(int(sys.argv[5]))"
 
 
 def meeting(run, here, other, then=TRAIN, status=""):
-    """The run, whose training waits for ``other`` once it has made ``here``."""
+    """A run whose training writes ``here`` and then waits for ``other``."""
     arguments = (str(run.folder), "", str(here), str(other), str(status))
     return replace(run, train=(sys.executable, "-c", MEET + then, *arguments))
 
@@ -184,7 +186,7 @@ def test_two_run_at_a_time_and_share_the_cores(grid, tmp_path, data, monkeypatch
     first, second = stubbed(grid, tmp_path, data, ["ctc", "skd"], [1])
     notes = tmp_path / "first", tmp_path / "second"
     both = [meeting(first, *notes), meeting(second, *notes[::-1])]
-    assert execution.run_all(both, tmp_path, jobs=16) == []  # of which two have something to do
+    assert execution.run_all(both, tmp_path, jobs=16) == []  # two have something to do
     assert [note.read_text() for note in notes] == ["4", "4"]
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
 
@@ -198,7 +200,7 @@ def test_threads_that_the_user_chose_are_left(grid, tmp_path, data, monkeypatch)
 
 @pytest.mark.slow
 def test_a_run_begins_as_soon_as_its_teacher_is_trained(grid, tmp_path, data, monkeypatch):
-    """While the teacher is still decoded, and before those that stand behind it in the grid."""
+    """It starts while the teacher is still decoded, before runs further down in the grid."""
     monkeypatch.setattr(execution, "_AGAIN", 0.05)
     teacher, behind, student = stubbed(grid, tmp_path, data, seeds=[1])
     assert (teacher.arm, behind.arm, student.arm) == ("ctc", "skd", "kd")
@@ -222,12 +224,12 @@ def test_the_others_go_on_when_one_fails(grid, tmp_path, data, capsys):
     slow = meeting(slow, tmp_path / "slow", tmp_path / "worse")
     worse = meeting(worse, tmp_path / "worse", tmp_path / "broken", FAIL, 4)
     told = (
-        r"tiny ctc seed 1: a command failed \(status 3\); what it said is in .*train.log; "
+        r"tiny ctc seed 1: a command failed with status 3, see its output in .*train.log; "
         r"tiny ctc seed 2: a command failed \(status 4\)"
     )
     with pytest.raises(UserError, match="|".join([told, "ctc seed 2: .*status 4.*ctc seed 1: .*status 3"])):
         execution.run_all([broken, slow, worse, never], tmp_path, jobs=3)
-    assert "; nothing more is begun, what runs goes on: " in capsys.readouterr().out
+    assert "; no other run is started, these go on: " in capsys.readouterr().out
     assert (slow.folder / "result.json").is_file()
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1
     assert not (never.folder / "tries").exists()
@@ -271,9 +273,9 @@ def test_what_does_not_end_when_it_is_told_to_is_killed(grid, tmp_path, monkeypa
         while not log.exists() or not log.read_text():
             pass
         commands.end()
-        with pytest.raises(UserError, match=r"a command failed \(status -9\)"):
+        with pytest.raises(UserError, match="a command failed with status -9"):
             called.result(timeout=50)
-        with pytest.raises(UserError, match="tiny ctc seed 1: not gone on with"):
+        with pytest.raises(UserError, match="tiny ctc seed 1: not finished, because the commands were ended"):
             commands.call([sys.executable, "-c", ""], log, run, lock.fileno())
 
 
@@ -284,10 +286,10 @@ def test_what_another_job_has_is_tried_again(grid, tmp_path, data, capsys, monke
         fcntl.flock(held, fcntl.LOCK_EX)
         real = folder.collect
 
-        def collect(out):  # by then the other job has ended
+        def collect(out):  # the other job has ended by then
             fcntl.flock(held, fcntl.LOCK_UN)
             real(out)
 
         monkeypatch.setattr(folder, "collect", collect)
         assert execution.run_all(runs, tmp_path, jobs=2) == []
-    assert "tiny ctc seed 1: another job is at it" in capsys.readouterr().out
+    assert "tiny ctc seed 1: another job has it" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a run's folder remembers: data, encoder, attempts at a training that is cut off, killed or outlives its job."""
+"""The folder of a run: data, encoder, and attempts that are interrupted or outlive their job."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def test_the_data_hash_sees_what_is_trained_on_but_not_the_root(data):
 
 
 def test_an_encoder_that_was_changed(grid, tmp_path, data):
-    """By its content, of a file or of a folder; where it lies says the command."""
+    """Its content counts, for a file or a folder. Its path is in the command."""
     encoder = tmp_path / "w2v.pt"
     encoder.write_bytes(b"weights")
     (run,) = (stub(run, data) for run in runs_of(grid, tmp_path, {**GIVEN, "model.w2v_path": encoder}, ["skd"], [1]))
@@ -44,9 +44,7 @@ def test_an_encoder_that_was_changed(grid, tmp_path, data):
     written = json.loads((run.folder / "result.json").read_text())["encoder_sha256"]
     assert written == hashlib.sha256(b"weights").hexdigest() == encoder_hash(encoder)
     encoder.write_bytes(b"Weights")
-    with pytest.raises(
-        UserError, match=rf"seed1 holds a run from another encoder, {encoder} was changed since: move it"
-    ):
+    with pytest.raises(UserError, match=rf"seed1 holds a run from another encoder, {encoder} has changed: move the"):
         execution.run_all([run], tmp_path)
     assert state(run).startswith("its folder holds a run from another encoder")
     transformers = tmp_path / "transformers"
@@ -62,7 +60,7 @@ def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1], fails="fails")
     monkeypatch.setattr(folder, "_commit", lambda: "1111111")
     with pytest.raises(
-        UserError, match=r"tiny ctc seed 1: a command failed \(status 1\); what it said is in .*train.log"
+        UserError, match=r"tiny ctc seed 1: a command failed with status 1, see its output in .*train.log"
     ):
         execution.run_all([run], tmp_path)
     (first,) = noted(run)["attempts"]
@@ -71,15 +69,15 @@ def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     assert (run.folder / "tries").read_text() == "2"
     before, second = noted(run)["attempts"]
     assert before == first and first["begun"] < first["ended"] < second["begun"] < second["ended"]
-    assert "cut off" in (run.folder / "train.log").read_text()
-    monkeypatch.setattr(folder, "_commit", lambda: "3333333")  # of the day when it is asked for again
+    assert "interrupted" in (run.folder / "train.log").read_text()
+    monkeypatch.setattr(folder, "_commit", lambda: "3333333")  # the commit when the run is asked for again
     assert execution.run_all([run], tmp_path) == []
     result = json.loads((run.folder / "result.json").read_text())
     assert result["commit"] == "1111111, 2222222-changed"
     assert result["seconds"] == pytest.approx(sum(one["ended"] - one["begun"] for one in (first, second)), abs=1e-3)
 
 
-# Says that it is there, and then takes its time.
+# Writes a file, then takes its time.
 TRAINING = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(100)"
 
 
@@ -101,10 +99,10 @@ def test_no_second_training_beside_one_that_outlives_its_job(grid, tmp_path, dat
     job.communicate()
     for run in runs:
         with locked(run.folder / "lock") as lock:
-            if kill == signal.SIGTERM:  # it took its training along, and noted the time
+            if kill == signal.SIGTERM:  # it ended its training and recorded the time
                 assert lock is not None
                 assert noted(run)["attempts"][-1]["ended"] is not None
-            else:  # nobody can be told that it dies: the training goes on, and keeps the folder
+            else:  # SIGKILL: the training goes on, and keeps the folder
                 assert lock is None
     for child in children if kill == signal.SIGKILL else ():
         os.kill(int(child), signal.SIGKILL)
@@ -125,13 +123,13 @@ def test_a_training_that_outlived_its_job_is_not_begun_again(grid, tmp_path, dat
     assert (run.folder / "tries").read_text() == "1" and state(run) == "done"
     for name in ("trained", "result.json"):
         (run.folder / name).unlink()
-    log.write_text(said)  # as when it was cut off
+    log.write_text(said)  # as when it was interrupted
     execution.run_all([run], tmp_path)
     assert (run.folder / "tries").read_text() == "2"
 
 
 def test_a_killed_attempt_counts_to_the_last_line_of_its_log(grid, tmp_path, data):
-    """Nobody noted its end: the machine went down, or the training ended after its job."""
+    """Its end was not recorded: the machine went down, or the training outlived its job."""
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1])
     execution.run_all([run], tmp_path)
     (run.folder / "result.json").unlink()
@@ -152,7 +150,7 @@ def test_an_attempt_that_left_nothing_does_not_count(grid, tmp_path, data, monke
     monkeypatch.setattr(folder, "_commit", lambda: "1111111")
     with pytest.raises(UserError, match="a command failed"):
         execution.run_all([run], tmp_path)
-    (run.folder / "checkpoints" / "checkpoint_last.pt").unlink()  # as if it had died before the first one
+    (run.folder / "checkpoints" / "checkpoint_last.pt").unlink()  # as if it had died before the first checkpoint
     monkeypatch.setattr(folder, "_commit", lambda: "2222222")
     execution.run_all([run], tmp_path)
     result = json.loads((run.folder / "result.json").read_text())
@@ -164,11 +162,11 @@ def test_how_far_a_run_is(grid, tmp_path, data):
     assert state(run) == "to do"
     with pytest.raises(UserError):
         execution.run_all([run], tmp_path)
-    assert state(run) == "begun"
+    assert state(run) == "started"
     execution.run_all([run], tmp_path)
     assert state(run) == "done"
     (more,) = stubbed(replace(grid, subsets=("more",)), tmp_path, data, ["skd"], [1], fails="fails")
-    assert state(more) == "trained, to be decoded or compared"
+    assert state(more) == "trained, not yet decoded and compared"
 
 
 def test_a_run_does_not_go_on_with_other_data(grid, tmp_path, data):
@@ -194,5 +192,7 @@ def test_a_folder_of_another_version_is_not_gone_on_with(grid, tmp_path, data):
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1])
     run.folder.mkdir(parents=True)
     (run.folder / "train.log").touch()
-    with pytest.raises(UserError, match="seed1 holds a run that another version began: move it away, or give another"):
+    with pytest.raises(
+        UserError, match="seed1 holds a run that another version started: move the folder away, or give another"
+    ):
         execution.run_all([run], tmp_path)

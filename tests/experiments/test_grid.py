@@ -1,4 +1,4 @@
-"""A grid is checked, and made into commands."""
+"""Grids are checked and turned into commands."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_commands_of_a_grid(grid, tmp_path):
     )
     assert f"common_eval.path={runs[1].checkpoint}" in command
     assert len({run.folder for run in runs}) == 6
-    # spikes: a student against its own full model, or against the model that taught it
+    # spikes: a student with its own full model, or with a separate teacher
     assert [placed(run.align) for run in runs[:3]] == [[], [("test", 2)], [("test", 2)]]
     command = runs[1].align[0].command
     assert "align.layer=2" in command and "dataset.gen_subset=test" in command
@@ -47,7 +47,7 @@ def test_commands_of_a_grid(grid, tmp_path):
 
 
 def test_what_a_shell_makes_of_a_command(grid, tmp_path):
-    """Typed in the repository's folder it is the command that was run, and no path in it hangs on where Hydra goes."""
+    """In the repository's folder it is the command that was run, whatever Hydra's folder is."""
     (run,) = runs_of(grid, tmp_path / "all runs", {**GIVEN, "task.data": Path("/my data")}, ["skd"], [1])
     text = shown(run.train)
     assert text.startswith("python -m fairseq_cli.hydra_train --config-dir config/finetune --config-name ")
@@ -76,7 +76,7 @@ def test_seeds_of_an_arm(grid, tmp_path):
     runs = [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN)]
     assert runs == [("ctc", 1), ("kd", 1), ("ctc", 2), ("skd", 2), ("kd", 2)]
     assert ("skd", 1) in [(run.arm, run.seed) for run in runs_of(grid, tmp_path, GIVEN, seeds=[1])]
-    grid = with_seeds(2, 7)  # one that the grid does not have
+    grid = with_seeds(2, 7)  # a seed that the grid lacks
     assert [run.seed for run in runs_of(grid, tmp_path, GIVEN, ["skd"])] == [2, 7]
 
 
@@ -91,34 +91,38 @@ def test_tries_are_short_runs_on_the_first_subset(grid, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("needs: ctc", "needs: guide", "arm kd needs guide, which is not among the arms above it"),
-        ("    needs: ctc\n", "", "arm kd has .teacher. and no needs, which says whose checkpoint that is"),
+        ("needs: ctc", "needs: guide", "arm kd needs guide, which is not an arm above it: move that arm up"),
+        ("    needs: ctc\n", "", "arm kd has .teacher. but no teacher: name the teacher's arm with needs"),
         ("exits: [4],", "exits: [4], lr: 1,", "arm ctc has the unknown key lr"),
-        ("seeds: [1, 2]", "seeds: [-1]", "seeds is .-1., it has to be a list of different whole numbers from 0 on"),
-        ("exits: [4],", "exits: [4], seeds: [1, -1],", "arm ctc: seeds is .1, -1., it has to be a list of"),
-        ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it has to be a list of different whole numbers"),
+        ("seeds: [1, 2]", "seeds: [-1]", "seeds is .-1., it must be a list of different whole numbers, 0 or more"),
+        ("exits: [4],", "exits: [4], seeds: [1, -1],", "arm ctc: seeds is .1, -1., it must be a list of"),
+        ("exits: [4],", "exits: 4,", "arm ctc: exits is 4, it must be a list of different whole numbers"),
         ("exits: [4],", "", "arm ctc has no exits"),
-        ("config: hubert_mini", "config: hubert_mni", "config is hubert_mni, it has to be the name of a YAML in"),
+        ("config: hubert_mini", "config: hubert_mni", "config is hubert_mni, it must be the name of a YAML in"),
         (
             '{exits: [4], set: {"model.student_layers": "[]", checkpoint.best_checkpoint_metric: wer}}',
             "",
             "arm ctc has no exits",
         ),
         ("kd_weight: [0.1, 1.0]", "kd_weight: [0.1], criterion.tau: [0.1]", "arm skd: tries is .* one key and a list"),
-        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds is .1, 1., it has to be a list of different whole numbers"),
-        ("seeds: [1, 2]", "seeds: [a]", "seeds is .*, it has to be a list of different whole numbers"),
-        ("subsets: [valid, test]", "subsets: test", "subsets is test, it has to be a list of names"),
-        ("common: {optimization.max_update: 30}", "common:", "common is None, it has to be a mapping"),
-        ("worse: kd 2", "worse: kd 4", "the claim the student wins: worse is 'kd 4', no arm and exit of the grid"),
-        ("worse: kd 2", "worst: kd 2", "has to have claim, better and worse"),
-        ("worse: kd 2", "worse: kd 2, rate: ter", "rate is one of wer, cer, spikes"),
-        ("worse: kd 2", "worse: kd 2, rate: [wer]", "rate is one of wer, cer, spikes"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", "seeds is .1, 1., it must be a list of different whole numbers"),
+        ("seeds: [1, 2]", "seeds: [a]", "seeds is .*, it must be a list of different whole numbers"),
+        ("subsets: [valid, test]", "subsets: test", "subsets is test, it must be a list of names"),
+        ("common: {optimization.max_update: 30}", "common:", "common is None, it must be a mapping"),
+        (
+            "worse: kd 2",
+            "worse: kd 4",
+            "the claim the student wins: worse is 'kd 4', give an arm and an exit of the grid",
+        ),
+        ("worse: kd 2", "worst: kd 2", "must have claim, better and worse"),
+        ("worse: kd 2", "worse: kd 2, rate: ter", "rate must be one of wer, cer, spikes"),
+        ("worse: kd 2", "worse: kd 2, rate: [wer]", "rate must be one of wer, cer, spikes"),
         ("worse: kd 2", "worse: kd 2, margin: .nan", "margin a number"),
         ("worse: kd 2", "worse: kd 2, margin: true", "margin a number"),
-        ("worse: kd 2", "worse: skd 4, rate: spikes", "the spikes of 'skd 4' are compared with no teacher's"),
-        ("corpus: tiny", "", "has to have exactly the keys .*, corpus is unknown or missing"),
-        ("corpus: tiny", "corpus: ../tiny", "corpus is ../tiny, it has to be a name without a slash"),
-        ("  kd:", "  k/d:", "arm k/d: its name is k/d, it has to be a name without a slash"),
+        ("worse: kd 2", "worse: skd 4, rate: spikes", "'skd 4' has no teacher to compare spikes with"),
+        ("corpus: tiny", "", "must have exactly the keys .*: unknown or missing is corpus"),
+        ("corpus: tiny", "corpus: ../tiny", "corpus is ../tiny, it must be a name without a slash"),
+        ("  kd:", "  k/d:", "arm k/d: its name is k/d, it must be a name without a slash"),
         ("  kd:", "  skd:", "is not YAML: skd is given twice .*line 10"),
         ("corpus: tiny", "corpus: [", "is not YAML"),
         ("corpus: tiny", "corpus: t\N{LATIN SMALL LETTER I WITH DIAERESIS}ny", "is not YAML"),
@@ -134,13 +138,13 @@ def test_a_wrong_grid_gets_a_sentence(tmp_path, old, new, sentence):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.slow
 def test_a_shipped_grid_composes(tmp_path, path):
-    """Every arm sets keys that its configuration has."""
+    """Every arm sets only keys that its configuration has."""
     grid = read_grid(path)
     for run in runs_of(grid, tmp_path, GIVEN, seeds=[1]):
         name = run.train[run.train.index("--config-name") + 1]
         overrides = list(run.train[run.train.index(name) + 1 :])
         added = {override.partition("=")[0] for override in overrides if override.startswith("+")}
-        assert added <= {"+criterion.method", "+criterion.teacher_path"}  # of kd_ctc, which hubert_mini has not
+        assert added <= {"+criterion.method", "+criterion.teacher_path"}  # keys of kd_ctc, not in hubert_mini
         compose(REPOSITORY / "config" / "finetune", name, [o for o in overrides if not o.startswith("hydra.")])
         for command in (step.command for step in run.decode):
             compose(REPOSITORY / "config" / "decode", "viterbi", list(command[command.index("viterbi") + 1 :]))

@@ -1,4 +1,4 @@
-"""Paired differences of folders, against counts by hand."""
+"""Paired differences of folders, against hand counts."""
 
 import json
 
@@ -48,12 +48,12 @@ def test_each_utterance_is_paired(decoded, capsys):
     main([str(first), "--minus", str(second), "--over=utterances"])
     out = capsys.readouterr().out
     assert out.startswith("3 utterances, 3 utterances drawn, wer % [95 %]: 16.7 [")
-    # a draw of the last utterance alone is a tie, and each of the others makes one error more in 2, or in 3, words
+    # A draw of only the last utterance is a tie. Others have one more error, in 2 or 3 words.
     assert "difference, points: -33.3 [-50.0, 0.0]; the first is better in 98." in out
 
 
 def test_characters(decoded):
-    """A space between two words is one."""
+    """A space between two words counts as one character."""
     first, second = (decoded(name, [text, *REFERENCES[1:]], REFERENCES) for name, text in (("a", "A B"), ("b", "A X")))
     assert ", cer % [95 %]: 0.0 [0.0, 0.0] and 11.1 [0.0, " in compare_folders([first], [second], "utterances", "cer")
 
@@ -68,7 +68,7 @@ def test_parts_of_a_set_are_pooled(decoded):
 
 
 def test_utterances_of_several_runs_are_drawn_together(decoded):
-    """As errors that are summed over runs: another run of the same utterances adds none to draw from."""
+    """Errors are summed over runs: another run of the same utterances adds nothing to draw from."""
     sides = []
     for side, texts in (("a", ["A B", "C D X", "F"]), ("b", ["A X", "C X X", "F"])):
         sides.append([decoded(f"{side}{seed}", texts, REFERENCES) for seed in (1, 2)])
@@ -82,7 +82,7 @@ def test_speakers_are_drawn(decoded, tmp_path):
     first = decoded("first", ["A B", "C D X", "F"], REFERENCES)
     second = decoded("second", ["A X", "C X X", "F"], REFERENCES)
     (tmp_path / "test.spk").write_text("ann\nbob\nann\n")
-    # ann: 0 and 1 errors in 3 words; bob: 1 and 2 in 3: every draw of two is a difference of one third
+    # ann: 0 and 1 errors in 3 words; bob: 1 and 2 in 3. So every draw differs by one third.
     shown = compare_folders([first], [second], "speakers", "wer")
     assert shown.startswith("3 utterances, 2 speakers drawn, wer % [95 %]: 16.7 [0.0, 33.3] and 50.0 [33.3, 66.7]\n")
     assert "points: -33.3 [-33.3, -33.3]; the first is better in 100.0% of draws" in shown
@@ -93,13 +93,13 @@ def test_speakers_that_are_not_known(decoded, tmp_path, names):
     folder = decoded("first", ["A B", "C D X", "F"], REFERENCES)
     if names is not None:
         (tmp_path / "test.spk").write_text(names)
-    told = r"/first: .*/test\.spk does not name two speakers or more, give --over utterances$"
+    told = r"/first: .*/test\.spk does not name two or more speakers, give --over utterances$"
     with pytest.raises(UserError, match=told):
         Side().add(folder, "speakers", "wer")
 
 
 def test_spikes(aligned, tmp_path):
-    """Of folders of align: 1 and 4 lost of 8."""
+    """In folders of align: 1 and 4 of 8 spikes are lost."""
     shown = compare_folders([aligned("a", [0, 0, 1])], [aligned("b", [1, 1, 2])], "utterances", "spikes")
     assert (
         ", spikes % [95 %]: 12.5 [0.0, 25.0] and 50.0 [50.0, 50.0]\ndifference, points: -37.5 [-50.0, -25.0]" in shown
@@ -112,12 +112,12 @@ def test_spikes(aligned, tmp_path):
 
 def test_other_utterances(decoded):
     first, second = decoded("a", ["A B"], ["A B"]), decoded("b", ["A B"], ["A C"])
-    with pytest.raises(UserError, match=r"/a and .*/b are not of the same utterances in the same order"):
+    with pytest.raises(UserError, match=r"/a and .*/b do not have the same utterances in the same order"):
         compare_folders([first], [second], "utterances", "wer")
     with pytest.raises(UserError, match=r"hypo.word: No such file"):
         compare_folders([first], [second / "gone"], "utterances", "wer")
     with pytest.raises(
-        UserError, match=r"/a/align.json: No such file or directory; give folders that infer, or align,"
+        UserError, match=r"/a/align.json: No such file or directory; give folders written by infer or align"
     ):
         compare_folders([first], [second], "utterances", "spikes")
 
@@ -125,8 +125,8 @@ def test_other_utterances(decoded):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--over=utterances"], "--over utterances compares folders: give the other with --minus"),
-        (["--over=runs"], "a stands alone: give results.jsonl of run_grid after the grid"),
+        (["--over=utterances"], "--over utterances compares folders: give the other folders with --minus"),
+        (["--over=runs"], "a is given without results: add the results.jsonl of run_grid"),
     ],
 )
 def test_folders_without_others(arguments, sentence):
@@ -137,7 +137,7 @@ def test_folders_without_others(arguments, sentence):
 @pytest.mark.faults
 @pytest.mark.parametrize("left", [None, '{"word_errors": 3, "words": 6}', '{"word_err'])
 def test_a_folder_is_complete_with_its_summary(decoded, left):
-    """X9: infer was killed between its files, and the mix of old and new ones was compared."""
+    """X9: infer was killed between two files, and a mix of old and new ones was compared."""
     folder = decoded("cut", ["A B", "C D X", "F"], REFERENCES)
     (folder / "summary.json").unlink()
     if left is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a grid's runs is said before the first of them begins."""
+"""Mistakes in a grid are reported before the first run starts."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.experiments.grids import GRID, decoding, stub
 
 @pytest.fixture
 def given(tmp_path, data) -> list[str]:
-    """A grid, an encoder of 4 layers, and manifests with labels for it."""
+    """A grid, an encoder of 4 layers, and manifests with labels."""
     (tmp_path / "grid.yaml").write_text(GRID)
     write_pretrained(tmp_path / "w2v.pt")
     for subset in ("valid", "test"):
@@ -29,9 +29,12 @@ def given(tmp_path, data) -> list[str]:
     [
         ([], "task.data is not set"),
         (["task.data={here}"], "model.w2v_path is not set"),
-        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt is not there"),
-        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no is not there"),
-        (["task.data={here}", "model.w2v_path={here}", "--arms", "guide"], "--arms guide: the grid has ctc, skd, kd"),
+        (["task.data={here}", "model.w2v_path=gone.pt"], "model.w2v_path=/.*gone.pt does not exist"),
+        (["task.data={here}", "model.w2v_path={here}", "task.label_dir=no"], "task.label_dir=/.*no does not exist"),
+        (
+            ["task.data={here}", "model.w2v_path={here}", "--arms", "guide"],
+            "--arms guide: the grid has no such arm, give some of ctc, skd, kd",
+        ),
         (["++common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
         (["common.seed=5"], "common.seed is set by the grid for each run: give --seeds"),
         (["checkpoint.save_dir=/x"], "checkpoint.save_dir is set by the grid for each run: give --out"),
@@ -103,7 +106,9 @@ def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
     with pytest.raises(UserError, match=r"^arm ctc: .*grid\.yaml"):
         run_grid.main([*given[:-1], f"model.w2v_path={given[0]}", "--arms", "ctc"])
     (data / "test.ltr").unlink()
-    with pytest.raises(UserError, match=r"^arm ctc: the grid's subset test: label file .*test\.ltr does not exist$"):
+    with pytest.raises(
+        UserError, match=r"^arm ctc: the grid's subset test: label file .*test\.ltr does not exist: write it"
+    ):
         run_grid.main(given)
 
 
@@ -117,7 +122,9 @@ def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
 
 @pytest.mark.slow
 def test_an_arm_whose_teacher_was_not_named(tmp_path, given):
-    with pytest.raises(UserError, match="^not done: tiny kd seed 1 .it needs ctc, which is not done: name that among"):
+    with pytest.raises(
+        UserError, match="^not done: tiny kd seed 1 .it needs ctc, which is not done: add that to --arms"
+    ):
         run_grid.main([*given, "--arms", "kd", "--seeds", "1"])
 
 
@@ -130,7 +137,7 @@ def test_lists_that_are_none(given, wrong, capsys):
 
 @pytest.mark.slow
 def test_data_in_a_folder_whose_name_has_a_space(tmp_path, data, given, monkeypatch):
-    """Hydra's grammar needs quotes around it; what reads the folder here must not see them."""
+    """Hydra's grammar needs quotes around it. Code that reads the folder must not see them."""
     folder = tmp_path / "my data"
     data.rename(folder)
     monkeypatch.setattr(run_grid, "run_all", lambda runs, out, jobs: found.extend(runs) or [])
@@ -151,7 +158,9 @@ def test_a_folder_of_another_run_is_met_before_the_first_one_trains(tmp_path, gi
     folder.mkdir(parents=True)
     (folder / "run.json").write_text('{"command": "python -m fairseq_cli.hydra_train"}')
     monkeypatch.setattr(run_grid, "run_all", lambda *_: pytest.fail("it ran"))
-    with pytest.raises(UserError, match="tiny/kd/seed2 holds a run of another command .*move it away, or give another"):
+    with pytest.raises(
+        UserError, match="tiny/kd/seed2 holds a run of another command .*move the folder away, or give another"
+    ):
         run_grid.main(given)
 
 
@@ -159,4 +168,4 @@ def test_a_folder_of_another_run_is_met_before_the_first_one_trains(tmp_path, gi
 def test_a_number_of_jobs_that_cannot_be(tmp_path, capsys, jobs):
     with pytest.raises(SystemExit):
         run_grid.main(["grid.yaml", "--out", str(tmp_path), f"--jobs={jobs}"])
-    assert f"argument --jobs: '{jobs}' is not a whole number from 1 on" in capsys.readouterr().err
+    assert f"argument --jobs: '{jobs}' is not a whole number of 1 or more" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The grid as jobs of Slurm, through submitit and a stand-in for Slurm's commands."""
+"""A grid as Slurm jobs, through submitit and stand-ins for Slurm's commands."""
 
 import json
 import os
@@ -29,14 +29,14 @@ arms:
   skd: {{exits: [4, 2], set: {{criterion.kd_weight: 0.5}}}}
 claims: []
 """
-# What submitit asks of Slurm: run a script later, start a program in a task, tell how jobs are.
+# What submitit needs of Slurm: run a script later, start a program in a task, report job states.
 SBATCH = """
 import os, subprocess, sys
 print("Submitted batch job 7", flush=True)
 if os.fork():
     os._exit(0)
 os.setsid()
-for stream in (0, 1, 2):  # the caller waits until nobody can write any more
+for stream in (0, 1, 2):  # the caller waits until these are closed
     os.dup2(os.open(os.devnull, os.O_RDWR), stream)
 variables = {"JOB_ID": 7, "NTASKS": 1, "JOB_NUM_NODES": 1, "NODEID": 0, "PROCID": 0, "LOCALID": 0}
 variables["JOB_NODELIST"] = "node1"
@@ -46,7 +46,7 @@ open(os.path.join(os.path.dirname(__file__), "done"), "w").close()
 """
 SRUN = """
 import os, sys
-program = sys.argv[sys.argv.index("-u") - 1 :]  # what comes before are srun's own options
+program = sys.argv[sys.argv.index("-u") - 1 :]  # srun's own options come before
 os.execv(program[0], program)
 """
 SACCT = """
@@ -118,7 +118,7 @@ def test_the_configuration_composes():
 
 def test_a_job_cannot_be_shown_for_many(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["slurm.py", "--multirun", "arm=ctc,skd", "--cfg", "job"])
-    with pytest.raises(UserError, match="^--cfg shows one job: leave out --multirun$"):
+    with pytest.raises(UserError, match="^--cfg shows one job: remove --multirun$"):
         slurm_app.main()
 
 

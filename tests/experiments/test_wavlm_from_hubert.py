@@ -1,4 +1,4 @@
-"""A WavLM made of a HuBERT is that HuBERT until it is trained."""
+"""A WavLM made from a HuBERT equals it until it is trained."""
 
 import sys
 
@@ -45,13 +45,13 @@ def test_it_gives_the_outputs_of_the_hubert(tmp_path, convert, changes):
     real = ~expected.padding_mask.T
     for layer in layers:
         torch.testing.assert_close(found.taps[layer][real], expected.taps[layer][real], rtol=0, atol=1e-6)
-        # and the bias is really there: it only has to be other than zero
+        # the bias is used: with other values than zero the output changes
     shifted = trunk(wavlm)
     shifted.w2v_model.encoder.layers[0].self_attn.relative_attention_bias.weight.data.normal_()
     assert (shifted(**net_input, taps=[4]).taps[4] - expected.taps[4])[real].abs().max() > 1e-2
 
 
 def test_it_takes_a_hubert_only(tmp_path, convert):
-    with pytest.raises(UserError, match="is a wav2vec2 model; this takes a HuBERT$"):
+    with pytest.raises(UserError, match="is a wav2vec2 model: give a HuBERT$"):
         convert(write_pretrained(tmp_path / "w.pt", "wav2vec2"))
     assert not (tmp_path / "wavlm.pt").exists()
