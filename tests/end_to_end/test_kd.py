@@ -61,7 +61,7 @@ def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
     other = write_fine_tuned(work / "other.pt", seed=5)
     refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"])
     assert refused.returncode != 0
-    assert f"criterion.teacher_path={other} is not the file that" in refused.stdout
+    assert f"criterion.teacher_path={other} is not the teacher that" in refused.stdout
     (work / "teacher.pt").rename(work / "moved.pt")
     resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'moved.pt'}", "criterion.kd_weight=2"])
     assert resumed.returncode == 0, resumed.stdout[-3000:]
