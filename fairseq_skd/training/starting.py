@@ -147,7 +147,7 @@ def check_start(cfg: DictConfig) -> None:
         )
     keys = ["restore_file"]
     last = Path(checkpoint.save_dir) / latest
-    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would begin anew
+    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would start again
         what = "is a folder" if last.is_dir() else "is a broken link"
         raise UserError(
             f"{last} {what}, so no training can resume from it: remove it, or put the checkpoint in its place"
