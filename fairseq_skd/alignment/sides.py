@@ -159,7 +159,7 @@ def kept_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _updates(path: Path, state: dict[str, Any]) -> int:
-    """Read the number of updates from the file of an epoch, whose name does not tell it."""
+    """Read the number of updates of an epoch's checkpoint; its file name does not have it."""
     history = state.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else None
     updates = last.get("num_updates") if isinstance(last, dict) else None

@@ -51,7 +51,7 @@ class Certainty(NamedTuple):
 
 
 def utterance_counts(agreements: Sequence[Agreement]) -> dict[str, list[int]]:
-    """Count per utterance; each rate of the set is a quotient of two sums of these columns."""
+    """Count frames and spikes per utterance; the metrics divide sums of these columns."""
     return {
         "frames": [a.frames for a in agreements],
         "differing_frames": [a.differing for a in agreements],

@@ -38,9 +38,9 @@ class SearchPlan:
 
     Attributes:
         settings: the keys.
-        lmpath: language model; None for greedy search, or without one.
-        lexicon: lexicon; None without one.
-        outside: words of the references that are not in the lexicon.
+        lmpath: path of the language model; None without one.
+        lexicon: the lexicon; None without one.
+        outside: count of reference words that are not in the lexicon; None without a lexicon.
     """
 
     settings: DecodingSettings

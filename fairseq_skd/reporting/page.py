@@ -231,6 +231,6 @@ def _percent(share: float | None) -> str:
 
 
 def _left_out(found: dict[str, Any]) -> str:
-    """Add the number of all sentences if some were not decoded."""
+    """Format " of N", with N all sentences, if some were not decoded; else return an empty text."""
     left_out = len(found["not_decoded"])
     return f" of {found['sentences'] + left_out:,}" if left_out else ""

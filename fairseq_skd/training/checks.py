@@ -242,7 +242,7 @@ def _unknown(section: str, key: str, known: list[str]) -> str:
 
 
 def _check_names(cfg: DictConfig) -> None:
-    """Check that fairseq knows each section's ``_name``; it looks for most after model building."""
+    """Check that fairseq knows the ``_name`` of each section; it notices most of them too late."""
     registries = {name: registry.REGISTRIES[name]["registry"] for name in ("criterion", "optimizer", "lr_scheduler")}
     for section, known in {"task": TASK_DATACLASS_REGISTRY, **registries}.items():
         name = select(cfg, f"{section}._name")

@@ -64,7 +64,7 @@ def kept_for_length(cfg: Any, subset: Subset, training: bool) -> Sequence[int]:
 
 
 def check_valid_sets(folder: Path, root: Any) -> None:
-    """Check that validation reads every ``valid<number>.tsv``, or that a key allows less.
+    """Check that validation reads every ``valid<number>.tsv``, unless a key leaves some out.
 
     fairseq's own check offers to combine these manifests, which its audio tasks cannot do.
 
@@ -251,7 +251,10 @@ def _keep_order(dataset: Any, root: Any) -> None:
 
 
 def _loaded_to_validate(task: FairseqTask, split: str, root: Any) -> bool:
-    """Whether a split is loaded for validation; a split also trained on is loaded again later."""
+    """Whether fairseq loads a split for validation.
+
+    If the split is also trained on, fairseq loads it a second time later.
+    """
     validated = str(select(root, "dataset.valid_subset") or "").split(",")
     return split in validated and split not in task.datasets and not select(root, "dataset.disable_validation")
 
@@ -337,7 +340,7 @@ def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead
 
 
 def _check_fit_in_batch(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """Check that each utterance fits in a batch; fairseq asserts it, but late."""
+    """Check that each utterance fits in a batch; otherwise fairseq ends in an assertion."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         longest = max(long, key=lambda index: subset.samples[index])
         raise UserError(

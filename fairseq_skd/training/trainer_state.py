@@ -154,7 +154,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_meters(path: Path, metrics: Any) -> None:
-    """Check the meters: fairseq instantiates any class of its module that they name."""
+    """Check the saved meters: fairseq creates any class of its module that they name."""
     good = isinstance(metrics, dict)
     for entries in metrics.values() if good else ():
         good = good and isinstance(entries, list) and all(_is_meter(entry) for entry in entries)

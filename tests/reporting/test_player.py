@@ -39,7 +39,7 @@ def example(**changes):
 
 
 def test_places_of_spikes(folder):
-    """A frame is 20 ms, 4.8 pixels; a spike is drawn mid-frame and plays from the start of its run."""
+    """A frame is 20 ms, 4.8 pixels; a spike is drawn mid-frame and plays from its first frame."""
     spikes = [spike(5, 8, 6), spike(20, 21, 20, "|", "elsewhere", 1.0)]
     player = make_player(folder, example(teacher=spikes), 20.0, NAMES)
     teacher, student = player.lanes
