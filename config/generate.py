@@ -2,9 +2,10 @@
 
 python config/generate.py
 
-A recipe is hubert_mini.yaml with the values of a file that fairseq ships. A new encoder is a line of ENCODERS. What
-departs from a published file stands in CHANGES with its reason, and why a file made for another encoder is taken stands
-in DERIVED. tests/test_recipes.py compares all of it with the files in the installed fairseq.
+A recipe is hubert_mini.yaml with the values of a file that fairseq ships. A new encoder is a line
+in ENCODERS. CHANGES lists the departures from a published file with their reasons. DERIVED says why
+a recipe takes a file that was made for another encoder. tests/test_recipes.py compares all of it
+with the files of the installed fairseq.
 """
 
 import itertools
@@ -21,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 AMOUNTS = ("10h", "100h", "960h")
 _BEGIN, _END = "<!-- written by generate.py -->\n", "<!-- end -->\n"
 
-# The files below fairseq's examples/, and what they set. lr is a peak; masks cover spans of 10 frames and 64 channels.
+# Files in fairseq's examples/ and their values. lr is the peak; masks span 10 frames, 64 channels.
 KEYS = (
     *("optimization.max_update", "optimization.lr", "model.freeze_finetune_updates"),
     *("model.mask_prob", "model.mask_channel_prob", "model.layerdrop"),
@@ -29,7 +30,7 @@ KEYS = (
 )
 WAV2VEC, HUBERT = "wav2vec/config/finetuning", "hubert/config/finetune"
 PUBLISHED = {
-    #                           updates  lr      frozen  masks       LayerDrop samples  GPUs  update_freq
+    #                           updates  lr      frozen  masks       LayerDrop samples  GPUs  freq
     f"{WAV2VEC}/base_10h.yaml": (20_000, [5e-5], 10_000, 0.65, 0.5, 0.05, 3_200_000, 2, [4]),
     f"{WAV2VEC}/base_100h.yaml": (80_000, [3e-5], 0, 0.65, 0.5, 0.1, 3_200_000, 2, [4]),
     f"{WAV2VEC}/base_960h.yaml": (320_000, [1e-4], 0, 0.5, 0.1, 0.1, 3_200_000, 8, [1]),
@@ -38,7 +39,7 @@ PUBLISHED = {
     f"{WAV2VEC}/vox_960h.yaml": (320_000, [3e-5], 10_000, 0.5, 0.25, 0.1, 1_280_000, 24, [1]),
     f"{HUBERT}/base_10h.yaml": (25_000, [2e-5], 10_000, 0.75, 0.5, 0.1, 3_200_000, 1, [1]),
 }
-# What all of them have and hubert_mini.yaml has not.
+# Values of all published files that differ from hubert_mini.yaml.
 SHARED = {
     "common.fp16": True,
     "common.log_interval": 200,
@@ -54,7 +55,14 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """A pretrained encoder: words for it, its checkpoint's file, wav2vec 2.0's model of the same shape, its layers."""
+    """A pretrained encoder.
+
+    Attributes:
+        title: its name in the head of a recipe.
+        checkpoint: file name of its checkpoint.
+        shape: the wav2vec 2.0 model with the same shape, ``base`` or ``vox``.
+        layers: number of layers.
+    """
 
     title: str
     checkpoint: str
@@ -69,18 +77,18 @@ ENCODERS = {
     "wavlm_large": Encoder("WavLM large", "WavLM-Large.pt", "vox", 24),
     "wav2vec_base": Encoder("wav2vec 2.0 base", "wav2vec_small.pt", "base", 12),
 }
-BASE = ("hubert_base", "wavlm_base_plus")  # those that HuBERT's 10 hours are taken for
+BASE = ("hubert_base", "wavlm_base_plus")  # encoders that use HuBERT's recipe for 10 hours
 
-# What wav2vec 2.0 has instead of hubert_mini.yaml's section.
-_PADS = "the task of wav2vec 2.0; it pads by itself. Its eval_ keys are for sequence-to-sequence only"
+# The task section of wav2vec 2.0 recipes.
+_PADS = "wav2vec 2.0's task; it always pads. Its eval_ keys are for seq2seq"
 AUDIO_FINETUNING = f"""\
 task:
   _name: audio_finetuning  # {_PADS}
-  data: ???  # folder of <split>.tsv, <split>.ltr and dict.ltr.txt
+  data: ???  # folder with <split>.tsv, <split>.ltr and dict.ltr.txt
   labels: ltr
   sample_rate: 16000
   normalize: false  # as in pretraining
-  enable_padding: false  # where there are labels, batches are padded anyway
+  enable_padding: false  # batches with labels are always padded
   max_sample_size: null
   min_sample_size: null
   num_batch_buckets: 0
@@ -92,7 +100,7 @@ task:
 
 @dataclass(frozen=True)
 class Change:
-    """Values that are not the published file's: what they are about, the values, and why."""
+    """A departure from a published file: its subject, the values, and the reason."""
 
     what: str
     values: dict[str, Any]
@@ -104,7 +112,7 @@ def _gpus(number: int, why: str) -> Change:
     return Change("GPUs", {key: number, "optimization.update_freq": [1]}, why)
 
 
-# Encoders, amounts, and what of the recipe is not theirs.
+# Encoders, amounts, and how their recipe departs from the published file.
 CHANGES: list[tuple[tuple[str, ...], tuple[str, ...], Change]] = [
     (BASE, ("100h",), _gpus(8, "the same batch on 8 x 1 as on 2 x 4, as in HuBERT's paper")),
     (BASE, ("10h",), _gpus(8, "as in HuBERT's paper; base_10h leaves the number to its launcher")),
@@ -119,8 +127,8 @@ CHANGES: list[tuple[tuple[str, ...], tuple[str, ...], Change]] = [
         Change(
             "phase_ratio",
             {"lr_scheduler.phase_ratio": [0.1, 0.4, 0.5]},
-            "as in wav2vec 2.0's recipes and Speech2C's base_10h.yaml (microsoft/SpeechT5); HuBERT's own "
-            "warm-up of 8,000 and decay of 72,000 updates exceed its 25,000",
+            "as in wav2vec 2.0's recipes and Speech2C's base_10h.yaml (microsoft/SpeechT5); base_10h's warm-up "
+            "of 8,000 updates and decay of 72,000 exceed its run of 25,000",
         ),
     ),
     (
@@ -129,7 +137,7 @@ CHANGES: list[tuple[tuple[str, ...], tuple[str, ...], Change]] = [
         Change(
             "freeze_finetune_updates",
             {"model.freeze_finetune_updates": 10_000},
-            "the heads alone train first, as in re-implementations of the SKD paper with HuBERT",
+            "only the heads train first, as in re-implementations of the SKD paper with HuBERT",
         ),
     ),
     (
@@ -145,24 +153,24 @@ CHANGES: list[tuple[tuple[str, ...], tuple[str, ...], Change]] = [
                 "dataset.validate_interval_updates": 500,
                 "dataset.validate_after_updates": "${model.freeze_finetune_updates}",
             },
-            "every 500 updates; an epoch of 1 h has 2 of them, of 10 h 20",
+            "every 500 updates, because epochs are short: 2 updates for 1 h of speech, 20 for 10 h",
         ),
     ),
 ]
 _SWEEP = (
-    "Derived: HuBERT's paper gives no values but the range of its sweep (peak rates of 1e-5 to 1e-4, updates, frozen "
-    "updates, masks); wav2vec 2.0's {} has the same shape and pretraining data."
+    "Derived: HuBERT's paper gives only the range of its sweep (peak rates from 1e-5 to 1e-4, updates, frozen updates, "
+    "masks). wav2vec 2.0's {} has the same shape and pretraining data."
 )
-_BATCH = "HuBERT's paper has 8 GPUs with 80 s each; rate and batch are kept together here."
+_BATCH = "HuBERT's paper uses 8 GPUs with 80 s each; this recipe keeps the published rate with its batch size."
 _WAVLM = (
-    "Derived as for HuBERT: WavLM's {} has the same shape, and for fine-tuning its first author points to fairseq's "
+    "Derived as for HuBERT: WavLM's {} has the same shape. For fine-tuning, WavLM's first author points to fairseq's "
     "examples/hubert (issue 27 of microsoft/UniSpeech)."
 )
 _SCRIPT = (
-    "UniSpeech-SAT's 100h_finetune_base.sh (microsoft/UniSpeech), for the same shape, agrees, except that it freezes "
+    "UniSpeech-SAT's 100h_finetune_base.sh (microsoft/UniSpeech) has the same shape and values, except that it freezes "
     "nothing and sets the dropouts to 0.1."
 )
-# Encoders, amounts, and why a recipe that was made for another encoder is theirs.
+# Encoders, amounts, and why they use a recipe made for another encoder.
 DERIVED: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("hubert_base",), ("100h", "960h"), _SWEEP.format("base model")),
     (("hubert_large",), AMOUNTS, _SWEEP.format("large model of Libri-Light")),
@@ -172,8 +180,9 @@ DERIVED: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (BASE, ("100h",), _SCRIPT),
 ]
 WAVLM_MINI = """\
-# Self-knowledge distillation on a small WavLM encoder. Written by config/generate.py from hubert_mini.yaml, which has
-# the same values: change that instead. Without a small WavLM, experiments/wavlm_from_hubert.py makes one of a HuBERT.
+# Self-knowledge distillation with a small WavLM encoder. config/generate.py writes this file from
+# hubert_mini.yaml, which has the same values: change that file instead.
+# experiments/wavlm_from_hubert.py turns a small HuBERT into a small WavLM.
 #
 #   python -m fairseq_skd.train wavlm_mini task.data=/data/manifests model.w2v_path=/models/wavlm_mini.pt \\
 #     checkpoint.save_dir=/runs/skd
@@ -182,12 +191,14 @@ WAVLM_MINI = """\
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an encoder is fine-tuned on an amount of speech.
+    """How to fine-tune an encoder on an amount of speech.
 
     Attributes:
-        source: one of PUBLISHED.
-        derived: why it is taken, where it was made for another encoder.
-        changes: the departures from it.
+        encoder: a key of ENCODERS.
+        amount: one of AMOUNTS.
+        source: a key of PUBLISHED.
+        derived: why it takes this file, if the file was made for another encoder; else empty.
+        changes: the departures from the file.
     """
 
     encoder: str
@@ -198,7 +209,7 @@ class Recipe:
 
     @classmethod
     def of(cls, encoder: str, amount: str) -> "Recipe":
-        """A key of ENCODERS and one of AMOUNTS."""
+        """Build the recipe of a key of ENCODERS and one of AMOUNTS."""
         source = f"{WAV2VEC}/{ENCODERS[encoder].shape}_{amount}.yaml"
         if encoder in BASE and amount == "10h":
             source = f"{HUBERT}/base_10h.yaml"
@@ -208,12 +219,12 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Of the YAML."""
+        """Name of the YAML, without extension."""
         return f"{self.encoder}_{self.amount}"
 
     @property
     def values(self) -> dict[str, Any]:
-        """group.key -> value, where it is not hubert_mini.yaml's."""
+        """``group.key`` -> value, for values that differ from hubert_mini.yaml."""
         published = dict(zip(KEYS, PUBLISHED[self.source], strict=True))
         layers, large = ENCODERS[self.encoder].layers, ENCODERS[self.encoder].shape == "vox"
         own = {"task.normalize": large, "model.student_layers": [layers // 2]}
@@ -221,21 +232,21 @@ class Recipe:
 
     @property
     def gpus(self) -> int:
-        """GPUs of an update."""
+        """Number of GPUs."""
         return int(self.values["distributed_training.distributed_world_size"])
 
     @property
     def repeat(self) -> int:
-        """Batches of one GPU in an update."""
+        """Batches per GPU and update."""
         return int(self.values["optimization.update_freq"][0])
 
     @property
     def frozen(self) -> str:
-        """The share of the updates in which the heads train alone."""
+        """Share of the updates in which only the heads train."""
         return f"{100 * self.values['model.freeze_finetune_updates'] / self.values['optimization.max_update']:.3g} %"
 
     def text(self, mini: str) -> str:
-        """The YAML.
+        """Write the YAML.
 
         Args:
             mini: the text of hubert_mini.yaml.
@@ -244,7 +255,7 @@ class Recipe:
         trained = "the encoder trains from the start"
         if frozen:
             alpha = AlphaSchedule(max_update=updates)(frozen)
-            trained = f"{self.frozen} of the updates train the heads alone; alpha is {alpha:.2f} by then"
+            trained = f"only heads train in the first {self.frozen}; alpha is then {alpha:.2f}"
         text = _with_values(
             mini,
             self.values,
@@ -253,7 +264,7 @@ class Recipe:
                 "distributed_training.distributed_world_size": (
                     f"GPUs; with only one: 1, and optimization.update_freq=[{self.gpus * self.repeat}]"
                 ),
-                "task._name": "the task of HuBERT fine-tuning too",
+                "task._name": "HuBERT's task for fine-tuning too",
                 "model.freeze_finetune_updates": trained,
                 "model.blank_weight": "",
             },
@@ -266,14 +277,14 @@ class Recipe:
         hours, encoder = self.amount.removesuffix("h"), ENCODERS[self.encoder]
         lines = [
             f"{encoder.title} on {hours} hours, with self-knowledge distillation. Written by config/generate.py: "
-            "change that instead.",
-            f"Values are those of fairseq's examples/{self.source}. {self.derived}".rstrip(),
+            "change that file instead.",
+            f"The values are from fairseq's examples/{self.source}. {self.derived}".rstrip(),
             *(f"- {change.what}: {change.why}." for change in self.changes),
             f"An update has {self.gpus} GPUs x {self.repeat} batches of up to "
-            f"{self.values['dataset.max_tokens'] / 1e6:g}M samples; on another number of GPUs keep "
+            f"{self.values['dataset.max_tokens'] / 1e6:g}M samples. With another number of GPUs, keep "
             f"distributed_world_size x update_freq at {self.gpus * self.repeat}.",
         ]
-        wrapped = (textwrap.wrap(line, 116, subsequent_indent="  " * line.startswith("-")) for line in lines)
+        wrapped = (textwrap.wrap(line, 98, subsequent_indent="  " * line.startswith("-")) for line in lines)
         command = [
             f"  python -m fairseq_skd.train {self.name} task.data=/data/manifests \\",
             f"    model.w2v_path=/models/{encoder.checkpoint} checkpoint.save_dir=/runs/skd",
@@ -282,7 +293,7 @@ class Recipe:
         return "".join(f"{f'# {line}'.rstrip()}\n" for line in comment)
 
     def row(self) -> str:
-        """What the table says of it, but for its name."""
+        """Make its row of the table, without the name."""
         values = self.values
         cells = (
             f"`{re.sub('config/finetun(e|ing)/', '', self.source)}`",
@@ -300,7 +311,7 @@ RECIPES = [Recipe.of(encoder, amount) for amount in AMOUNTS for encoder in ENCOD
 
 
 def _with_values(text: str, values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """A YAML with other values, group.key by group.key, and other comments behind them."""
+    """Replace values and comments of a YAML, both given as ``group.key`` -> text."""
     lines, group = [], ""
     for line in text.splitlines(keepends=True):
         found = re.fullmatch(r"(?P<indent> *)(?P<key>\w+):(?P<value>(?: .*?)??)(?:  # (?P<comment>.*))?\n", line)
@@ -316,7 +327,7 @@ def _with_values(text: str, values: Mapping[str, Any], comments: Mapping[str, st
 
 
 def _text(value: Any) -> str:
-    """A value as it stands in the YAML. Rates keep a point: 3e-05 would be a string to some readers of YAML."""
+    """Format a value for YAML; rates keep a point, because some readers take 3e-05 for a string."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -329,7 +340,7 @@ def _with_head(text: str, head: str) -> str:
 
 
 def table() -> str:
-    """The recipes as Markdown; encoders that are trained alike share a row."""
+    """Format the recipes as a Markdown table; encoders with equal values share a row."""
     rows: dict[str, list[str]] = {}
     for recipe in RECIPES:
         rows.setdefault(recipe.row(), []).append(f"`{recipe.name}`")
@@ -342,7 +353,7 @@ def table() -> str:
 
 
 def files() -> dict[Path, str]:
-    """All that is written: path -> text."""
+    """Return all generated files: path -> text."""
     folder, readme = HERE / "finetune", HERE / "README.md"
     mini = (folder / "hubert_mini.yaml").read_text(encoding="utf-8")
     before, rest = readme.read_text(encoding="utf-8").split(_BEGIN)

@@ -1,1 +1,1 @@
-"""Where teacher and student spike, and how far they agree (docs/alignment.md): metrics, figures, the command's work."""
+"""Compare the spikes of teacher and student (docs/alignment.md): metrics, tables and figures."""

@@ -1,26 +1,26 @@
-"""The whole analysis: everything is checked, then the models run, then the files are written."""
+"""The whole analysis: check all inputs, run the models, write the files."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 from fairseq_skd.alignment import output
-from fairseq_skd.alignment.compare import compare_sides, kept_checkpoints
+from fairseq_skd.alignment.compare import compare_sides
 from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.alignment.sides import choose_sides
+from fairseq_skd.alignment.sides import choose_sides, kept_checkpoints
 from fairseq_skd.files.disk import absolute, read_speakers
 
-_EXAMPLES = 3  # where none are named
+_EXAMPLES = 3  # drawn if align.examples is null
 
 
 def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     """Compare two exits and write the results.
 
     Returns:
-        the folder of the results and what ``align.json`` says of the metrics.
+        the results folder and the content of ``align.json``, without figures and examples.
 
     Raises:
-        UserError: anything that cannot be used, see the modules of this package.
+        UserError: an input cannot be used.
     """
     keys = settings.align
     kept = kept_checkpoints(absolute(keys.history)) if keys.history is not None else []

@@ -1,4 +1,4 @@
-"""The keys of ``config/align``: the section align; task, common, common_eval and dataset are those of infer."""
+"""The keys of ``config/align``: the section align, and sections that infer has too."""
 
 from dataclasses import dataclass
 
@@ -10,35 +10,35 @@ from fairseq_skd.typed_settings import Sections, key
 
 @dataclass(frozen=True)
 class AlignKeys:
-    """What is compared, and what is drawn."""
+    """The exits to compare, and the utterances to draw."""
 
     layer: int | None = key(
         None,
-        "exit of the student in common_eval.path; 0: the full model; null: its only student, or with a separate "
-        "teacher the full model",
+        "exit of the student in common_eval.path; 0: the full model; null: its only student, or the full model if "
+        "align.teacher_path is set",
         least=0,
     )
-    teacher_path: str | None = key(None, "checkpoint of a separate teacher; null: common_eval.path is both")
+    teacher_path: str | None = key(None, "checkpoint of a separate teacher; null: teacher and student share one")
     teacher_layer: int = key(0, "exit of the teacher; 0: the full model", least=0)
     history: str | None = key(
         None, "folder with checkpoint_<epoch>_<update>.pt or checkpoint<epoch>.pt: agreement against updates"
     )
     examples: list[int] | None = key(
         None,
-        "utterances to draw and to keep for the report, by place in the manifest from 0; null: the first three",
+        "utterances to draw and to keep for the report, by index in the manifest from 0; null: the first three",
         least=0,
     )
-    resamples: int = key(10_000, "draws of the bootstrap; their seed is common.seed", least=1)
+    resamples: int = key(10_000, "resamples of the bootstrap; common.seed is its seed", least=1)
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """Which model; the last one of ``align.history`` where none is given."""
+    """The checkpoint; without a path it is the last checkpoint of ``align.history``."""
 
     path: str | None = key(None, "checkpoint of the student, and of the teacher unless align.teacher_path is set")
     post_process: str | None = key(
         None,
-        f"of the texts over the figures: {', '.join(POST_PROCESSES[:-1])}; null: the checkpoint's",
+        f"how units become words in figure titles: {', '.join(POST_PROCESSES[:-1])}; null: as in the checkpoint",
         among=POST_PROCESSES,
     )
     results_path: str | None = key(None, "folder of the results; null: align/<gen_subset>")
@@ -46,7 +46,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class AlignSettings(Sections):
-    """The whole configuration, checked."""
+    """The whole configuration; :meth:`read` checks it."""
 
     task: TaskSettings = TaskSettings()
     common: CommonSettings = CommonSettings()

@@ -1,4 +1,4 @@
-"""Chosen utterances in full, and figures for a paper: spikes over waveform and spectrogram, offsets, history."""
+"""Draw figures: spikes over waveform and spectrogram, spike offsets, agreement over a run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance.
+    """An utterance to draw.
 
     Attributes:
-        index: place in the manifest, from 0.
-        name: audio file, as the manifest has it.
+        index: index in the manifest, from 0.
+        name: audio file, as in the manifest.
         text: the reference.
         waveform: (samples,) in [-1, 1].
         sample_rate: in Hz.
-        frame_seconds: from one frame to the next.
-        posteriors: of teacher and student.
-        teacher: its spikes, as :func:`spike_records` tells them.
-        student: its spikes.
+        frame_seconds: seconds from one frame to the next.
+        posteriors: posteriors of teacher and student.
+        teacher: spikes of the teacher, from :func:`spike_records`.
+        student: spikes of the student.
     """
 
     index: int
@@ -45,23 +45,23 @@ class Example:
 
     @property
     def seconds(self) -> float:
-        """Length of the audio."""
+        """Length of the audio in seconds."""
         return len(self.waveform) / self.sample_rate
 
 
 def frames_of(posteriors: Floats) -> Frames:
-    """Frames of (T, V) posteriors; their heights are the posteriors themselves, their entropy is left at 0."""
+    """Reduce (T, V) posteriors to frames; heights are posteriors, entropies are left at 0."""
     height = posteriors.max(axis=1)
     return Frames(posteriors.argmax(axis=1), height, np.zeros_like(height))
 
 
 def spike_records(posteriors: Posteriors, symbols: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Spikes of teacher and student, in time order.
+    """List the spikes of teacher and student, in time order.
 
     Returns:
-        of each: ``start`` and ``end`` (one past the last), ``peak`` (all in frames), ``symbol``, its ``posterior`` at
-        the peak, and ``other``: whether the other side has the symbol on the ``same`` frames, ``partly`` or
-        ``elsewhere``.
+        two lists with, per spike: ``start``, ``end`` (one past the last) and ``peak`` in frames,
+        ``symbol``, its ``posterior`` at the peak, and ``other``: whether the other side has the
+        symbol on all (``same``), some (``partly``) or none (``elsewhere``) of these frames.
     """
     teacher, student = frames_of(posteriors.teacher), frames_of(posteriors.student)
     forth, back = compare(teacher, student), compare(student, teacher)
@@ -88,10 +88,10 @@ def _records(agreement: Agreement, spikes: Spikes, posteriors: Floats, symbols: 
     ]
 
 
-logging.getLogger("matplotlib").setLevel(logging.WARNING)  # fairseq's import sets DEBUG: it would tell of every font
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # fairseq's import sets DEBUG: a line per font
 
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's colors, which color-blind readers can distinguish.
 TEACHER, STUDENT = "#0072B2", "#D55E00"
 _WINDOW, _HOP = 400, 80  # samples of the spectrogram at 16 kHz: 25 ms every 5 ms
 _FARTHEST_MS = 200
@@ -99,17 +99,20 @@ DPI = 200
 
 
 def shown(symbol: str) -> str:
-    """A symbol as it is drawn: fairseq's word boundary would look like a line."""
+    """Replace the word boundary |, which would look like a line in a figure."""
     return "␣" if symbol == "|" else symbol
 
 
 def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
-    """On which level each symbol is written so that neighbours do not lie on each other; the lowest is 0.
+    """Choose the level on which each symbol is written, so that neighbors do not overlap.
 
     Args:
-        places: increasing.
-        room: that one symbol takes, in the unit of ``places``.
-        levels: how many there are; where more symbols crowd, they start again from the lowest.
+        places: increasing positions.
+        room: width of one symbol, in the unit of ``places``.
+        levels: number of levels; longer crowds start again at the lowest.
+
+    Returns:
+        one level per symbol; 0 is the lowest.
     """
     found: list[int] = []
     for number, place in enumerate(places):
@@ -119,14 +122,14 @@ def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
 
 
 def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
-    """Waveform, spectrogram, and the posteriors of both exits with the symbol of each spike.
+    """Draw waveform, spectrogram, and the posteriors of both exits with the symbol of each spike.
 
-    A spike that the other exit does not have on all of its frames is marked: hollow where it has the symbol on some of
-    them, crossed where on none. The teacher's spikes are drawn through all rows.
+    The marker of a spike says whether the other exit has its symbol on all of its frames (full), on
+    some (hollow), or on none (cross). The teacher's spikes are vertical lines through all rows.
 
     Args:
         example: the utterance.
-        names: of teacher and student.
+        names: names of teacher and student.
     """
     width = float(np.clip(2.2 * example.seconds, 7, 24))
     figure = _figure(width, 5.6)
@@ -154,8 +157,8 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
 
 def _marks() -> list[Line2D]:
     kinds = (
-        ("the other exit has it on all of its frames", "full", "o"),
-        ("on some of them", "none", "o"),
+        ("the other exit has this symbol on all frames of the spike", "full", "o"),
+        ("on some", "none", "o"),
         ("on none", "full", "x"),
     )
     marks = [
@@ -166,7 +169,7 @@ def _marks() -> list[Line2D]:
 
 
 def _draw_waveform(axes: Axes, example: Example) -> None:
-    """Lowest and highest sample of each of 2,000 stretches: as many points for an hour as for a second."""
+    """Draw lowest and highest sample of up to 2,000 stretches, so long audio stays cheap."""
     stretches = np.array_split(example.waveform, min(2000, len(example.waveform)))
     low, high = [part.min() for part in stretches], [part.max() for part in stretches]
     times = (np.arange(len(stretches)) + 0.5) * example.seconds / len(stretches)
@@ -178,7 +181,7 @@ def _draw_waveform(axes: Axes, example: Example) -> None:
 def _draw_spectrogram(axes: Axes, example: Example) -> None:
     scale = example.sample_rate / 16000
     window = max(2, round(_WINDOW * scale))
-    # At least two windows, and never digital silence: matplotlib's logarithm takes neither.
+    # Pad to two windows and add faint noise: matplotlib fails on less, and on digital silence.
     padded = np.pad(example.waveform, (0, max(0, 2 * window - len(example.waveform))))
     padded = padded / max(float(np.abs(padded).max()), 1e-4)
     noise = np.random.default_rng(0).normal(scale=1e-5, size=padded.shape)
@@ -216,18 +219,18 @@ def _draw_exit(
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
         place: dict[str, Any] = {"xytext": (0, 5 + 8 * level), "textcoords": "offset points", "ha": "center"}
-        # From the top of the posteriors, whatever the spike's own height: else neighbours lie on each other again.
+        # Symbols start at the top of the axis, not at their spike: else neighbors overlap.
         axes.annotate(shown(spike["symbol"]), (time, 1.0), fontsize=9, parse_math=False, **place)
     axes.set(ylim=(0, 1.65), yticks=[0, 0.5, 1], ylabel="posterior")
     axes.set_title(name, loc="left", fontsize=9, color=colour)
 
 
 def draw_offsets(offsets: Mapping[str, Any], frame_ms: float) -> Figure:
-    """Histogram of the signed spike offsets, one bar a frame; what lies farther out is gathered in the last bars.
+    """Draw a histogram of signed spike offsets, one bar per frame; the outer bars are open-ended.
 
     Args:
-        offsets: of :func:`~fairseq_skd.alignment.totals.offsets`, with a matched spike.
-        frame_ms: from one frame to the next.
+        offsets: from :func:`~fairseq_skd.alignment.totals.offsets`; at least one spike matched.
+        frame_ms: milliseconds from one frame to the next.
     """
     farthest = int(_FARTHEST_MS // frame_ms)
     places = np.arange(-farthest, farthest + 1)
@@ -258,10 +261,10 @@ def draw_offsets(offsets: Mapping[str, Any], frame_ms: float) -> Figure:
 
 
 def draw_history(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Frame agreement and spike agreement against training updates, with their intervals, and both blank shares.
+    """Draw frame agreement, spike agreement (with intervals) and blank shares against updates.
 
     Args:
-        history: as in ``align.json``, by updates.
+        history: as in ``align.json``, in order of updates.
     """
     updates = [entry["updates"] for entry in history]
     figure = _figure(8, 3.2)

@@ -1,4 +1,4 @@
-"""What the command leaves behind: ``align.json``, figures, and the audio of the examples."""
+"""Write the results: ``align.json``, figures, audio of examples, and tables for the terminal."""
 
 import io
 import math
@@ -25,7 +25,7 @@ from fairseq_skd.scoring.transcripts import write_summary
 def metrics(
     sides: Sides, compared: Compared, settings: AlignSettings, speakers: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The metrics of docs/alignment.md with their intervals, as ``align.json`` has them."""
+    """Compute the metrics of docs/alignment.md with their intervals, as in ``align.json``."""
     counts = totals.utterance_counts(compared.agreements)
     frame_ms = 1000 * sides.student.recognizer.frame_seconds
     who = (("teacher", sides.teacher, compared.teacher), ("student", sides.student, compared.student))
@@ -43,7 +43,7 @@ def metrics(
 def details(
     sides: Sides, compared: Compared, settings: AlignSettings, speakers: Sequence[str] | None
 ) -> dict[str, Any]:
-    """What stands in ``align.json`` beside the metrics: where they come from, symbols, utterances."""
+    """Collect what ``align.json`` holds besides metrics: sources, counts per symbol, utterance."""
     data = sides.data
     return {
         "subset": settings.dataset.gen_subset,
@@ -65,7 +65,7 @@ def details(
 
 
 def examples(sides: Sides, compared: Compared) -> list[Example]:
-    """The utterances whose posteriors were kept, with audio and text."""
+    """Collect the utterances whose posteriors were kept, with audio and text."""
     data, seconds = sides.data, sides.student.recognizer.frame_seconds
     found = []
     for index, posteriors in sorted(compared.posteriors.items()):
@@ -77,15 +77,15 @@ def examples(sides: Sides, compared: Compared) -> list[Example]:
 
 
 def exit_name(who: str, described: dict[str, Any]) -> str:
-    """Name of an exit in figures and tables."""
+    """Name an exit in figures and tables."""
     return f"{who}, {described['exit_layer']} of {described['layers']} layers"
 
 
 def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> None:
-    """Write figures and audio, then ``align.json``, which names them. Without that file the folder is incomplete.
+    """Write figures and audio, then ``align.json``; without that file the folder is incomplete.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         found: metrics, details and, if there is one, ``history``.
         chosen: the examples.
     """
@@ -122,12 +122,12 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
 
 
 def table(found: dict[str, Any]) -> str:
-    """The metrics for the terminal, and what their intervals draw."""
+    """Format the metrics for the terminal, with a line on how the intervals were made."""
     offset = found["offset"]
     rows = [
         ("frame disagreement", *_rate(found["frame_disagreement"]), f"of {found['frames']:,} frames"),
-        ("spike disagreement", *_rate(found["spike_disagreement"]), f"of {found['teacher_spikes']:,} teacher's spikes"),
-        ("spike miss", *_rate(found["spike_miss"]), "the student's symbol on none of its frames"),
+        ("spike disagreement", *_rate(found["spike_disagreement"]), f"of {found['teacher_spikes']:,} teacher spikes"),
+        ("spike miss", *_rate(found["spike_miss"]), "the student has the symbol on none of the frames"),
         ("spike offset, mean", _ms(offset["mean_ms"]), "", f"of {offset['matched']:,} matched spikes"),
         ("spike offset, median", _ms(offset["median_ms"]), "", ""),
         ("spike offset, signed mean", _ms(offset["signed_mean_ms"]), "", "negative: the student is earlier"),
@@ -150,7 +150,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def history_table(history: Sequence[dict[str, Any]]) -> str:
-    """Agreement against updates for the terminal."""
+    """Format agreement against updates for the terminal."""
     rows = [
         (
             f"{entry['updates']:,}",
@@ -167,8 +167,8 @@ def history_table(history: Sequence[dict[str, Any]]) -> str:
 def _drawn(interval: dict[str, Any]) -> str:
     if interval["resampled"] == "speakers":
         return f"{interval['speakers']} speakers"
-    why = "there is one speaker only" if interval["speakers"] else "the manifest names no speakers"
-    return f"utterances, since {why}"
+    why = "there is only one speaker" if interval["speakers"] else "the manifest names no speakers"
+    return f"utterances, because {why}"
 
 
 def _exit(side: Side) -> dict[str, Any]:
@@ -204,6 +204,6 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _write(path: Path, encoded: io.BytesIO) -> None:
-    """By way of memory: the libraries do not tell why they cannot write to a disk."""
+    """Write a file encoded in memory: the libraries' own errors do not say why a disk fails."""
     with replacing(path) as beside:
         beside.write_bytes(encoded.getbuffer())

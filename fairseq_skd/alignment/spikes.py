@@ -1,4 +1,4 @@
-"""Spikes of an exit, and how those of two exits agree over one utterance (docs/alignment.md)."""
+"""Find the spikes of an exit, and compare the spikes of two exits (docs/alignment.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class Posteriors(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What is kept of the posteriors of one exit over one utterance.
+    """Posteriors of one exit on one utterance, reduced to three numbers per frame.
 
     Attributes:
         best: (T,) the most probable symbol of each real frame.
-        height: (T,) its log posterior, or anything that grows with it.
-        entropy: (T,) of the whole posterior, in bits.
+        height: (T,) log posterior of that symbol, or a number that grows with it.
+        entropy: (T,) entropy of the whole posterior, in bits.
     """
 
     best: Integers
@@ -36,12 +36,12 @@ class Frames(NamedTuple):
 
     @property
     def blanks(self) -> int:
-        """Frames whose most probable symbol is blank."""
+        """Number of frames whose most probable symbol is blank."""
         return int((self.best == BLANK).sum())
 
 
 class Spikes(NamedTuple):
-    """Maximal runs of frames whose most probable symbol is one and the same non-blank symbol, N of them in time order.
+    """N spikes in time order: maximal runs of frames with the same most probable symbol, not blank.
 
     Their symbols are the collapsed (greedy) output.
 
@@ -49,7 +49,7 @@ class Spikes(NamedTuple):
         symbols: (N,)
         starts: (N,) first frame.
         ends: (N,) one past the last frame.
-        peaks: (N,) the frame of highest posterior, the first of equals: the spike's time.
+        peaks: (N,) the frame with the highest posterior, the first of equals: the spike's time.
     """
 
     symbols: Integers
@@ -59,33 +59,34 @@ class Spikes(NamedTuple):
 
 
 def find_spikes(frames: Frames) -> Spikes:
-    """The spikes of one exit over one utterance."""
+    """Find the spikes of one exit on one utterance."""
     best, height = frames.best, frames.height
     if not len(best):
         nothing = np.zeros(0, np.int64)
         return Spikes(nothing, nothing, nothing, nothing)
-    starts = np.flatnonzero(np.diff(best, prepend=-1))  # of all runs, blank ones too; no symbol is -1
+    starts = np.flatnonzero(np.diff(best, prepend=-1))  # of all runs, also blank ones; no symbol is -1
     ends = np.append(starts[1:], len(best))
     run = np.repeat(np.arange(len(starts)), ends - starts)  # (T,) which run a frame is in
     highest = np.flatnonzero(height == np.maximum.reduceat(height, starts)[run])
-    peaks = highest[np.diff(run[highest], prepend=-1) > 0]  # the first of them in each run
+    peaks = highest[np.diff(run[highest], prepend=-1) > 0]  # the first one in each run
     spike = best[starts] != BLANK
     return Spikes(best[starts][spike], starts[spike], ends[spike], peaks[spike])
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One utterance, teacher against student.
+    """Teacher against student on one utterance.
 
     Attributes:
         frames: T, real frames.
         differing: frames whose most probable symbol differs.
-        teacher: its spikes, N of them.
-        student: its spikes.
-        kept: (N,) whether the student's most probable symbol is the spike's on *every* frame of the teacher's spike: it
-            has that spike on the same frames. The student's own run may be longer.
-        touched: (N,) whether it is on at least one of them.
-        matched: (M, 2) pairs (index of a teacher's spike, of a student's), see :func:`match_spikes`.
+        teacher: spikes of the teacher, N of them.
+        student: spikes of the student.
+        kept: (N,) whether the spike's symbol is the student's most probable one on *every* frame of
+            the teacher's spike. The student's own run may be longer.
+        touched: (N,) whether it is on at least one of these frames.
+        matched: (M, 2) pairs (index of a teacher spike, index of a student spike), see
+            :func:`match_spikes`.
     """
 
     frames: int
@@ -98,15 +99,15 @@ class Agreement:
 
     @property
     def offsets(self) -> Integers:
-        """(M,) frames from the teacher's spike to the student's; negative where the student is earlier."""
+        """(M,) frames from teacher spike to student spike; negative if the student is earlier."""
         return self.student.peaks[self.matched[:, 1]] - self.teacher.peaks[self.matched[:, 0]]
 
 
 def compare(teacher: Frames, student: Frames) -> Agreement:
-    """Compare two exits over the same T frames.
+    """Compare two exits on the same T frames.
 
     Raises:
-        ValueError: the two differ in T.
+        ValueError: teacher and student differ in T.
     """
     if len(teacher.best) != len(student.best):
         raise ValueError(f"teacher has {len(teacher.best)} frames, student {len(student.best)}")
@@ -126,12 +127,12 @@ def compare(teacher: Frames, student: Frames) -> Agreement:
 
 
 def match_spikes(teacher: Sequence[int], student: Sequence[int]) -> Integers:
-    """Pairs of equal symbols in a Levenshtein alignment of two collapsed outputs.
+    """Pair equal symbols in a Levenshtein alignment of two collapsed outputs.
 
-    Where several alignments are equally short, rapidfuzz's choice is taken; time plays no part in it.
+    The alignment ignores time. Among equally short alignments, rapidfuzz's choice is taken.
 
     Returns:
-        (M, 2) places in ``teacher`` and ``student``, both increasing.
+        (M, 2) indices in ``teacher`` and ``student``, both increasing.
 
     Raises:
         UserError: rapidfuzz is not installed.

@@ -1,4 +1,4 @@
-"""From utterances to a set: counts are kept by utterance, summed, and divided last."""
+"""Pool counts of utterances to metrics of a set: sum first, divide last."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,13 +12,13 @@ WITHIN_FRAMES = (0, 1, 2)
 
 
 class Certainty(NamedTuple):
-    """Sums over the frames of one exit, all utterances.
+    """Sums over the frames of one exit.
 
     Attributes:
-        frames: real ones.
-        blanks: frames whose most probable symbol is blank.
-        entropy: in bits.
-        highest: posteriors of the most probable symbols.
+        frames: number of real frames.
+        blanks: number of frames whose most probable symbol is blank.
+        entropy: sum of entropies, in bits.
+        highest: sum of the posteriors of the most probable symbols.
     """
 
     frames: int
@@ -28,7 +28,7 @@ class Certainty(NamedTuple):
 
     @classmethod
     def of(cls, frames: Frames) -> "Certainty":
-        """One utterance, whose heights are log posteriors."""
+        """Sum over one utterance, whose heights are log posteriors."""
         return cls(
             len(frames.best),
             frames.blanks,
@@ -38,11 +38,11 @@ class Certainty(NamedTuple):
 
     @classmethod
     def total(cls, parts: Sequence["Certainty"]) -> "Certainty":
-        """The sum of several."""
+        """Add several sums."""
         return cls(*(sum(column) for column in zip(*parts, strict=True)))
 
     def shares(self) -> dict[str, float | None]:
-        """Per frame."""
+        """Divide by the number of frames; None without frames."""
         return {
             "blank_share": _share(self.blanks, self.frames),
             "entropy_bits": _share(self.entropy, self.frames),
@@ -51,7 +51,7 @@ class Certainty(NamedTuple):
 
 
 def utterance_counts(agreements: Sequence[Agreement]) -> dict[str, list[int]]:
-    """Columns with an entry an utterance; every metric of the set is a quotient of sums of them."""
+    """Count frames and spikes per utterance; the metrics divide sums of these columns."""
     return {
         "frames": [a.frames for a in agreements],
         "differing_frames": [a.differing for a in agreements],
@@ -66,13 +66,13 @@ def utterance_counts(agreements: Sequence[Agreement]) -> dict[str, list[int]]:
 def disagreements(
     counts: dict[str, list[int]], resamples: int, seed: int, speakers: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Frame disagreement, spike disagreement and the weaker spike miss, as shares with their bootstrap intervals.
+    """Compute frame disagreement, spike disagreement and spike miss with bootstrap intervals.
 
     Args:
-        counts: of :func:`utterance_counts`.
-        resamples: draws of the bootstrap.
-        seed: of the draws.
-        speakers: of each utterance, to be drawn as wholes; None: unknown.
+        counts: from :func:`utterance_counts`.
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+        speakers: one per utterance; the bootstrap then draws speakers. None: unknown.
     """
     names = (
         ("frame_disagreement", "differing_frames", "frames"),
@@ -86,16 +86,17 @@ def disagreements(
 
 
 def offsets(agreements: Sequence[Agreement], frame_ms: float) -> dict[str, Any]:
-    """Spike offsets of the matched spikes, student minus teacher, in ms.
+    """Summarize the offsets of matched spikes, student minus teacher, in ms.
 
     Args:
         agreements: all utterances.
-        frame_ms: from one frame to the next.
+        frame_ms: milliseconds from one frame to the next.
 
     Returns:
-        ``matched`` spikes; of the absolute offset ``mean_ms``, ``median_ms`` and ``within_ms``, the share of matched
-        spikes at most that far apart; ``signed_mean_ms`` (negative: the student is earlier); ``histogram``, spikes at
-        each signed offset. Means are null without a matched spike.
+        ``matched``, the number of matched spikes; ``mean_ms`` and ``median_ms`` of the absolute
+        offset; ``within_ms``, the share of matched spikes at most so far apart; ``signed_mean_ms``
+        (negative: the student is earlier); ``histogram``, the spikes per signed offset. Means are
+        null without a matched spike.
     """
     signed = np.concatenate([a.offsets for a in agreements]) if agreements else np.zeros(0, np.int64)
     distance = np.abs(signed)
@@ -117,7 +118,7 @@ def offsets(agreements: Sequence[Agreement], frame_ms: float) -> dict[str, Any]:
 
 
 def by_symbol(agreements: Sequence[Agreement], symbols: Sequence[str]) -> list[dict[str, Any]]:
-    """Teacher's spikes of each symbol, and how many of them are lost and missed; most frequent first."""
+    """Count teacher spikes, lost and missed ones per symbol; most frequent first."""
 
     def count(chosen: Sequence[Integers]) -> Integers:
         return np.bincount(np.concatenate([*chosen, np.zeros(0, np.int64)]), minlength=len(symbols))

@@ -1,4 +1,4 @@
-"""The keys of ``criterion:`` for ``skd_ctc`` and ``kd_ctc``: those of fairseq's ``ctc``, and the objective's."""
+"""The ``criterion`` keys of ``skd_ctc`` and ``kd_ctc``: fairseq's ``ctc`` keys and our own."""
 
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -22,7 +22,7 @@ def _key(default: Any, text: str) -> Any:
 
 
 _SEARCH = "of the beam search in validation, see wer_kenlm_model"
-# What fairseq's ctc searches with; there are no keys for it.
+# The beam width of fairseq's ctc, which has no key for it.
 _WIDTH = 50
 
 
@@ -30,7 +30,8 @@ METHODS = ("guide", "softmax_l2", "softmax_kl")
 
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("wer_lm_weight", "wer_word_score", "wer_sil_weight"), FINITE),
-    # Below 0.01 the softmax of usual logits has one symbol in float32, above 100 all symbols alike: neither distils.
+    # Below 0.01 the float32 softmax of usual logits is one-hot, above 100 it is uniform: neither
+    # teaches anything.
     "temperature": Range(0.01, 100),
 }
 
@@ -43,30 +44,30 @@ class CtcKeys(FairseqDataclass):
     sentence_avg: bool = II("optimization.sentence_avg")
     post_process: str = _key("letter", "how units become words: letter, sentencepiece, ...")
     wer_kenlm_model: Optional[str] = _key(
-        None, "language model of words: wer is then that of a beam search, raw_wer that of the best path"
+        None, "word language model: wer is then scored with beam search, raw_wer with the best path"
     )
     wer_lexicon: Optional[str] = _key(None, "lexicon " + _SEARCH)
     wer_lm_weight: float = _key(2.0, "weight of the language model " + _SEARCH)
     wer_word_score: float = _key(-1.0, "score of a word " + _SEARCH)
-    wer_sil_weight: float = _key(0.0, "score of a frame of silence " + _SEARCH)
-    wer_args: Optional[str] = _key(None, "refused: set the four keys that it stands for")
+    wer_sil_weight: float = _key(0.0, "score of a silent frame " + _SEARCH)
+    wer_args: Optional[str] = _key(None, "refused: set wer_kenlm_model and the other wer_ keys instead")
     max_update: int = II("optimization.max_update")
 
 
 @dataclass
 class DistillationKeys(CtcKeys):
-    """What every distillation term has."""
+    """The keys of every distillation term."""
 
     kd_weight: float = _key(1.0, "weight of the distillation term")
     kd_warmup: float = _key(0.0, "share of max_update over which kd_weight grows from 0")
     temperature: float = _key(1.0, "temperature of the distillation term, 0.01 to 100")
-    frames: str = _key("all", "frames that the distillation term looks at: " + SELECTIONS)
+    frames: str = _key("all", "frames that the distillation term compares: " + SELECTIONS)
     frames_plain_sum: bool = _key(False, "do not scale the kept frames up to the weight of all frames")
 
 
 @dataclass
 class SkdCtcCriterionConfig(DistillationKeys):
-    """Self-knowledge distillation's schedule."""
+    """The keys of self-knowledge distillation."""
 
     schedule: str = _key("clamped_linear", "how alpha grows: clamped_linear, linear, cosine or constant")
     tau: float = _key(0.3, "clamp of alpha, 0 <= tau < 0.5 (clamped_linear and cosine)")
@@ -76,18 +77,18 @@ class SkdCtcCriterionConfig(DistillationKeys):
 
 @dataclass
 class KdCtcCriterionConfig(DistillationKeys):
-    """Distillation from a separate teacher."""
+    """The keys of distillation from a separate teacher."""
 
     method: str = _key("softmax_kl", "guide, softmax_l2 or softmax_kl")
     teacher_path: str = _key(MISSING, "fine-tuned checkpoint of model skd_ctc, run at its full depth")
-    teacher_sha256: Optional[str] = _key(None, "written by the criterion: the file that the run began with")
+    teacher_sha256: Optional[str] = _key(None, "written by the criterion: hash of the teacher's file")
 
 
 def check_criterion(cfg: Any) -> None:
-    """Check all keys of a criterion of this package, for a training that is about to begin.
+    """Check all keys of a criterion of this package before a training begins.
 
     Raises:
-        UserError: naming the key.
+        UserError: a key has a bad value; the message names the key.
     """
     check_ctc(cfg)
     distillation_of(cfg)
@@ -98,11 +99,11 @@ def check_criterion(cfg: Any) -> None:
 
 
 def check_ctc(cfg: CtcKeys) -> None:
-    """Check the keys that all criteria have, and the ranges of those that only some have.
+    """Check the keys that all criteria share, and every numeric range.
 
     Raises:
-        UserError: an unknown ``post_process``, ``wer_args``, a ``wer_*`` key without the others that it needs, or a
-            number out of range.
+        UserError: ``post_process`` is unknown, ``wer_args`` is set, a ``wer_*`` key lacks another
+            key that it needs, or a number is out of range.
     """
     check_ranges("criterion", cfg, RANGES)
     if cfg.post_process not in POST_PROCESSES:
@@ -111,41 +112,44 @@ def check_ctc(cfg: CtcKeys) -> None:
         )
     if cfg.wer_args:
         raise UserError(
-            f"criterion.wer_args={cfg.wer_args} is refused, fairseq would execute it: set criterion.wer_kenlm_model, "
-            f"wer_lexicon, wer_lm_weight and wer_word_score"
+            f"criterion.wer_args={cfg.wer_args} is refused, because fairseq executes its text: set "
+            f"criterion.wer_kenlm_model, wer_lexicon, wer_lm_weight and wer_word_score instead"
         )
     if not cfg.wer_kenlm_model:
         for name, declared in CtcKeys.__dataclass_fields__.items():
             if name.startswith("wer_") and getattr(cfg, name) not in (declared.default, ""):
-                raise UserError(f"criterion.{name}={getattr(cfg, name)} does nothing without criterion.wer_kenlm_model")
+                raise UserError(
+                    f"criterion.{name}={getattr(cfg, name)} does nothing without criterion.wer_kenlm_model: set that "
+                    f"key too, or delete this one"
+                )
     elif not cfg.wer_lexicon:
-        raise UserError(f"criterion.wer_kenlm_model={cfg.wer_kenlm_model} needs criterion.wer_lexicon")
+        raise UserError(f"criterion.wer_kenlm_model={cfg.wer_kenlm_model} needs a lexicon: set criterion.wer_lexicon")
 
 
 def distillation_of(cfg: DistillationKeys) -> tuple[FrameSelection, DistillationWeight]:
-    """The frames that distillation looks at, and its weight over the updates.
+    """Build the frame selection and the weight schedule of the distillation term.
 
     Raises:
-        UserError: naming the key.
+        UserError: a key has a bad value; the message names the key.
     """
     frames = FrameSelection.parse(cfg.frames, cfg.frames_plain_sum)
     return frames, DistillationWeight(cfg.kd_weight, cfg.kd_warmup, cfg.max_update)
 
 
 def alpha_of(cfg: SkdCtcCriterionConfig) -> AlphaSchedule:
-    """The students' share of the loss over the updates.
+    """Build the schedule of alpha, the students' share of the loss.
 
     Raises:
-        UserError: naming the key.
+        UserError: a key has a bad value; the message names the key.
     """
     return AlphaSchedule(cfg.schedule, cfg.max_update, cfg.tau, cfg.alpha)
 
 
 def check_method(cfg: KdCtcCriterionConfig) -> None:
-    """Check the method and that there is a teacher.
+    """Check the keys of ``kd_ctc``.
 
     Raises:
-        UserError: naming the key.
+        UserError: the method is unknown, ignores the temperature that is set, or has no teacher.
     """
     if cfg.method not in METHODS:
         raise UserError(f"criterion.method={cfg.method} is unknown: choose one of {', '.join(METHODS)}")
@@ -156,10 +160,10 @@ def check_method(cfg: KdCtcCriterionConfig) -> None:
 
 
 def beam_search(cfg: CtcKeys, dictionary: Dictionary, blank: int) -> BeamSearch | None:
-    """The search that validation runs, None if there is no language model.
+    """Build the beam search for validation; None without a language model.
 
     Raises:
-        UserError: flashlight-text is missing, or a file that cannot be used.
+        UserError: flashlight-text is not installed, or a file cannot be used.
     """
     if not cfg.wer_kenlm_model:
         return None

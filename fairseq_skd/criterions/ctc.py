@@ -1,4 +1,4 @@
-"""All that the criteria share: a batch to the exits' CTC, and what is logged of it in fairseq's convention."""
+"""What the criteria share: CTC at the exits of the model, and logging in fairseq's convention."""
 
 import logging
 import math
@@ -29,13 +29,14 @@ _SELF, _SEPARATE, _STOCK = "skd_ctc", "kd_ctc", "ctc"
 def metric_names(
     criterion: str, students: Sequence[int], beam_search: bool, depth: int | None = None
 ) -> tuple[str, ...]:
-    """Names of the metrics that a validation logs.
+    """List the metrics that validation logs.
 
     Args:
-        criterion: registered name; ``ctc`` is fairseq's, which can train the model ``skd_ctc`` too.
+        criterion: registered name; fairseq's ``ctc`` can train the model ``skd_ctc`` too.
         students: layer counts of the students, in the order of ``model.student_layers``.
-        beam_search: whether validation has a language model.
-        depth: L; None leaves out ``wer_<L>`` and ``raw_wer_<L>``, which equal ``wer`` and ``raw_wer``.
+        beam_search: whether validation uses a language model.
+        depth: L; None leaves out ``wer_<L>`` and ``raw_wer_<L>``, which equal ``wer`` and
+            ``raw_wer``.
 
     Returns:
         the names, error rates first; empty for an unknown criterion.
@@ -57,10 +58,11 @@ def metric_names(
 
 
 def log_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
-    """Sum the criterion's logging outputs and hand them to fairseq's meters.
+    """Sum the criterion's logging outputs and pass them to fairseq's meters.
 
-    ``loss`` and its terms are divided by the sample size and by ln 2; ``blank_*`` is a share of real frames;
-    ``infeasible`` counts utterances; ``wer``, ``uer`` are those of the model's full depth, in percent.
+    ``loss`` and its terms are divided by the sample size and by ln 2. ``blank_*`` is a share of
+    real frames. ``infeasible`` counts utterances. ``wer`` and ``uer`` are in percent, at the
+    model's full depth.
     """
     sums: dict[str, float] = {}
     for output in logging_outputs:
@@ -83,9 +85,10 @@ def log_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _log_errors(sums: Mapping[str, float]) -> None:
-    """Error rates of the exits; fairseq's meters add up errors and lengths over batches before they divide.
+    """Log the error rates of the exits; fairseq's meters sum errors and lengths, then divide.
 
-    With a beam search ``wer`` is its, and ``raw_wer`` that of the best path, as in fairseq's ``ctc``.
+    With beam search, ``wer`` scores its output and ``raw_wer`` the best path, as in fairseq's
+    ``ctc``.
     """
     layers = [int(name.rsplit("_", 1)[1]) for name in sums if name.startswith("word_errors_")]
     if not layers:
@@ -101,9 +104,12 @@ def _log_errors(sums: Mapping[str, float]) -> None:
 
 
 def _rates(layers: Sequence[int | None], beam_search: bool) -> dict[str, tuple[str, str]]:
-    """Name of an error rate -> the meters of its errors and of its total; layers as the criterion lists its exits."""
+    """Map each error rate to its two meters: errors and reference length.
+
+    ``layers`` lists the teacher first, as the criterion's exits do.
+    """
     rates = {}
-    for layer, prefix in zip(layers, ("", "student_"), strict=False):  # the teacher and the first student
+    for layer, prefix in zip(layers, ("", "student_"), strict=False):  # teacher, first student
         rates[f"{prefix}wer"] = f"_word_errors_{layer}", "_words"
         rates[f"{prefix}uer"] = f"_unit_errors_{layer}", "_units"
         if beam_search:
@@ -124,9 +130,10 @@ def _log_rate(name: str, errors: str, total: str) -> None:
 
 
 class BlankPlateau:
-    """Says once, a quarter through the run, that the model still outputs nothing but blanks.
+    """Warn once, a quarter through the run, if the model still outputs only blanks.
 
-    Watched are the updates of the fifth before that; the counts stay on the device until the verdict.
+    Frames are counted from one fifth to one quarter of the run. The counts stay on the device
+    until then.
 
     Args:
         max_update: length of the run; 0 (unknown) watches nothing.
@@ -139,10 +146,10 @@ class BlankPlateau:
         self._watching = False
 
     def watch(self, updates: int, frames: Tensor, blanks: Tensor) -> None:
-        """Count a training batch; warn when the verdict is due and no frame was anything but blank."""
+        """Count the frames of a training batch; warn when due if all of them were blank."""
         if self.verdict_at is None or updates < self.watch_from:
             return
-        if not self._watching and updates > self.watch_from:  # a resumed run: what came before was not seen
+        if not self._watching and updates > self.watch_from:  # resumed: earlier updates were not seen
             self.verdict_at = None
             return
         self._watching = True
@@ -151,26 +158,30 @@ class BlankPlateau:
             return
         if int(self._spoken) == 0:
             logger.warning(
-                "after %d updates, a quarter of the run, the model still outputs blanks only (WER 100). Usual causes: "
-                "the learning rate is too low or its warm-up too long, freeze_finetune_updates takes most of the run, "
-                "masks are too heavy for short utterances, the transcripts' alphabet is not that of dict.*.txt, or "
-                "task.normalize differs from pretraining; small encoders stay on this plateau for some hundred updates",
+                "after %d updates, a quarter of the run, the model still outputs only blanks (WER 100). Small encoders "
+                "stay on this plateau for a few hundred updates. Otherwise check: the learning rate (too low, or its "
+                "warm-up too long), model.freeze_finetune_updates (most of the run), the masks (too heavy for short "
+                "utterances), dict.*.txt (another alphabet than the transcripts), task.normalize (other than in "
+                "pretraining)",
                 updates,
             )
         self.verdict_at = None
 
 
 class Batch(NamedTuple):
-    """Targets beside the logits of one batch, utterances without a CTC path left out."""
+    """Logits and targets of one batch.
 
-    logits: dict[int, Tensor]  # layer count -> (T, B, V), the exits of the model that is trained
+    The objective sees only utterances with a CTC path; see :meth:`keep`.
+    """
+
+    logits: dict[int, Tensor]  # layer count -> (T, B, V), the exits of the trained model
     guide: Tensor | None  # (T, B, V), logits of a separate teacher
     frames: Tensor  # (B,) real frames
     targets: Tensor  # (B, S)
     target_lengths: Tensor  # (B,)
 
     def keep(self, kept: Tensor) -> "Batch":
-        """The batch without the utterances that are not kept; the very same tensors when all are."""
+        """Select utterances by a (B,) mask; if all are kept, no tensor is copied."""
         if bool(kept.all()):
             return self
         return Batch(
@@ -183,10 +194,10 @@ class Batch(NamedTuple):
 
 
 class CtcCriterion(FairseqCriterion):
-    """A criterion over the exits of model ``skd_ctc``; a subclass says what the objective is.
+    """Base of the criteria for model ``skd_ctc``; a subclass defines the objective.
 
-    Every term is a sum over real frames and utterances; fairseq divides by ``sample_size`` (target units, or sentences
-    with ``sentence_avg``).
+    Every term is a sum over real frames and utterances. fairseq divides it by ``sample_size``:
+    target units, or sentences with ``sentence_avg``.
     """
 
     TRAINED = "student"  # exit whose blank rate is monitored
@@ -203,23 +214,27 @@ class CtcCriterion(FairseqCriterion):
 
     @abstractmethod
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
-        """The loss of a batch, and sums to log: its terms before they are weighed."""
+        """Return the loss of a batch and its unweighted terms, which are logged."""
 
     @abstractmethod
     def watched(self, batch: Batch) -> dict[str, Tensor]:
-        """Whose blanks are counted: ``teacher`` and ``student`` -> (T, B, V), of which one may be absent."""
+        """Return the (T, B, V) logits whose blanks are counted, as ``teacher`` and ``student``."""
 
     def guide(self, model: Any, sample: Mapping[str, Any]) -> Tensor | None:
-        """(T, B, V) logits of a separate teacher; None where there is none."""
+        """Return (T, B, V) logits of a separate teacher; None without one."""
         return None
 
     def forward(self, model: Any, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
-        """The loss of a batch, its sample size, and the sums that :meth:`reduce_metrics` logs."""
+        """Compute the loss of a batch, its sample size, and the sums for :meth:`reduce_metrics`.
+
+        Raises:
+            UserError: the batch has no target, or the model is not ``skd_ctc``.
+        """
         if "target" not in sample:
             raise UserError("the task gives no 'target': set task.single_target=true and task.fine_tuning=true")
         net_output = model(**sample["net_input"])
         if "exit_logits" not in net_output:
-            raise UserError(f"criterion {self.cfg._name} works with model._name=skd_ctc only")
+            raise UserError(f"criterion {self.cfg._name} needs the model skd_ctc: set model._name=skd_ctc")
         logits, guide = net_output["exit_logits"], self.guide(model, sample)
         targets = sample["target"]
         real = (targets != self.dictionary.pad()) & (targets != self.dictionary.eos())
@@ -247,8 +262,8 @@ class CtcCriterion(FairseqCriterion):
         return loss, sample_size, log
 
     def ctc(self, logits: Tensor, batch: Batch) -> Tensor:
-        """CTC of one exit, a scalar; of no utterance a zero that still reaches the head, for data-parallel training."""
-        if batch.frames.numel() == 0:
+        """Sum the CTC loss of one exit over the batch."""
+        if batch.frames.numel() == 0:  # a zero with a gradient: data-parallel training waits for each head
             return logits.float().sum()
         return losses.ctc_loss(
             torch.log_softmax(logits.float(), dim=-1),
@@ -261,7 +276,7 @@ class CtcCriterion(FairseqCriterion):
 
     @torch.no_grad()
     def _blanks(self, batch: Batch) -> dict[str, Tensor]:
-        """Real frames, and how many of them are blank in what is watched."""
+        """Count real frames, and the blank ones among them at each watched exit."""
         real = losses.frame_mask(batch.frames, next(iter(batch.logits.values())).size(0))
         counts = {"frames": real.sum()}
         for name, logits in self.watched(batch).items():
@@ -270,7 +285,7 @@ class CtcCriterion(FairseqCriterion):
 
     @torch.no_grad()
     def _errors(self, batch: Batch) -> dict[str, int]:
-        """Word and unit errors of every exit on a validation batch, and the reference's lengths."""
+        """Count word and unit errors of every exit, and words and units of the references."""
         references = [
             target[:length].tolist()
             for target, length in zip(batch.targets, batch.target_lengths.tolist(), strict=True)
@@ -294,12 +309,12 @@ class CtcCriterion(FairseqCriterion):
 
     @staticmethod
     def reduce_metrics(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Sum over workers and micro-batches, then log."""
+        """Sum the outputs of all workers and micro-batches, and log the result."""
         log_metrics(logging_outputs)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        """All that is logged is a sum."""
+        """Tell fairseq that it may sum the outputs of several workers."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""The criterion ``kd_ctc``: distillation from a separate, frozen teacher (docs/method.md, section 2)."""
+"""Criterion ``kd_ctc``: distillation from a separate frozen teacher (docs/method.md, section 2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,33 +14,34 @@ from fairseq_skd.objective import losses
 
 @register_criterion("kd_ctc", dataclass=KdCtcCriterionConfig)
 class KdCtcCriterion(CtcCriterion):
-    """L = L_CTC + kd_weight L_KD, where L_KD compares the model with a separate teacher, frame by frame.
+    """L = L_CTC + kd_weight L_KD, where L_KD compares model and separate teacher frame by frame.
 
-    ============== =====================================================================================
+    ============== =============================================================
     ``guide``      Guide-CTC: minus the model's posterior at the teacher's spikes
     ``softmax_l2`` squared distance of the posteriors (softmax-level KD)
-    ``softmax_kl`` KL(teacher || model), the form that L_SKD has
-    ============== =====================================================================================
+    ``softmax_kl`` KL(teacher || model), the same form as L_SKD
+    ============== =============================================================
 
-    The model has one exit, its full depth (``model.student_layers=[]``); ``model.keep_layers`` makes it a small one.
+    The model has one exit, at its full depth (``model.student_layers=[]``). ``model.keep_layers``
+    makes it smaller.
     """
 
     def __init__(self, cfg: KdCtcCriterionConfig, task: FairseqTask) -> None:
-        # Here: the recognizer imports the models, and with them this module, which registers.
+        # Imported here: the recognizer imports the models, and registration imports this module.
         from fairseq_skd.criterions.teacher import FrozenTeacher
 
         super().__init__(cfg, task)
         check_method(cfg)
         self.frames, self.kd_weight = distillation_of(cfg)
-        # No module: as one it would be saved, wrapped and trained with the criterion.
+        # Not an nn.Module: fairseq would save, wrap and train it with the criterion.
         self.teacher = FrozenTeacher.open(cfg, task)
 
     def guide(self, model: Any, sample: Mapping[str, Any]) -> Tensor:
-        """(T, B, V) logits of the teacher over the same audio, without masks."""
+        """Run the teacher over the same audio, without masks; returns (T, B, V) logits."""
         return self.teacher(sample["net_input"], model)
 
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
-        """The loss and its two terms."""
+        """Return the loss and its two unweighted terms."""
         (student,), teacher = batch.logits.values(), batch.guide
         assert teacher is not None
         weights = self.frames.weights(teacher, batch.frames, self.blank)
@@ -54,7 +55,7 @@ class KdCtcCriterion(CtcCriterion):
         return terms["ctc"] + self.kd_weight(updates) * distilled, terms
 
     def watched(self, batch: Batch) -> dict[str, Tensor]:
-        """The separate teacher, and the model."""
+        """Return the logits of the separate teacher and of the model."""
         (student,), teacher = batch.logits.values(), batch.guide
         assert teacher is not None
         return {"teacher": teacher, "student": student}

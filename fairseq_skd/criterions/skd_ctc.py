@@ -1,4 +1,4 @@
-"""The criterion ``skd_ctc``: self-knowledge distillation between the exits of one model."""
+"""Criterion ``skd_ctc``: self-knowledge distillation between the exits of one model."""
 
 from typing import Any
 
@@ -14,9 +14,10 @@ from fairseq_skd.objective import losses
 
 @register_criterion("skd_ctc", dataclass=SkdCtcCriterionConfig)
 class SkdCtcCriterion(CtcCriterion):
-    """L = (1 - alpha) L_teacher + alpha L_student, L_student = L_CTC + kd_weight L_SKD (docs/method.md, section 1).
+    """L = (1 - alpha) L_teacher + alpha L_student, with L_student = L_CTC + kd_weight L_SKD.
 
-    Several students: the mean of their losses. No student: L_teacher.
+    With several students, L_student is the mean of their losses. Without students, L = L_teacher.
+    docs/method.md, section 1, has the formulas.
     """
 
     TRAINED = "teacher"
@@ -27,7 +28,7 @@ class SkdCtcCriterion(CtcCriterion):
         self.schedule = alpha_of(cfg)
 
     def objective(self, batch: Batch, updates: int) -> tuple[Tensor, dict[str, Any]]:
-        """The loss, and its terms before they are weighed (those of the students averaged over students)."""
+        """Return the loss and its unweighted terms, averaged over students."""
         (_, teacher), *students = batch.logits.items()
         terms: dict[str, Any] = {"ctc_teacher": self.ctc(teacher, batch)}
         if not students:
@@ -46,5 +47,5 @@ class SkdCtcCriterion(CtcCriterion):
         return loss, terms
 
     def watched(self, batch: Batch) -> dict[str, Tensor]:
-        """The teacher, and the first student if there is one."""
+        """Return the logits of the teacher and of the first student, if there is one."""
         return dict(zip(("teacher", "student"), batch.logits.values(), strict=False))

@@ -1,1 +1,1 @@
-"""From a fine-tuned checkpoint and a manifest to text, error rates and files."""
+"""Decode a manifest with a fine-tuned checkpoint: text, error rates and files."""

@@ -1,4 +1,4 @@
-"""Decoding a subset from end to end: everything is checked, then the model runs, then the files are written."""
+"""Decode a subset: check all inputs, run the model, write the files."""
 
 import dataclasses
 import os
@@ -26,12 +26,12 @@ from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.scoring import transcripts
 from fairseq_skd.search.greedy import Hypothesis
 
-_FEW = 5  # symbols that a message names
+_FEW = 5  # symbols named in one message
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that was checked before any time is spent."""
+    """Checked inputs of a decode."""
 
     settings: Settings
     trained: TrainedModel
@@ -44,15 +44,16 @@ class Plan:
     folder: Path
 
 
-class Frames(Iterable[Ran]):
+class SubsetLogits(Iterable[Ran]):
     """Logits of a subset at one exit, batch by batch.
 
     Attributes:
-        batches: as they are computed, or read.
-        parameters: numbers that recognition at the exit uses.
+        batches: the batches, computed or read from disk.
+        parameters: number of parameters up to the exit.
         device: name of the GPU, or ``cpu``.
-        threads: of the encoder, on the CPU; a search may have fewer.
-        unreadable: place in the manifest -> why its audio could not be read; complete after the last batch.
+        threads: CPU threads of the encoder; a search may use fewer.
+        unreadable: index in the manifest -> why its audio could not be read; complete after the
+            last batch.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class Frames(Iterable[Ran]):
         return iter(self.batches)
 
     @classmethod
-    def computed(cls, plan: Plan) -> "Frames":
-        """Run the checkpoint; its weights are used up."""
+    def computed(cls, plan: Plan) -> "SubsetLogits":
+        """Run the checkpoint; the plan cannot run again, since the model takes over its weights."""
         device, dtype = choose_device(plan.settings.common)
         recognizer = Recognizer(plan.trained, (plan.exit_layer,), device, dtype)
         unreadable: dict[int, str] = {}
@@ -76,24 +77,31 @@ class Frames(Iterable[Ran]):
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Decode, score, write.
+    """Decode a subset, score it and write the results.
 
-    Audio that cannot be read is left out, of the error rates as well; ``not_decoded`` in the summary lists it.
+    Audio that cannot be read is left out, also from the error rates; ``not_decoded`` in the summary
+    lists it.
 
     Returns:
-        the folder of the results and the summary.
+        the results folder and the summary.
 
     Raises:
-        UserError: anything else that cannot be used, see the modules of this package; or no word is left to count.
+        UserError: another input cannot be used, or no reference word is left to score.
     """
     choose_device(settings.common)
     plan = prepare(settings)
     _warn_of_references(plan.data)
-    return plan.folder, search_and_write(plan, Frames.computed(plan))
+    return plan.folder, search_and_write(plan, SubsetLogits.computed(plan))
 
 
 def prepare(settings: Settings) -> Plan:
-    """Read and check all inputs, the language model included; builds no acoustic model and asks no GPU."""
+    """Read and check all inputs, also the language model.
+
+    Neither builds the acoustic model nor touches a GPU.
+
+    Raises:
+        UserError: an input cannot be used.
+    """
     trained = open_trained(absolute(settings.common_eval.path))
     layer = settings.decoding.layer or 0
     try:
@@ -103,7 +111,7 @@ def prepare(settings: Settings) -> Plan:
     data = open_set(settings.task, settings.dataset, settings.common_eval.post_process, trained)
     search = plan_search(settings.decoding, data.dictionary, data.reference.words)
     check_audio(data.subset, trained.waveforms.sample_rate, trained.waveforms.shortest, leave_out=True)
-    searcher = search.build(data.dictionary)  # now, because a language model may turn out to be broken
+    searcher = search.build(data.dictionary)  # now: it loads the language model, which may be broken
     name = f"{settings.dataset.gen_subset}-layer{exit_layer}"
     if settings.decoding.type != "viterbi":
         name += f"-{settings.decoding.type}"
@@ -113,21 +121,22 @@ def prepare(settings: Settings) -> Plan:
     return Plan(settings, trained, exit_layer, data, search, searcher, conditions, rate, folder)
 
 
-def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
-    """Search, score, write.
+def search_and_write(plan: Plan, frames: SubsetLogits) -> dict[str, Any]:
+    """Search the logits for text, score it and write the results.
 
     Returns:
         the summary.
 
     Raises:
-        UserError: no word is left to count, or what :func:`~fairseq_skd.decoding.evaluation_set.run` raises.
+        UserError: no reference word is left to score, or the model cannot be run, see
+            :func:`~fairseq_skd.decoding.evaluation_set.run`.
     """
     data, utterances = plan.data, plan.data.subset
     hypotheses, samples, seconds = _search(frames, plan.searcher, len(utterances.names))
     decoded, reference = list(hypotheses), data.reference.of(list(hypotheses))
     if frames.unreadable and not any(words.split() for words in reference.words):
         first, count = min(frames.unreadable), len(frames.unreadable)
-        more = f" ({count} files in all, no word is left to count)" if count > 1 else ""
+        more = f" ({count} files in all, no word is left to score)" if count > 1 else ""
         raise UserError(f"{utterances.where(first)} cannot be read: {frames.unreadable[first]}{more}")
     hypothesis = transcripts.transcribe_hypotheses(list(hypotheses.values()), data.dictionary, data.post_process)
     if not plan.settings.common_eval.quiet:
@@ -143,14 +152,14 @@ def search_and_write(plan: Plan, frames: Frames) -> dict[str, Any]:
         for place, reason in sorted(frames.unreadable.items())
     ]
     file = plan.folder / "summary.json"
-    file.unlink(missing_ok=True)  # without it the folder is incomplete, with it the other files are its own
+    file.unlink(missing_ok=True)  # written last: a folder with a summary is complete
     transcripts.write_transcripts(plan.folder, hypothesis, reference, decoded)
     transcripts.write_summary(file, summary)
     return summary
 
 
 def _search(frames: Iterable[Ran], searcher: Searcher, utterances: int) -> tuple[dict[int, Hypothesis], int, float]:
-    """Hypotheses by place in the manifest, in its order; samples; and seconds of encoder, head and search."""
+    """Return hypotheses by index in the manifest, samples, and seconds of encoder and search."""
     hypotheses: dict[int, Hypothesis] = {}
     samples, seconds = 0, 0.0
     with tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
@@ -166,34 +175,36 @@ def _search(frames: Iterable[Ran], searcher: Searcher, utterances: int) -> tuple
 
 
 def results_folder(path: str) -> Path:
-    """The folder that is written into, made if it is missing.
+    """Return the absolute results folder; it is created if missing.
 
     Raises:
-        UserError: it cannot be made or written into.
+        UserError: the folder cannot be created or written.
     """
     folder = absolute(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the results folder {folder} cannot be made: {error.strerror}") from error
+        raise UserError(
+            f"the results folder {folder} cannot be created ({error.strerror}): set common_eval.results_path to another"
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"the results folder {folder} is not writable")
+        raise UserError(f"the results folder {folder} is not writable: set common_eval.results_path to another")
     return folder
 
 
 def _warn_of_references(data: EvaluationSet) -> None:
-    """Warn on stderr of references that raise the error rates, whatever the model writes."""
+    """Warn on stderr of references that no output of the model can match."""
     if data.unknown:
         most = ", ".join(f"{symbol!r} {count}" for symbol, count in data.unknown.most_common(_FEW))
         more = ", ..." if len(data.unknown) > _FEW else ""
         print(
-            f"{data.unknown.total()} symbols of the references of {data.subset.manifest} are no units of the "
-            f"dictionary ({most}{more}): no model can write them, each counts as an error",
+            f"{data.unknown.total()} symbols in the references of {data.subset.manifest} are not in the dictionary "
+            f"({most}{more}): the model cannot output them, so each counts as an error",
             file=sys.stderr,
         )
     if better := better_post_process(data.post_process, data.reference.units):
         print(
-            f"common_eval.post_process=letter makes one word of each transcript, no reference of "
+            f"common_eval.post_process=letter makes one word of each transcript, because no reference of "
             f"{data.subset.manifest} has a word boundary |: set common_eval.post_process={better}",
             file=sys.stderr,
         )
@@ -211,7 +222,7 @@ def _error_rates(score: transcripts.Score) -> dict[str, Any]:
 
 
 def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data: EvaluationSet) -> dict[str, Any]:
-    """What ``summary.json`` says of checkpoint, subset and settings."""
+    """List checkpoint, subset and settings for ``summary.json``."""
     return {
         "unknown_symbols": data.unknown.total(),
         "exit_layer": exit_layer,
@@ -231,7 +242,7 @@ def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data
     }
 
 
-def _costs(frames: Frames, samples: int, seconds: float, sample_rate: int) -> dict[str, Any]:
+def _costs(frames: SubsetLogits, samples: int, seconds: float, sample_rate: int) -> dict[str, Any]:
     seconds_of_audio = samples / sample_rate
     return {
         "parameters": frames.parameters,

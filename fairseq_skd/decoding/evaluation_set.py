@@ -1,4 +1,4 @@
-"""A subset with its references, checked against the checkpoint that is run over it; and the run, batch by batch."""
+"""Read a subset with its references, check it against a checkpoint, run the checkpoint on it."""
 
 import time
 from collections import Counter
@@ -23,19 +23,19 @@ from fairseq_skd.models.trained import TrainedModel
 from fairseq_skd.recognizer import DeviceMemoryError, NotFiniteError, Output, Recognizer
 from fairseq_skd.scoring import transcripts
 
-Unreadable = Callable[[int, str], None]  # place in the manifest, and the reason
+Unreadable = Callable[[int, str], None]  # index in the manifest, reason
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """One subset.
+    """A subset to decode, with its references.
 
     Attributes:
         subset: the utterances.
-        dictionary: of the labels; the checkpoint's.
+        dictionary: the dictionary of labels and checkpoint.
         post_process: how units become words.
-        reference: transcripts.
-        unknown: symbols of the references that are no units of the dictionary, with their counts.
+        reference: the transcripts.
+        unknown: symbols of the references that are not in the dictionary, with their counts.
     """
 
     subset: Subset
@@ -51,13 +51,14 @@ def open_set(
     """Read manifest, labels and dictionary.
 
     Args:
-        task: where they are.
-        dataset: the subset's name.
-        post_process: ``common_eval.post_process``; None: as the checkpoint was validated.
-        trained: the checkpoint that is run.
+        task: folders and label extension.
+        dataset: name of the subset.
+        post_process: ``common_eval.post_process``; None: as in the checkpoint's validation.
+        trained: the checkpoint.
 
     Raises:
-        UserError: a file is missing or damaged, the dictionary is not the checkpoint's, or there is no word.
+        UserError: a file is missing or damaged, the dictionary differs from the checkpoint's, or
+            the labels hold no word.
     """
     data, name = absolute(task.data), dataset.gen_subset
     labels = absolute(task.label_dir) if task.label_dir is not None else data
@@ -72,49 +73,49 @@ def open_set(
     process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
     reference, unknown = transcripts.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):
-        raise UserError(f"{label_file} holds no words, error rates would be undefined")
+        raise UserError(f"{label_file} holds no words, so error rates are undefined: write its transcripts")
     return EvaluationSet(utterances, dictionary, process, reference, unknown)
 
 
 def _extension(asked: str | list[str] | None, trained: TrainedModel) -> str:
-    """Of the label file; one that a checkpoint names is a stranger's text."""
+    """Return the extension of the label file; a name in a checkpoint cannot be trusted."""
     given = trained.config["task"].get("labels") if asked is None else asked
     if given is None:
-        raise UserError(f"{trained.path} does not say its labels: give task.labels=ltr or another")
+        raise UserError(f"{trained.path} does not name its labels: set task.labels, for example to ltr")
     names = list(given) if isinstance(given, list | tuple) else [given]
     if len(names) != 1 or type(names[0]) is not str or Path(names[0]).name != names[0]:
         where = f"{trained.path}: " if asked is None else ""
-        raise UserError(f"{where}task.labels={shown(names)} has to name one extension, such as ltr")
+        raise UserError(f"{where}task.labels={shown(names)} is not one file extension: set task.labels, such as to ltr")
     return names[0]
 
 
 def choose_device(common: CommonSettings) -> tuple[torch.device, torch.dtype]:
-    """Device and precision.
+    """Return device and precision.
 
     Raises:
-        UserError: half precision without CUDA.
+        UserError: half precision is set without CUDA.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not common.cpu else "cpu")
     if common.fp16 and device.type == "cpu":
         raise UserError(
-            "common.fp16=true needs CUDA, which is not available or switched off by common.cpu: leave it false"
+            "common.fp16=true needs CUDA, which is not available or disabled by common.cpu=true: set it to false"
         )
     return device, precision(common)
 
 
 def precision(common: CommonSettings) -> torch.dtype:
-    """What the model computes in; asks no GPU, which a forked process must not."""
+    """Return the precision; touches no GPU, which a forked process must not."""
     return torch.float16 if common.fp16 else torch.bfloat16 if common.bf16 else torch.float32
 
 
 class Ran(NamedTuple):
-    """One batch of a run.
+    """One batch that was run.
 
     Attributes:
-        places: (B,) in the manifest.
+        places: (B,) indices in the manifest.
         output: logits and real frames.
         samples: real audio samples.
-        seconds: wall time of the encoder; reading audio is not in it.
+        seconds: wall time of the encoder, without reading audio.
     """
 
     places: list[int]
@@ -126,17 +127,17 @@ class Ran(NamedTuple):
 def run(
     recognizer: Recognizer, utterances: Subset, settings: DatasetSettings, unreadable: Unreadable | None = None
 ) -> Iterator[Ran]:
-    """Run a checkpoint over a subset, longest utterances first.
+    """Run a checkpoint on a subset, longest utterances first.
 
     Args:
         recognizer: the checkpoint at some exits.
         utterances: the subset.
-        settings: limits of a batch, and processes that read ahead.
-        unreadable: called with an utterance whose audio cannot be read; the batch goes on without it. None: refuse it.
+        settings: size of a batch, and number of reading processes.
+        unreadable: called for an utterance whose audio cannot be read; the batch runs without it.
+            With None such an utterance raises.
 
     Raises:
-        UserError: audio that cannot be read, logits that are not finite, memory that does not suffice, or a batch that
-            cannot be handed over by the process that read it.
+        UserError: audio cannot be read, logits are not finite, or the GPU's memory is too small.
     """
     batches = length_batches(utterances.samples, settings.max_tokens, settings.batch_size)
     loader: DataLoader = DataLoader(
@@ -159,23 +160,27 @@ def _run_batch(
 ) -> Ran:
     started = time.perf_counter()
     try:
-        # cudnn: two runs give the same bytes. Not around the yield: of two runs in turns, each would restore the
-        # other's flags.
+        # cudnn: two runs give the same bytes. Not around the yield, where two interleaved runs
+        # would restore each other's flags.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             output = recognizer(*batch)
         output.check_finite()
     except DeviceMemoryError as error:
-        raise UserError("the GPU's memory does not suffice: lower dataset.max_tokens") from error
+        raise UserError("a batch does not fit in the GPU's memory: lower dataset.max_tokens") from error
     except NotFiniteError as error:
         raise UserError(
             f"{recognizer.path}: the output of exit {error.exit_layer} is not finite for "
-            f"{utterances.where(places[error.row])}: its weights or the precision are at fault"
+            f"{utterances.where(places[error.row])}: decode in float32, or use another checkpoint"
         ) from error
     return Ran(places, output, samples, time.perf_counter() - started)
 
 
 class _Waves(Dataset):
-    """Scaled audio by place in the manifest; a reason where it cannot be read, since workers lose types of errors."""
+    """Scaled audio by index in the manifest.
+
+    If it cannot be read, the item is the reason: an exception would lose its type on the way from
+    a worker.
+    """
 
     def __init__(self, utterances: Subset, waveforms: Waveforms) -> None:
         self.utterances, self.waveforms = utterances, waveforms
@@ -186,8 +191,8 @@ class _Waves(Dataset):
         except UnreadableAudioError as error:
             return place, error.reason
         if len(wave) != (listed := self.utterances.samples[place]):
-            found = f"it decodes to {len(wave)} samples, the manifest lists {listed}"
-            return place, f"{found}: replace it, or make the manifest again"
+            found = f"it decodes to {len(wave)} samples, but the manifest lists {listed}"
+            return place, f"{found}: replace the file, or write the manifest again"
         return place, wave
 
     def __len__(self) -> int:
@@ -197,7 +202,7 @@ class _Waves(Dataset):
 def _collate(
     items: Sequence[tuple[int, Tensor | str]],
 ) -> tuple[list[int], int, tuple[Tensor, Tensor] | None, list[tuple[int, str]]]:
-    """Places, real samples and the padded batch of what can be read; and what cannot."""
+    """Return indices, real samples and padded batch of readable items, and the unreadable items."""
     readable: dict[int, Any] = {place: wave for place, wave in items if not isinstance(wave, str)}
     left_out = [(place, reason) for place, reason in items if isinstance(reason, str)]
     samples = sum(map(len, readable.values()))

@@ -1,6 +1,6 @@
-"""Several values of a key at once, in Hydra's spelling: a folder for each combination, and one table.
+"""Decode with several values per key, in Hydra's syntax: one folder per combination, and a table.
 
-A combination that an earlier call has finished is not run again, unless one of its files has changed since.
+A combination that an earlier call finished is not run again, unless one of its input files changed.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tqdm import tqdm
 
 from fairseq_skd.decoding.config import Settings
-from fairseq_skd.decoding.decode import Frames, prepare, results_folder, search_and_write
+from fairseq_skd.decoding.decode import SubsetLogits, prepare, results_folder, search_and_write
 from fairseq_skd.decoding.evaluation_set import Ran
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute, replacing
@@ -30,17 +30,17 @@ from fairseq_skd.files.workers import run_over
 from fairseq_skd.recognizer import Output
 
 TABLE = "multirun.tsv"
-_DONE = "settings.json"  # in the folder of a combination that came to its end
-_CACHE = ".logits-"  # begins the name of the folder of logits that is beside the table meanwhile
+_DONE = "settings.json"  # written when a combination is finished
+_CACHE = ".logits-"  # prefix of the temporary folder of logits
 
 
 class Run(NamedTuple):
-    """One combination.
+    """One combination of values.
 
     Attributes:
-        values: the swept keys with their values, as they were written.
-        settings: of the combination.
-        folder: of its results.
+        values: the swept keys with their values, as written on the command line.
+        settings: all settings.
+        folder: results folder.
     """
 
     values: dict[str, str]
@@ -48,7 +48,7 @@ class Run(NamedTuple):
     folder: Path
 
     def summary(self) -> dict[str, Any] | None:
-        """What it found; None if it has not been run, or if a file that it reads has changed since."""
+        """Read its summary; None if it has not been run, or an input file changed since."""
         done, summary = self.folder / _DONE, self.folder / "summary.json"
         if not (done.is_file() and summary.is_file()) or done.read_text(encoding="utf-8") != _as_json(self.settings):
             return None
@@ -65,13 +65,15 @@ class Run(NamedTuple):
 
 
 def combinations(overrides: Sequence[str]) -> list[tuple[dict[str, str], list[str]]]:
-    """All combinations of the overrides that name several values (``a,b``, ``range(1,4)``), the last key fastest.
+    """List all combinations of overrides with several values (``a,b``, ``range(1,4)``).
+
+    The last key changes fastest.
 
     Returns:
-        the swept keys with their values, and all overrides with one value each.
+        per combination, the swept keys with their values, and all overrides with one value each.
 
     Raises:
-        UserError: an override that does not parse, or nothing to sweep.
+        UserError: an override does not parse, or no key has several values.
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -82,9 +84,11 @@ def combinations(overrides: Sequence[str]) -> list[tuple[dict[str, str], list[st
             for override in parsed
         ]
     except Exception as error:  # hydra's grammar raises several kinds
-        raise UserError(f"--multirun {' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"--multirun {' '.join(overrides)}: {str(error).splitlines()[0]}; write key=value, or key=a,b"
+        ) from error
     if not any(len(choice) > 1 for choice in choices):
-        raise UserError("--multirun: no key has several values, such as decoding.lmweight=1,2,3")
+        raise UserError("--multirun: no key has several values: give some, such as decoding.lmweight=1,2,3")
     found = []
     for chosen in itertools.product(*choices):
         values = {key: str(value).strip("'\"") for key, value in chosen if key is not None}
@@ -93,33 +97,41 @@ def combinations(overrides: Sequence[str]) -> list[tuple[dict[str, str], list[st
 
 
 def folder_name(values: dict[str, str]) -> str:
-    """``lmweight=1,wordscore=-1``; what a file system may not like becomes ``_``."""
+    """Name a folder such as ``lmweight=1,wordscore=-1``; unusual characters become ``_``."""
     return ",".join(re.sub(r"[^\w.+=-]", "_", f"{key.rpartition('.')[2]}={value}") for key, value in values.items())
 
 
 def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run what is not done and write the table.
+    """Run the unfinished combinations and write the table.
 
-    The encoder runs once for all combinations that share checkpoint, exit, subset and batches; its logits lie in
-    ``base`` until the last of them is searched. A run that left out audio files counts for the table, and as not done:
-    the next call repeats it.
+    The encoder runs once for all combinations that share checkpoint, exit, subset and batches. Its
+    logits stay in ``base`` until the last of them is searched. A run that left out audio files is
+    in the table, but the next call repeats it.
+
+    Args:
+        runs: the combinations.
+        base: folder of the table.
+        jobs: number of searches at a time.
 
     Returns:
-        swept values with ``wer``, ``cer`` and ``folder``, lowest word error rate first; and the audio files that runs
-        left out, each once.
+        one row per run with ``wer``, ``cer``, the swept values and ``folder``, lowest word error
+        rate first; and the audio files that runs left out, each once.
 
     Raises:
-        UserError: a run failed; what it said. Runs that have not begun then do not.
+        UserError: a run failed; later runs are not started.
     """
     if len({run.folder for run in runs}) < len(runs):
-        raise UserError("--multirun: two combinations would have the same folder, their values differ in signs only")
-    for leftover in base.glob(f"{_CACHE}*"):  # of a call that was killed
+        raise UserError(
+            "--multirun: two combinations would have the same folder, because their values differ only in characters "
+            "that are replaced by _: rename one"
+        )
+    for leftover in base.glob(f"{_CACHE}*"):  # from a call that was killed
         shutil.rmtree(leftover)
     waiting = [run for run in runs if run.summary() is None]
     for number, group in enumerate(_by_encoder(waiting), start=1):
         with tempfile.TemporaryDirectory(prefix=_CACHE, dir=results_folder(str(base))) as cache:
             with _named(group[0]):
-                save_frames(Frames.computed(prepare(group[0].settings)), Path(cache))
+                save_logits(SubsetLogits.computed(prepare(group[0].settings)), Path(cache))
             title = f"searching {number}" if len(waiting) > len(group) else "searching"
             for _ in run_over(functools.partial(_search, Path(cache)), group, jobs, title, unit="run"):
                 pass
@@ -137,7 +149,7 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
 
 
 def _by_encoder(runs: Sequence[Run]) -> Collection[list[Run]]:
-    """Runs that need the same logits."""
+    """Group the runs that need the same logits."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         common_eval = dataclasses.replace(run.settings.common_eval, results_path=None)
@@ -147,11 +159,12 @@ def _by_encoder(runs: Sequence[Run]) -> Collection[list[Run]]:
     return groups.values()
 
 
-def save_frames(frames: Frames, folder: Path) -> None:
-    """Compute logits into a folder.
+def save_logits(frames: SubsetLogits, folder: Path) -> None:
+    """Compute logits and save them in a folder.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.decoding.evaluation_set.run`; or the disk is full.
+        UserError: the model cannot be run, see :func:`~fairseq_skd.decoding.evaluation_set.run`; or
+            the disk is full.
     """
     count = 0
     for count, batch in enumerate(tqdm(frames, desc="running the encoder", unit="batch"), start=1):
@@ -163,10 +176,10 @@ def save_frames(frames: Frames, folder: Path) -> None:
         torch.save({"batches": count, **about}, path)
 
 
-def saved_frames(folder: Path) -> Frames:
-    """What :func:`save_frames` wrote."""
+def saved_logits(folder: Path) -> SubsetLogits:
+    """Read what :func:`save_logits` wrote."""
     about = torch.load(folder / "about.pt", weights_only=True)
-    return Frames(_read(folder, about.pop("batches")), **about)
+    return SubsetLogits(_read(folder, about.pop("batches")), **about)
 
 
 def _read(folder: Path, batches: int) -> Iterator[Ran]:
@@ -176,13 +189,13 @@ def _read(folder: Path, batches: int) -> Iterator[Ran]:
 
 
 def _search(cache: Path, run: Run) -> None:
-    """One combination, quietly, since others may run beside it."""
+    """Run one combination without output, since others may run beside it."""
     done = run.folder / _DONE
     done.unlink(missing_ok=True)
     with _named(run), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         if multiprocessing.parent_process():
-            torch.set_num_threads(1)  # the pool of threads did not come along in the fork
-        summary = search_and_write(prepare(run.settings), saved_frames(cache))
+            torch.set_num_threads(1)  # a fork does not copy the pool of threads
+        summary = search_and_write(prepare(run.settings), saved_logits(cache))
     if not summary["not_decoded"]:
         with replacing(done) as path:
             path.write_text(_as_json(run.settings), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which search is run: what can be checked of it before time is spent, building it, and what the summary says of it."""
+"""Check the settings of a search, build it, and describe it in the summary."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and 
 
 
 def weigh_blank(search: Searcher, weight: float, blank: int) -> Searcher:
-    """The search with ``weight`` added to the blank's logit on every frame."""
+    """Return the search with ``weight`` added to the logit of blank on every frame."""
 
     def weighed(logits: Tensor, lengths: Tensor) -> list[Hypothesis]:
         change = torch.zeros_like(logits[0, 0])
@@ -34,13 +34,13 @@ def weigh_blank(search: Searcher, weight: float, blank: int) -> Searcher:
 
 @dataclasses.dataclass(frozen=True)
 class SearchPlan:
-    """A search whose inputs were checked, all but the inside of the language model.
+    """A search with checked inputs; the language model is loaded only by :meth:`build`.
 
     Attributes:
         settings: the keys.
-        lmpath: language model, None for greedy search and for none.
-        lexicon: None without one.
-        outside: of the references' words, those that the lexicon lacks.
+        lmpath: path of the language model; None without one.
+        lexicon: the lexicon; None without one.
+        outside: count of reference words that are not in the lexicon; None without a lexicon.
     """
 
     settings: DecodingSettings
@@ -49,10 +49,10 @@ class SearchPlan:
     outside: Coverage | None = None
 
     def build(self, dictionary: Dictionary) -> Searcher:
-        """The search, its language model loaded.
+        """Build the search and load its language model.
 
         Raises:
-            UserError: a language model that cannot be used.
+            UserError: the language model cannot be used.
         """
         blank, search = dictionary.bos(), greedy
         if self.settings.type != "viterbi":
@@ -61,19 +61,19 @@ class SearchPlan:
 
     @property
     def empty(self) -> str:
-        """What to say where nothing at all was recognised."""
+        """The message for a decode in which every hypothesis is empty."""
         if self.settings.type == "viterbi":
             return (
-                "every hypothesis is empty: the model outputs only blanks, it is not trained far enough; a negative "
-                "decoding.blankweight shows what it would say next"
+                "every hypothesis is empty: the model outputs only blanks. Train it longer; a negative "
+                "decoding.blankweight shows its second choice"
             )
         return (
-            "every hypothesis is empty: the model is not trained far enough, or decoding.lmweight is too high or "
-            "decoding.wordscore too low for it, or decoding.blankweight is too high"
+            "every hypothesis is empty: train the model longer, lower decoding.lmweight or decoding.blankweight, or "
+            "raise decoding.wordscore"
         )
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says of the search."""
+        """Describe the search for ``summary.json``."""
         found: dict[str, Any] = {"search": self.settings.type, "blankweight": self.settings.blankweight}
         if self.settings.type == "viterbi":
             return found
@@ -82,21 +82,22 @@ class SearchPlan:
         if self.lexicon is not None and self.outside is not None:
             found["lexicon"] = str(self.lexicon.path)
             found["oov_words"], found["oov_distinct"] = self.outside.missing, self.outside.distinct
-        else:  # weights of words that there are none of
+        else:  # weights of words do nothing without a lexicon
             options = {key: value for key, value in options.items() if key not in ("wordscore", "unkweight")}
         return found | {key: "-inf" if value == -math.inf else value for key, value in options.items()}
 
 
 def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: Sequence[str]) -> SearchPlan:
-    """Check a search.
+    """Check the files of a search.
 
     Args:
         settings: checked keys.
-        dictionary: of the labels.
-        references: words of the subset, one entry per utterance; how many the lexicon lacks goes to stderr.
+        dictionary: dictionary of the labels.
+        references: words of the subset, one text per utterance. A warning on stderr counts those
+            outside the lexicon.
 
     Raises:
-        UserError: flashlight-text is missing, or a file that cannot be used.
+        UserError: flashlight-text is not installed, or a file cannot be used.
     """
     if settings.type == "viterbi":
         return SearchPlan(settings)
@@ -110,8 +111,8 @@ def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: 
     outside = coverage(lexicon, references)
     if outside.missing:
         print(
-            f"{outside.missing} of the references' {outside.words} words ({outside.distinct} different ones) are not "
-            f"in the lexicon: they cannot be recognised",
+            f"{outside.missing} of the {outside.words} words in the references ({outside.distinct} distinct) are not "
+            f"in the lexicon: they cannot be recognized",
             file=sys.stderr,
         )
     return SearchPlan(settings, lmpath, lexicon, outside)

@@ -1,1 +1,1 @@
-"""The whole main job on a small synthetic corpus: ``python -m fairseq_skd.demo``."""
+"""All steps on a small synthetic corpus: ``python -m fairseq_skd.demo``."""

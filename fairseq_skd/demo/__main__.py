@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.demo``: the whole main job on a small synthetic corpus, in minutes, on a CPU."""
+"""``python -m fairseq_skd.demo``: all steps on a small synthetic corpus, in minutes, on a CPU."""
 
 import argparse
 import json
@@ -18,21 +18,21 @@ from fairseq_skd.cli import hydra_overrides, shipped_folder
 from fairseq_skd.errors import UserError, run_command
 
 DESCRIPTION = """\
-The whole main job on a small synthetic corpus: speak it, pretrain a tiny HuBERT on it, fine-tune that with
-self-knowledge distillation, decode the test set with teacher and student, compare where they spike. Every command is
-printed before it runs. What an earlier call has done in the same folder is skipped.
+Run all steps on a small synthetic corpus: synthesize the speech, pretrain a tiny HuBERT, fine-tune it with
+self-knowledge distillation, decode the test set with teacher and student, and compare their spikes. Each command is
+printed before it runs. Steps that an earlier call finished in the same folder are skipped.
 """
-DONE = "done.txt"  # commands that ended well, in order
-MOST_THREADS = 2  # more make a model this small slower
+DONE = "done.txt"  # finished commands, in order
+MOST_THREADS = 2  # a model this small is slower with more
 
 
 class Step(NamedTuple):
-    """One command.
+    """One command of the demo.
 
     Attributes:
-        output: what it writes in the demo's folder.
-        title: what it does, for the reader.
-        command: words with spaces between; ``{out}``, ``{pretrain}`` and ``{python}`` are filled in.
+        output: file or folder that it writes in the demo's folder.
+        title: what it does.
+        command: space-separated words; ``{out}``, ``{pretrain}`` and ``{python}`` are filled in.
     """
 
     output: str
@@ -43,29 +43,29 @@ class Step(NamedTuple):
 STEPS = (
     Step(
         "corpus",
-        "Speak a small corpus with espeak-ng",
+        "Synthesize a small corpus with espeak-ng",
         "{python} -m fairseq_skd.demo.corpus --out {out}/corpus",
     ),
     Step(
         "manifest",
-        "Check its table and write fairseq's manifests",
+        "Check the table and write fairseq's manifests",
         """{python} -m fairseq_skd.manifest table {out}/corpus/demo.tsv --audio-root {out}/corpus/audio
         --out {out}/manifest""",
     ),
     Step(
         "labels",
-        "Label its frames: 50 clusters of MFCCs",
+        "Label the frames for pretraining: 50 clusters of MFCCs",
         "{python} -m fairseq_skd.demo.pretraining_labels {out}/manifest --out {out}/labels --clusters 50",
     ),
     Step(
         "pretrain",
-        "Pretrain a HuBERT of 4 layers to predict the labels",
+        "Pretrain a HuBERT with 4 layers on these labels",
         """{python} -m fairseq_skd.train --config-dir {pretrain} hubert_tiny common.cpu=true
         task.data={out}/manifest task.label_dir={out}/labels optimization.max_update=1000 common.log_interval=10
         hydra.run.dir={out}/pretrain""",
     ),
-    # A smaller encoder and corpus than hubert_mini is for. Small batches without dropout give more updates in the same
-    # time: the WER ends level, whatever the machine.
+    # Encoder and corpus are smaller than those that hubert_mini was made for. Small batches without
+    # dropout give more updates in the same time, so the WER converges on every machine.
     Step(
         "finetune",
         "Fine-tune it with self-knowledge distillation: its first 2 layers are the student",
@@ -87,21 +87,21 @@ STEPS = (
     ),
     Step(
         "align",
-        "Compare where teacher and student spike",
+        "Compare the spikes of teacher and student",
         """{python} -m fairseq_skd.align task.data={out}/manifest
         common_eval.path={out}/finetune/checkpoints/checkpoint_best.pt common.cpu=true dataset.gen_subset=test
         common_eval.results_path={out}/align""",
     ),
     Step(
         "report.html",
-        "Put curves, tables, spikes and some utterances to listen to on one page",
+        "Write one page with curves, tables, spikes, and utterances to listen to",
         "{python} -m fairseq_skd.report {out} --out {out}/report.html",
     ),
 )
 
 
 def words_of(command: str, places: Mapping[str, Path]) -> list[str]:
-    """Split a command and fill in its paths; in ``key=value`` they are quoted for Hydra where its grammar wants it."""
+    """Split a command and fill in its paths, quoted for Hydra if needed in ``key=value``."""
     words: list[str] = []
     for word in command.split():
         key, sign, value = word.rpartition("=")
@@ -111,20 +111,20 @@ def words_of(command: str, places: Mapping[str, Path]) -> list[str]:
 
 
 def prepare_folder(out: Path) -> None:
-    """Make the demo's folder.
+    """Create the demo's folder.
 
     Raises:
         UserError: it is a file, or holds files that the demo did not write.
     """
     if not (out / DONE).is_file():
         if out.is_file() or (out.is_dir() and any(out.iterdir())):
-            raise UserError(f"--out {out} exists and is no folder of this demo: give a new folder")
+            raise UserError(f"--out {out} exists and was not made by this demo: give a new folder")
         out.mkdir(parents=True, exist_ok=True)
         (out / DONE).touch()
 
 
 def run_steps(steps: Sequence[Step], out: Path, places: Mapping[str, Path], environment: Mapping[str, str]) -> None:
-    """Print and run the commands that are not done, in order; after one that ran, all later ones run.
+    """Print and run the unfinished commands in order; after one that ran, all later ones run too.
 
     Raises:
         UserError: a command failed.
@@ -135,21 +135,21 @@ def run_steps(steps: Sequence[Step], out: Path, places: Mapping[str, Path], envi
         shown = shlex.join(words)
         print(f"\n[{number + 1}/{len(steps)}] {step.title}\n{shown}", flush=True)
         if done[number : number + 1] == [f"{shown}\n"]:
-            print("done before, skipped", flush=True)
+            print("already done, skipped", flush=True)
             continue
-        del done[number:]  # they were made from other files
+        del done[number:]  # their input changes now
         (out / DONE).write_text("".join(done), encoding="utf-8")
         shutil.rmtree(out / step.output, ignore_errors=True)
         started = time.monotonic()
         if status := subprocess.run(words, env=environment).returncode:
-            raise UserError(f"step {number + 1}, {step.output}, failed with status {status}: what it said stands above")
+            raise UserError(f"step {number + 1}, {step.output}, failed with status {status}: see its output above")
         done.append(f"{shown}\n")
         (out / DONE).write_text("".join(done), encoding="utf-8")
         print(f"done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def exits_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table with a line per exit: what it costs and how well it does.
+    """Format a table with one line per exit: cost and error rates.
 
     Args:
         summaries: name of the exit -> its ``summary.json``.
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pretrain = shipped_folder("pretrain")
     prepare_folder(out)
     started = time.monotonic()
-    python = Path(sys.executable)  # not resolved: a venv's interpreter is a link out of it
+    python = Path(sys.executable)  # not resolved: in a venv it is a link to a file outside
     threads = os.environ.get("OMP_NUM_THREADS") or str(min(MOST_THREADS, os.cpu_count() or 1))
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": threads}
     print(f"export PATH={shlex.quote(str(python.parent))}:$PATH OMP_NUM_THREADS={threads}")
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     print(f"\n{exits_table(summaries)}")
     print(f"\ncurves, spikes, and utterances to listen to: {out / 'report.html'}")
-    print(f"all of it: {out} ({time.monotonic() - started:.0f} s)")
+    print(f"all results: {out} ({time.monotonic() - started:.0f} s)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The demo corpus: short spoken commands by a few synthetic voices, with a table of who says what in which split.
+"""The demo corpus: short spoken commands by a few synthetic voices, with a table of them.
 
-``python -m fairseq_skd.demo.corpus --out DIR`` writes ``DIR/demo.tsv`` (path, text, split, speaker) and the audio.
-``manifests/demo.tsv`` is a copy of the table; the same seed always draws the same one. Speech comes from espeak-ng,
-called in its synchronous mode through the library that ``espeakng-loader`` carries.
+``python -m fairseq_skd.demo.corpus --out DIR`` writes ``DIR/demo.tsv`` (path, text, split, speaker)
+and the audio. ``manifests/demo.tsv`` is a copy of the table; the same seed gives the same table.
+espeak-ng synthesizes the speech, through the library in the package ``espeakng-loader``.
 """
 
 import argparse
@@ -46,9 +46,9 @@ class Voice:
     """One speaker.
 
     Attributes:
-        name: espeak-ng's name of the voice, a language with a variant behind a plus sign (``en-us+f2``).
-        pitch: 0 to 100, espeak-ng's scale (50 is the variant's own pitch).
-        rate: words a minute.
+        name: espeak-ng's name of the voice: language, plus sign, variant (``en-us+f2``).
+        pitch: 0 to 100 on espeak-ng's scale; 50 is the normal pitch of the variant.
+        rate: words per minute.
     """
 
     name: str
@@ -57,24 +57,24 @@ class Voice:
 
 
 class Synthesiser:
-    """espeak-ng, ready to speak; from :func:`open_synthesiser`. The library holds one state a process."""
+    """espeak-ng, ready to speak; made by :func:`open_synthesiser`, one at a time per process."""
 
     def __init__(self, library: Any, data_path: Path, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self._library = library
         self._variants = data_path / "voices" / "!v"
         self._chunks: list[npt.NDArray[np.int16]] = []
-        self._callback = _SynthCallback(self._receive)  # a reference must live as long as the library may call it
+        self._callback = _SynthCallback(self._receive)  # kept alive while the library may call it
         library.espeak_SetSynthCallback(self._callback)
 
     def speak(self, text: str, voice: Voice) -> Waveform:
-        """The waveform of ``text``, (samples,) at ``sample_rate``, in [-1, 1].
+        """Speak ``text``; returns a waveform (samples,) at ``sample_rate``, in [-1, 1].
 
         Raises:
-            UserError: for a voice that espeak-ng lacks.
+            UserError: espeak-ng does not have the voice, or cannot speak the text.
         """
         variant = voice.name.partition("+")[2]
-        # espeak-ng itself would speak with the language's own voice if the variant is missing.
+        # For an unknown variant espeak-ng silently takes the default voice of the language.
         known = not variant or (self._variants / variant).is_file()
         if not known or self._library.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise UserError(f"espeak-ng has no voice {voice.name!r}: give a language and a variant such as 'en-us+f2'")
@@ -88,17 +88,17 @@ class Synthesiser:
         return np.concatenate(self._chunks).astype(np.float32) / 32768.0
 
     def _receive(self, samples: Any, count: int, _events: Any) -> int:
-        if samples and count > 0:  # the last call of an utterance brings none
+        if samples and count > 0:  # the last call of an utterance has none
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0  # go on
+        return 0  # continue
 
 
 @contextmanager
 def open_synthesiser() -> Iterator[Synthesiser]:
-    """Load espeak-ng and hand it back when the block ends.
+    """Load espeak-ng, and release it when the block ends.
 
     Raises:
-        UserError: if ``espeakng-loader`` is not installed or its library does not start.
+        UserError: ``espeakng-loader`` is not installed, or its library does not start.
     """
     try:
         import espeakng_loader
@@ -119,7 +119,7 @@ def open_synthesiser() -> Iterator[Synthesiser]:
 
 @contextmanager
 def _short_path(path: Path) -> Iterator[Path]:
-    """``path``, or a link to it in the system's temporary folder where espeak-ng's buffer is too short for it."""
+    """Yield ``path``, or a temporary link to it if it is too long for espeak-ng's buffer."""
     if len(str(path)) <= _LONGEST_DATA_PATH:
         yield path
         return
@@ -132,10 +132,10 @@ def _short_path(path: Path) -> Iterator[Path]:
 SAMPLE_RATE = 16_000
 TABLE_COLUMNS = ("path", "text", "split", "speaker")
 
-# Sentences a split. The three sets share no sentence.
+# Sentences per split. No sentence is in two splits.
 SPLIT_SIZES = {"train": 900, "valid": 60, "test": 120}
 TRAINING_VOICES = ("en-us+m3", "en-us+f2", "en-us+Annie", "en-us+m7", "en-us+f4", "en-us+Andy")
-# Speaks in the test split and nowhere else, beside the voices above.
+# A voice that is only in the test split, beside the voices above.
 TEST_VOICE = "en-us+f5"
 
 _SLOTS = {
@@ -161,7 +161,7 @@ _TEMPLATES = (
 
 @dataclass(frozen=True)
 class Utterance:
-    """One line of the table. ``path`` is relative to the audio folder, ``speaker`` is the name of the voice."""
+    """One line of the table; ``path`` is relative to the audio folder, ``speaker`` is a voice."""
 
     path: str
     text: str
@@ -170,7 +170,7 @@ class Utterance:
 
 
 def draw_utterances(seed: int = 1) -> list[Utterance]:
-    """The lines of the table, split by split: every sentence once, the voices in turn."""
+    """Draw the lines of the table, split by split: every sentence once, the voices in turn."""
     generator = random.Random(seed)
     sentences = _distinct_sentences(generator)
     utterances = []
@@ -184,13 +184,13 @@ def draw_utterances(seed: int = 1) -> list[Utterance]:
 
 
 def voice_of(utterance: Utterance) -> Voice:
-    """The voice that speaks ``utterance``; pitch and rate vary from utterance to utterance, as a person's do."""
+    """Return the voice of ``utterance``; its pitch and rate vary with the utterance."""
     generator = random.Random(utterance.path)
     return Voice(utterance.speaker, pitch=generator.randint(40, 60), rate=generator.randint(160, 190))
 
 
 def table_text(utterances: list[Utterance]) -> str:
-    """The table as it stands in the file: tab-separated, with a header line."""
+    """Format the table as tab-separated text with a header line."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
     writer.writerow(TABLE_COLUMNS)
@@ -203,9 +203,9 @@ def write_audio(utterances: list[Utterance], audio_root: Path) -> None:
     with open_synthesiser() as synthesiser:
         for utterance in tqdm(utterances, desc="speaking", unit="utt"):
             waveform = synthesiser.speak(utterance.text.lower(), voice_of(utterance))
-            # Resampling overshoots a little; clipping beats wrapping round.
+            # Resampling overshoots a little: clip, or 16-bit samples would wrap around.
             resampled = soxr.resample(waveform, synthesiser.sample_rate, SAMPLE_RATE).clip(-1.0, 1.0)
-            encoded = io.BytesIO()  # by way of memory: libsndfile does not tell why it cannot write to a disk
+            encoded = io.BytesIO()  # in memory: libsndfile does not say why a disk fails
             soundfile.write(encoded, resampled, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
             with replacing(audio_root / utterance.path) as beside:
                 beside.write_bytes(encoded.getbuffer())
@@ -220,11 +220,11 @@ def write_corpus(folder: Path, seed: int = 1) -> None:
 
 
 def _distinct_sentences(generator: random.Random) -> Iterator[str]:
-    """Sentences of the grammar, the templates equally often, none twice."""
+    """Yield random sentences, templates equally often, no sentence twice."""
     seen = set()
     while True:
         template = generator.choice(_TEMPLATES)
-        # A slot that stands twice in a template is drawn twice.
+        # A slot that is twice in a template is drawn twice.
         words = [generator.choice(_SLOTS[word[1:-1]]) if word[0] == "{" else word for word in template.split()]
         sentence = " ".join(words)
         if sentence not in seen:
@@ -236,7 +236,7 @@ def main() -> None:
     """Read the command line and write the corpus."""
     parser = argparse.ArgumentParser(prog="python -m fairseq_skd.demo.corpus", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for demo.tsv and audio/")
-    parser.add_argument("--seed", type=int, default=1, help="draws the sentences (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed for drawing the sentences (default: 1)")
     arguments = parser.parse_args()
     write_corpus(arguments.out, arguments.seed)
 

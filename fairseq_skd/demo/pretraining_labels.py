@@ -1,8 +1,8 @@
-"""Frame labels for HuBERT pretraining: k-means over MFCCs, in the files that fairseq's ``hubert_pretraining`` reads.
+"""Frame labels for HuBERT pretraining: k-means over MFCCs, in the files of ``hubert_pretraining``.
 
-For each ``<split>.tsv`` of a manifest folder it writes ``<split>.km``: a line for each utterance, a cluster number for
-every 10 ms (``task.label_rate=100``); and ``dict.km.txt``, every cluster with its count. The clusters are found on the
-first split named.
+For each ``<split>.tsv`` of a manifest folder it writes ``<split>.km``: one line per utterance, one
+cluster number per 10 ms (``task.label_rate=100``). It also writes ``dict.km.txt`` with the count of
+each cluster. The clusters are fitted on the first split.
 """
 
 import argparse
@@ -26,14 +26,14 @@ Features = npt.NDArray[np.float32]
 
 
 def mfcc(waveform: npt.NDArray[np.float32], sample_rate: int) -> Features:
-    """MFCCs of ``waveform`` (samples,) in [-1, 1]: (T, 13), with 25 ms windows every 10 ms.
+    """Compute (T, 13) MFCCs of ``waveform`` (samples,) in [-1, 1]: 25 ms windows every 10 ms.
 
-    A frame lies wholly within the audio, so frame 2t starts on the sample where HuBERT's frame t starts. Audio of less
-    than 25 ms has none: (0, 13).
+    Each window lies within the audio, so frame 2t starts at the same sample as HuBERT's frame t.
+    Audio shorter than 25 ms has no frame: (0, 13).
     """
     options = kaldi_native_fbank.MfccOptions()
     options.frame_opts.samp_freq = sample_rate
-    options.frame_opts.dither = 0.0  # the same audio has the same labels
+    options.frame_opts.dither = 0.0  # the same audio gives the same labels
     options.frame_opts.snip_edges = True
     options.num_ceps = CEPSTRA
     options.use_energy = False
@@ -45,10 +45,11 @@ def mfcc(waveform: npt.NDArray[np.float32], sample_rate: int) -> Features:
 
 
 def deltas(features: Features, reach: int = 2) -> Features:
-    """The slope of each feature over time, (T, C) -> (T, C): the line that fits ``2 * reach + 1`` frames best.
+    """Compute the slope of each feature over time, (T, C) -> (T, C).
 
-    ``d[t] = sum_n n * (c[t + n] - c[t - n]) / (2 * sum_n n^2)`` for n from 1 to ``reach``; beyond the ends the first
-    and the last frame go on.
+    ``d[t] = sum_n n * (c[t + n] - c[t - n]) / (2 * sum_n n^2)`` for n from 1 to ``reach``: the
+    least-squares line through ``2 * reach + 1`` frames. The first and last frame are repeated
+    beyond the ends.
     """
     length = len(features)
     if length == 0:
@@ -61,14 +62,14 @@ def deltas(features: Features, reach: int = 2) -> Features:
 
 
 def mfcc_with_deltas(waveform: npt.NDArray[np.float32], sample_rate: int) -> Features:
-    """MFCCs, their deltas and the deltas' deltas of ``waveform`` (samples,): (T, 39)."""
+    """Compute (T, 39) MFCCs, deltas and delta-deltas of ``waveform`` (samples,)."""
     static = mfcc(waveform, sample_rate)
     first = deltas(static)
     return np.concatenate([static, first, deltas(first)], axis=1)
 
 
 def features_of(file: Path) -> Features:
-    """MFCCs with deltas of an audio file: (T, 39).
+    """Compute (T, 39) MFCCs with deltas of an audio file.
 
     Raises:
         UserError: the file cannot be read, has several channels, or is shorter than one frame.
@@ -76,7 +77,7 @@ def features_of(file: Path) -> Features:
     try:
         waveform, sample_rate = soundfile.read(file, dtype="float32")
     except (OSError, soundfile.SoundFileError) as error:
-        raise UserError(f"{file} cannot be read as audio: {error}") from None
+        raise UserError(f"{file} cannot be read as audio ({error}): replace it or leave it out") from None
     if waveform.ndim != 1:
         raise UserError(f"{file} has {waveform.shape[1]} channels: mix it down to one")
     features = mfcc_with_deltas(waveform, sample_rate)
@@ -86,14 +87,14 @@ def features_of(file: Path) -> Features:
 
 
 def fit_clusters(features: list[Features], clusters: int, seed: int, max_frames: int) -> MiniBatchKMeans:
-    """K-means over the frames of ``features``, or over ``max_frames`` of them drawn at random.
+    """Fit k-means to all frames, or to ``max_frames`` random ones.
 
     Raises:
-        UserError: if there are fewer frames than clusters.
+        UserError: there are fewer frames than clusters.
     """
     frames = np.concatenate(features)
     if len(frames) < clusters:
-        raise UserError(f"{clusters} clusters need as many frames, the audio has {len(frames)}: lower --clusters")
+        raise UserError(f"{clusters} clusters need {clusters} frames, the audio has {len(frames)}: lower --clusters")
     if len(frames) > max_frames:
         chosen = np.random.default_rng(seed).choice(len(frames), max_frames, replace=False)
         frames = frames[np.sort(chosen)]
@@ -106,10 +107,10 @@ def fit_clusters(features: list[Features], clusters: int, seed: int, max_frames:
 def label_splits(
     manifests: Path, out: Path, splits: Sequence[str], clusters: int, seed: int = 1, max_frames: int = 1_000_000
 ) -> None:
-    """Write ``out/dict.km.txt`` and ``out/<split>.km`` for each of ``splits``; the clusters come from the first.
+    """Write ``out/dict.km.txt`` and ``out/<split>.km``; clusters are fitted on the first split.
 
     Raises:
-        UserError: a manifest or an audio file cannot be used, or there is too little audio for the clusters.
+        UserError: a manifest or an audio file cannot be used, or there is too little audio.
     """
     chosen = {split: read_manifest(manifests, split, f"--splits {split}") for split in splits}
     features = {
@@ -138,22 +139,24 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("manifests", type=Path, metavar="MANIFEST_DIR", help="folder of <split>.tsv")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: MANIFEST_DIR)")
+    parser.add_argument("manifests", type=Path, metavar="MANIFEST_DIR", help="folder with <split>.tsv")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (default: MANIFEST_DIR)")
     parser.add_argument("--clusters", type=int, default=50, help="number of labels (default: 50)")
-    parser.add_argument("--splits", nargs="+", default=["train", "valid"], help="default: train valid")
-    parser.add_argument("--seed", type=int, default=1, help="of the k-means (default: 1)")
-    parser.add_argument("--max-frames", type=int, default=1_000_000, help="frames to fit on (default: 1000000)")
+    parser.add_argument(
+        "--splits", nargs="+", default=["train", "valid"], help="splits to label (default: train valid)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the k-means (default: 1)")
+    parser.add_argument("--max-frames", type=int, default=1_000_000, help="most frames to fit on (default: 1000000)")
     arguments = parser.parse_args()
     if arguments.clusters < 2:
         parser.error("--clusters must be at least 2")
     if not arguments.manifests.is_dir():
         parser.error(f"{arguments.manifests} is not a folder")
     out = arguments.out or arguments.manifests
-    if arguments.out:  # here, before minutes are spent
+    if arguments.out:  # now, before minutes are spent
         out.mkdir(parents=True, exist_ok=True)
     label_splits(arguments.manifests, out, arguments.splits, arguments.clusters, arguments.seed, arguments.max_frames)
-    print(f"labels of {', '.join(arguments.splits)} and dict.km.txt: {out}")
+    print(f"labels of {', '.join(arguments.splits)}, and dict.km.txt: {out}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""One HTML page from a folder of runs: what ``infer`` and ``align`` found, and how training went."""
+"""Make one HTML page from a folder of runs: learning curves, results of ``infer`` and ``align``."""

@@ -1,4 +1,4 @@
-"""What lies in a folder of runs: logs of training, summaries of ``infer``, analyses of ``align``."""
+"""Read a folder of runs: training logs, summaries of ``infer``, analyses of ``align``."""
 
 import json
 import math
@@ -22,8 +22,11 @@ class Decoded:
     """A summary of ``fairseq_skd.infer``.
 
     Attributes:
-        interval: of its WER in percent; None if the texts beside it are not its own.
-        resampled: what the interval draws, see :func:`~fairseq_skd.scoring.bootstrap.resampling`.
+        name: its folder, relative to the folder of runs.
+        summary: content of ``summary.json``.
+        interval: interval of the WER in percent; None if the texts beside it do not match.
+        resampled: what the bootstrap draws, see
+            :func:`~fairseq_skd.scoring.bootstrap.resampling`.
     """
 
     name: str
@@ -34,7 +37,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Aligned:
-    """An analysis of ``fairseq_skd.align``; its figures and examples lie in ``folder``."""
+    """An analysis of ``fairseq_skd.align``; ``folder`` holds its figures and examples."""
 
     name: str
     folder: Path
@@ -43,7 +46,7 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Trained:
-    """A training run's curves."""
+    """The curves of a training."""
 
     name: str
     curves: dict[str, Curve]
@@ -51,7 +54,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Runs:
-    """All of it, each kind in order of names."""
+    """All results of a folder, each kind in order of names."""
 
     trained: list[Trained]
     decoded: list[Decoded]
@@ -59,15 +62,16 @@ class Runs:
 
 
 def read_runs(folder: Path) -> Runs:
-    """Search a folder and those below it.
+    """Search a folder and all folders below it for results.
 
-    Files of these names that another program wrote, and results that were cut off, are left out and named on stderr.
+    Incomplete results, and files with our names from another program, are left out and named on
+    stderr.
 
     Raises:
-        UserError: there is no such folder, or nothing of ours is in it.
+        UserError: the folder does not exist, or holds no results.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the one that holds the runs")
+        raise UserError(f"{folder} is not a folder: give the folder that holds the runs")
     trained = []
     for path in _files(folder, "hydra_train.log"):
         try:
@@ -92,24 +96,29 @@ def read_runs(folder: Path) -> Runs:
 
 
 def read_log(path: Path) -> dict[str, Curve]:
-    """Read a run's curves: name -> (update, value) pairs, by updates; names in validation begin with ``valid_``.
+    """Read the curves of a training from its log.
 
-    Of a run that was cut off and went on from an earlier checkpoint, what it did twice counts once, the last time.
+    If a training was cut off and resumed from an earlier checkpoint, the log has some updates
+    twice; the last ones count.
 
     Args:
-        path: what fairseq-hydra-train printed or wrote as hydra_train.log with ``common.log_format=json``.
+        path: output or hydra_train.log of a training with ``common.log_format=json``.
+
+    Returns:
+        name -> (update, value) pairs in order of updates; names of validation begin with
+        ``valid_``.
 
     Raises:
-        UserError: there is no such file, or it has no JSON log lines.
+        UserError: the file does not exist, or has no JSON log lines.
     """
     if not path.is_file():
-        raise UserError(f"log {path} does not exist")
+        raise UserError(f"log {path} does not exist: give the hydra_train.log of a training")
     curves: dict[str, Curve] = {}
     reached = -math.inf
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         entry = _entry(line)
         updates = _number(entry.get("num_updates", entry.get("valid_num_updates")))
-        if updates < reached:  # begun again: what the run before had beyond this is not part of it
+        if updates < reached:  # resumed from here: drop the later points of the earlier run
             earlier = {name: [point for point in curve if point[0] < updates] for name, curve in curves.items()}
             curves = {name: curve for name, curve in earlier.items() if curve}
         reached = updates if not math.isnan(updates) else reached
@@ -123,9 +132,11 @@ def read_log(path: Path) -> dict[str, Curve]:
 
 
 def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
-    """Bootstrap the WER of the texts in ``folder``, in percent; the interval, and what it draws.
+    """Bootstrap the WER of the texts in ``folder``.
 
-    None, which is told on stderr, if the texts are missing or are not the summary's.
+    Returns:
+        the interval in percent and what the bootstrap draws; None, with a line on stderr, if the
+        texts are missing or do not match the summary.
     """
     try:
         counts = utterance_errors(folder)
@@ -142,17 +153,17 @@ def _files(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _records(folder: Path, name: str, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The JSON files of a name that have the key by which ours are known."""
+    """Yield the JSON files of a name that hold ``key``; other programs' files do not."""
     for path in _files(folder, name):
         found = json.loads(path.read_text(encoding="utf-8"))
         if key in found:
             yield path, found
         else:
-            print(f"left out: {path} is not what fairseq_skd writes under this name", file=sys.stderr)
+            print(f"left out: {path} was not written by fairseq_skd", file=sys.stderr)
 
 
 def _tell_of_incomplete(folder: Path) -> None:
-    """Name the folders whose last file is missing: the command that writes it last was killed."""
+    """Name folders without the file that is written last: the command was killed."""
     for first, last in (("hypo.word", "summary.json"), ("example-*.flac", "align.json")):
         for place in sorted({path.parent for path in _files(folder, first)}):
             if not (place / last).is_file():
@@ -168,7 +179,7 @@ def _entry(line: str) -> dict[str, Any]:
     match = _LINE.search(line)
     try:
         return json.loads(match[2]) if match else {}
-    except ValueError:  # cut off while it was written, and a resumed run went on behind it
+    except ValueError:  # a line cut off by a kill; a resumed run writes on behind it
         return {}
 
 

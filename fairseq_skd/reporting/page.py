@@ -1,4 +1,4 @@
-"""From results to the page: tables of text, figures as SVG, learning curves, players, and the template."""
+"""Render the page: tables, figures as SVG, learning curves and players."""
 
 import base64
 import hashlib
@@ -23,11 +23,11 @@ from fairseq_skd.reporting.folders import Aligned, Curve, Decoded, Runs
 
 
 def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
-    """One row of three panels; a run keeps its colour, an exit its line style.
+    """Draw losses, shares and WER in three panels; one color per run, one line style per exit.
 
     Args:
-        runs: name -> curves of :func:`~fairseq_skd.reporting.folders.read_log`; names stand in the legends unless there
-            is one run only.
+        runs: name -> curves from :func:`~fairseq_skd.reporting.folders.read_log`. Legends have the
+            names if there are several runs.
     """
     figure = Figure(figsize=(15, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -41,16 +41,16 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
             _plot(shares, curves.get(term), f"{prefix}{term}", colour, style)
         for term, style in (("valid_wer", "-"), ("valid_student_wer", "--")):
             _plot(wer, curves.get(term), f"{prefix}{term}", colour, style)
-    titles = ("loss, bits a sentence", "alpha; share of blank frames", "WER on valid, %")
+    titles = ("loss, bits per sentence", "alpha; share of blank frames", "WER on valid, %")
     for axes, title in zip((losses, shares, wer), titles, strict=True):
         axes.set(title=title, xlabel="updates")
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7)
-        else:  # what this criterion does not log
+        else:  # the criterion does not log these
             axes.set_axis_off()
             axes.set_title("")
-    if losses.lines:  # Guide-CTC's term is below zero
+    if losses.lines:  # the term of Guide-CTC is negative
         drawn = [value for line in losses.lines for value in line.get_ydata()]
         if min(drawn) > 0:
             losses.set_yscale("log")
@@ -60,12 +60,12 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
 
 def _terms(curves: Mapping[str, Curve]) -> Sequence[tuple[str, str]]:
-    """What a criterion's loss is made of, and the line style of each term."""
+    """List the terms of a criterion's loss with their line styles."""
     if "ctc_teacher" in curves:
         return (("ctc_teacher", "-"), ("ctc_student", "--"), ("skd", ":"))
     if "ctc" in curves:
         return (("ctc", "-"), ("kd", ":"))
-    return (("loss", "-"), ("valid_loss", "--"))  # another criterion, such as that of pretraining
+    return (("loss", "-"), ("valid_loss", "--"))  # another criterion, as in pretraining
 
 
 def _plot(axes: Axes, curve: Curve | None, label: str, colour: str, style: str) -> None:
@@ -86,7 +86,7 @@ _numbers = itertools.count()
 
 
 class Table(NamedTuple):
-    """Cells as text; the first ``words`` columns are words, the others numbers."""
+    """A table of text cells; the first ``words`` columns hold words, the others numbers."""
 
     caption: str
     header: tuple[str, ...]
@@ -95,7 +95,7 @@ class Table(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """One section about an ``align.json``."""
+    """The section of one ``align.json``."""
 
     name: str
     lines: list[str]
@@ -118,7 +118,7 @@ def render(runs: Runs, title: str) -> str:
         version=fairseq_skd.__version__,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        # the one script that may run, whatever got into the page's text
+        # The only script that may run, whatever a transcript holds.
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         tables=[table for table in tables if table.rows],
         curves=[
@@ -131,7 +131,7 @@ def render(runs: Runs, title: str) -> str:
 
 
 def decoded_row(one: Decoded) -> tuple[str, ...]:
-    """A summary of ``fairseq_skd.infer`` under :data:`DECODED`."""
+    """Make the row of a summary of ``fairseq_skd.infer``, with the columns :data:`DECODED`."""
     found = one.summary
     return (
         one.name,
@@ -147,7 +147,7 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
 
 
 def aligned_row(one: Aligned) -> tuple[str, ...]:
-    """An ``align.json`` under :data:`ALIGNED`."""
+    """Make the row of an ``align.json``, with the columns :data:`ALIGNED`."""
     found = one.found
     blanks = (_percent(found[who]["blank_share"]) for who in ("teacher", "student"))
     return (
@@ -163,7 +163,7 @@ def aligned_row(one: Aligned) -> tuple[str, ...]:
 
 
 def analysis(aligned: Aligned) -> Analysis:
-    """Figures, symbols and examples of an ``align.json``."""
+    """Make figures, symbol table and players of an ``align.json``."""
     found = aligned.found
     names = {
         who: f"{who}, {found[who]['exit_layer']} of {found[who]['layers']} layers" for who in ("teacher", "student")
@@ -181,7 +181,7 @@ def analysis(aligned: Aligned) -> Analysis:
         name=aligned.name,
         lines=[f"{names[who]}: {found[who]['checkpoint']}" for who in ("teacher", "student")],
         figures=figures,
-        symbols=Table("Teacher's spikes by symbol", ("symbol", "spikes", "lost", "missed"), rows, 1),
+        symbols=Table("Teacher spikes per symbol", ("symbol", "spikes", "lost", "missed"), rows, 1),
         players=[
             player.make_player(aligned.folder, example, found["frame_ms"], names) for example in found["examples"]
         ],
@@ -189,13 +189,14 @@ def analysis(aligned: Aligned) -> Analysis:
 
 
 def inline_svg(figure: Figure, label: str) -> Markup:
-    """Draw a figure as an ``<svg>`` element without background; it names nothing outside the page.
+    """Draw a figure as an ``<svg>`` element without background and without outside references.
 
-    Black becomes the page's text colour, text stays text, and identifiers are unique in the page.
+    Black becomes the text color of the page, text stays text, and identifiers are unique in the
+    page.
 
     Args:
-        figure: whose backgrounds are taken away.
-        label: what a screen reader says.
+        figure: the figure; its backgrounds are removed.
+        label: description for screen readers.
     """
     for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
         patch.set_visible(False)
@@ -221,7 +222,7 @@ def _rate(rate: dict[str, float | None], drawn: dict[str, Any]) -> tuple[str, st
 
 
 def _speakers(drawn: dict[str, Any]) -> str:
-    """How many speakers an interval draws; nothing where it draws utterances, as all did up to version 0.2."""
+    """Say how many speakers an interval draws; empty if it draws utterances."""
     return f" ({drawn['speakers']} speakers)" if drawn.get("resampled") == "speakers" else ""
 
 
@@ -230,6 +231,6 @@ def _percent(share: float | None) -> str:
 
 
 def _left_out(found: dict[str, Any]) -> str:
-    """Of how many sentences, where some could not be decoded."""
+    """Format " of N", with N all sentences, if some were not decoded; else return an empty text."""
     left_out = len(found["not_decoded"])
     return f" of {found['sentences'] + left_out:,}" if left_out else ""

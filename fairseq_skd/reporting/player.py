@@ -1,4 +1,4 @@
-"""An example utterance to listen to: its audio, and its waveform and spikes as shapes in one coordinate system."""
+"""Prepare an example utterance for the page: audio, and waveform and spikes in pixels."""
 
 import base64
 import io
@@ -13,23 +13,27 @@ from PIL import Image
 
 from fairseq_skd.alignment.figures import shown, stagger
 
-PER_SECOND = 240  # pixels; a frame of 20 ms is 4.8 wide
+PER_SECOND = 240  # pixels per second; a frame of 20 ms is 4.8 wide
 WAVE_HEIGHT = 70
 LANE_HEIGHT = 74
 _BAR = 30  # pixels of a posterior of 1
-_LABEL = 10  # pixels that a symbol takes
-_TICK = 0.15  # seconds that the words of a tick take
+_LABEL = 10  # width of a symbol in pixels
+_TICK = 0.15  # width of a tick's text in seconds
 _STRETCHES_PER_SECOND = 120
-_QUALITY = 80  # of 100; the letters of a figure stay sharp
+_QUALITY = 80  # of 100: the letters of a figure stay sharp
 _OTHER = {
-    "same": "{other} has it on the same frames",
-    "partly": "{other} has it on some of these frames",
-    "elsewhere": "{other} does not have it on these frames",
+    "same": "the {other} has it on the same frames",
+    "partly": "the {other} has it on some of these frames",
+    "elsewhere": "the {other} does not have it on these frames",
 }
 
 
 class Spike(NamedTuple):
-    """A spike as it is drawn. ``x``, ``left``, ``width``, ``height`` in pixels, ``seconds`` where its run begins."""
+    """A spike to draw.
+
+    ``x``, ``left``, ``width`` and ``height`` are in pixels. Its run lasts from ``seconds`` to
+    ``ends``.
+    """
 
     symbol: str
     x: float
@@ -44,7 +48,7 @@ class Spike(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """The spikes of one exit, and what they spell."""
+    """The spikes of one exit, and the text that they spell."""
 
     who: str
     name: str
@@ -53,7 +57,7 @@ class Lane(NamedTuple):
 
 
 class Player(NamedTuple):
-    """What the page needs of an utterance."""
+    """All that the page shows of an utterance."""
 
     title: str
     text: str
@@ -70,10 +74,10 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
     """Read an example of ``align.json``.
 
     Args:
-        folder: of ``align.json``; the files that it names lie there.
-        example: its entry.
-        frame_ms: from one frame to the next.
-        names: of the exits, by ``teacher`` and ``student``.
+        folder: the folder with ``align.json`` and the files that it names.
+        example: the entry of the example.
+        frame_ms: milliseconds from one frame to the next.
+        names: ``teacher`` and ``student`` -> name of the exit.
     """
     content = (folder / example["audio"]).read_bytes()
     waveform, rate = soundfile.read(io.BytesIO(content), dtype="float32")
@@ -98,12 +102,12 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that needs no network."""
+    """Encode bytes as an address that needs no network."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def picture(path: Path) -> str:
-    """A PNG as an address, in WebP, a quarter of its size: a page of many runs would otherwise be hundreds of MB."""
+    """Encode a PNG as an address in WebP, which takes a quarter of the size."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
@@ -111,7 +115,7 @@ def picture(path: Path) -> str:
 
 
 def wave_path(waveform: npt.NDArray[np.float32], seconds: float) -> str:
-    """The waveform as an SVG path: over the highest and back under the lowest sample of each stretch."""
+    """Draw the waveform as an SVG path through the extreme samples of short stretches."""
     stretches = np.array_split(waveform, round(seconds * _STRETCHES_PER_SECOND))
     loudest = max(float(np.abs(waveform).max(initial=0)), 1e-4)
     middle = WAVE_HEIGHT / 2
@@ -126,7 +130,7 @@ def wave_path(waveform: npt.NDArray[np.float32], seconds: float) -> str:
 
 
 def _spikes(records: Sequence[dict[str, Any]], frame_seconds: float, other: str) -> list[Spike]:
-    """Symbols that would lie on each other are drawn on different levels."""
+    """Place the spikes; symbols that would overlap get different levels."""
     spikes: list[Spike] = []
     pixels = frame_seconds * PER_SECOND
     levels = stagger([pixels * record["peak"] for record in records], _LABEL)

@@ -31,7 +31,7 @@ for (const player of players) {
       if (other !== player) other.querySelector("audio").pause();
     }
     audio.currentTime = seconds;
-    audio.play().catch(() => {});  // a browser that wants another gesture first
+    audio.play().catch(() => {});  // some browsers want a click first
   };
   audio.addEventListener("play", follow);
   for (const event of ["pause", "ended", "seeked"]) audio.addEventListener(event, show);

@@ -1,3 +1,3 @@
-"""Hooks into fairseq's training program: configuration, start and resume, numbers that are not finite."""
+"""Hooks into fairseq's training program: configuration, start and resume, NaN and Inf."""
 
-from fairseq_skd import registration  # noqa: F401  (first, or its imports meet half a module)
+from fairseq_skd import registration  # noqa: F401  (first: its imports would find this module half loaded)

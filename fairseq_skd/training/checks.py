@@ -1,4 +1,4 @@
-"""Check the whole configuration of a training; each message names the key, its value and what it can be."""
+"""Check the configuration of a training. Each message names the key, its value and what to set."""
 
 import ast
 import difflib
@@ -25,40 +25,41 @@ logger = logging.getLogger(__name__)
 
 
 def check_schedule(cfg: DictConfig) -> None:
-    """Build the learning rate schedule, and check where it begins and ends.
+    """Check that the learning rate schedule fits the run.
 
-    A run that ends inside a phase gets a warning only: a test of a few updates does so on purpose.
+    A run that ends inside a phase gets only a warning: a trial of a few updates does so on purpose.
 
     Args:
         cfg: the whole configuration.
 
     Raises:
-        UserError: the schedule cannot be built for a run of this length, or fairseq would stop before the first update.
+        UserError: the schedule cannot be built for a run of this length, or fairseq would stop
+            before the first update.
     """
     updates = cfg.optimization.max_update
     frozen = cfg.model.freeze_finetune_updates
     if 0 < updates <= frozen:
         logger.warning(
-            "model.freeze_finetune_updates=%d is not below optimization.max_update=%d: the encoder is never trained, "
-            "only the heads are",
+            "model.freeze_finetune_updates=%d is not below optimization.max_update=%d, so only the heads are trained: "
+            "lower it to train the encoder too",
             frozen,
             updates,
         )
     if cfg.lr_scheduler._name == "pass_through":
-        return  # of a composite optimiser, which has schedules of its own
+        return  # a composite optimizer has schedules of its own
     name = cfg.lr_scheduler._name
     schedule = _build(cfg)
     first = _rate(schedule, 0)
     if first <= cfg.optimization.stop_min_lr:
         raise UserError(
             f"optimization.stop_min_lr={cfg.optimization.stop_min_lr} would stop the run before its first update, "
-            f"where lr_scheduler {name} has a learning rate of {first:g}: set it below that, or to -1"
+            f"because the learning rate of lr_scheduler {name} starts at {first:g}: set it below that, or to -1"
         )
     phases = _phases(schedule, select(cfg, "lr_scheduler.warmup_updates") or 0)
     if 0 < updates < phases:
         logger.warning(
-            "lr_scheduler %s has phases of %d updates, the run ends after optimization.max_update=%d: the learning "
-            "rate ends at %g instead of %g",
+            "the phases of lr_scheduler %s last %d updates, but the run ends after optimization.max_update=%d: the "
+            "learning rate ends at %g instead of %g",
             name,
             phases,
             updates,
@@ -77,20 +78,20 @@ def _build(cfg: DictConfig) -> Any:
     except (AssertionError, ValueError, ZeroDivisionError, OverflowError) as error:
         if str(error).startswith(_ONE_RATE):
             raise UserError(
-                f"optimization.lr={list(cfg.optimization.lr)}: lr_scheduler {cfg.lr_scheduler._name} takes one rate "
-                f"and changes it by itself: give one number"
+                f"optimization.lr={list(cfg.optimization.lr)} has several rates, but lr_scheduler "
+                f"{cfg.lr_scheduler._name} takes one and changes it by itself: give one number"
             ) from error
         keys = ", ".join(f"lr_scheduler.{key}={value}" for key, value in plain.items() if key in _KEYS and value)
         reason = str(error) or type(error).__name__
         raise UserError(
-            f"lr_scheduler {cfg.lr_scheduler._name} has no schedule of optimization.max_update="
-            f"{cfg.optimization.max_update} updates with {keys or 'its keys'} ({reason}): give every phase at least one"
+            f"lr_scheduler {cfg.lr_scheduler._name} has no schedule for optimization.max_update="
+            f"{cfg.optimization.max_update} with {keys or 'its keys'} ({reason}): give every phase at least one update"
         ) from error
     return schedule
 
 
-_ONE_RATE = "Cannot use a fixed learning rate schedule"  # several rates, one per epoch
-# Keys of fairseq's schedules that set the phases.
+_ONE_RATE = "Cannot use a fixed learning rate schedule"  # fairseq's words for several rates
+# Keys that set the phases of fairseq's schedules.
 _KEYS = (
     *("phase_ratio", "warmup_steps", "hold_steps", "decay_steps", "final_lr_scale"),
     *("warmup_updates", "total_num_update", "lr_period_updates"),
@@ -98,7 +99,7 @@ _KEYS = (
 
 
 def _phases(schedule: Any, warmup: int) -> float:
-    """Updates until the end of the last phase; of a schedule without phases, the updates of the warm-up."""
+    """Return the update at which the last phase ends; without phases, the end of the warm-up."""
     if hasattr(schedule, "decay_steps"):
         return schedule.warmup_steps + schedule.hold_steps + schedule.decay_steps
     return max(getattr(schedule, "total_num_update", 0), warmup)
@@ -111,7 +112,7 @@ def _rate(schedule: Any, updates: float) -> float:
 
 _CRITERIA: dict[str, Any] = {"skd_ctc": SkdCtcCriterionConfig, "kd_ctc": KdCtcCriterionConfig}
 
-# fairseq's own sections; those of model and criterion stand beside their keys.
+# Ranges in fairseq's own sections; the ranges of model and criterion stand beside their keys.
 RANGES: dict[str, dict[str, Range]] = {
     "common": {
         "seed": Range(0, 2**31 - 1),  # numpy takes no more than 2^32 - 1, and fairseq adds epochs to it
@@ -161,19 +162,19 @@ RANGES: dict[str, dict[str, Range]] = {
     },
 }
 
-# Settings with which fairseq exits with status 0 although the training failed or its files are incomplete.
+# With these, fairseq exits with status 0 although the training failed or its files are incomplete.
 _REFUSED: dict[str, str] = {
     "checkpoint.write_checkpoints_asynchronously": (
-        "fairseq leaves without training where iopath is not installed, and copies no checkpoint_best.pt where it is"
+        "fairseq exits without training if iopath is not installed, and copies no checkpoint_best.pt if it is"
     ),
-    "ema.store_ema": "fairseq cannot copy an encoder with weight norm, and ends before the first update",
-    "common.suppress_crashes": "a training that fails would end as if it had succeeded",
+    "ema.store_ema": "fairseq cannot copy an encoder with weight norm, and exits before the first update",
+    "common.suppress_crashes": "a failed training would exit with status 0",
 }
 _REMOVED = {"model.condition_on_students": "0.2.0"}
 
 
 def check_composed(composed: DictConfig) -> DictConfig:
-    """Check what Hydra composed for a training that begins later, perhaps on another machine.
+    """Check a composed configuration before its training begins, perhaps on another machine.
 
     Args:
         composed: a YAML with its overrides.
@@ -182,7 +183,7 @@ def check_composed(composed: DictConfig) -> DictConfig:
         the whole configuration, completed as ``fairseq-hydra-train`` does.
 
     Raises:
-        UserError: naming the key, its value and what it can be.
+        UserError: a key is unknown or has a bad value; the message names the key.
     """
     check_keys(composed)
     try:
@@ -191,20 +192,20 @@ def check_composed(composed: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{getattr(error, 'full_key', None) or 'the configuration'} cannot be used: {reason}"
+            f"{getattr(error, 'full_key', None) or 'the configuration'} has a value of the wrong type: {reason}"
         ) from error
     check_configuration(cfg)
     return cfg
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Check that model and criterion have no unknown keys, and values of the right types.
+    """Check that model and criterion have known keys with values of the right types.
 
     Args:
-        cfg: the whole configuration, not completed yet.
+        cfg: the whole configuration, before ``add_defaults``.
 
     Raises:
-        UserError: naming the key, and the known one that it resembles.
+        UserError: a key is unknown, or its value has the wrong type.
     """
     declared: dict[str, Any] = {"model": SkdCtcConfig}
     criterion = select(cfg, "criterion._name")
@@ -223,25 +224,25 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
-    """Name the key whose value has the wrong type; omegaconf does not always do so."""
+    """Raise an error that names the key of the wrong type; omegaconf does not always name it."""
     for key, value in OmegaConf.to_container(given, resolve=False).items():
         try:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
+            raise UserError(f"{section}.{key}={value} has the wrong type: {reason}") from error
 
 
 def _unknown(section: str, key: str, known: list[str]) -> str:
     if version := _REMOVED.get(f"{section}.{key}"):
         return f"{section}.{key} was removed in version {version}: delete the line"
     nearest = difflib.get_close_matches(key, known, n=1)
-    advice = f"did you mean {section}.{nearest[0]}?" if nearest else f"delete it, on a command line ~{section}.{key}"
+    advice = f"did you mean {section}.{nearest[0]}?" if nearest else f"delete it (on a command line: ~{section}.{key})"
     return f"{section}.{key} is unknown: {advice}"
 
 
 def _check_names(cfg: DictConfig) -> None:
-    """Check that fairseq has the classes that the sections name; it looks for most of them after the model is built."""
+    """Check that fairseq knows the ``_name`` of each section; it notices most of them too late."""
     registries = {name: registry.REGISTRIES[name]["registry"] for name in ("criterion", "optimizer", "lr_scheduler")}
     for section, known in {"task": TASK_DATACLASS_REGISTRY, **registries}.items():
         name = select(cfg, f"{section}._name")
@@ -254,18 +255,18 @@ def _check_names(cfg: DictConfig) -> None:
 
 
 def check_configuration(cfg: DictConfig) -> None:
-    """Check everything that the configuration alone decides.
+    """Check everything that needs only the configuration.
 
     Args:
         cfg: the whole configuration, completed by ``add_defaults``.
 
     Raises:
-        UserError: naming the key, its value and what it can be.
+        UserError: a key has a bad value; the message names the key.
     """
     for key, reason in _REFUSED.items():
         if OmegaConf.select(cfg, key):
-            cfg.common.suppress_crashes = False  # or this very error would be suppressed
-            raise UserError(f"{key}=true is refused, {reason}: set it to false")
+            cfg.common.suppress_crashes = False  # or fairseq would suppress this error
+            raise UserError(f"{key}=true is refused ({reason}): set it to false")
     _check_names(cfg)
     for section, ranges in RANGES.items():
         if isinstance(cfg[section], DictConfig):
@@ -275,11 +276,12 @@ def check_configuration(cfg: DictConfig) -> None:
         check_criterion(cfg.criterion)
     if cfg.criterion._name == "kd_ctc" and cfg.model.student_layers:
         raise UserError(
-            f"criterion kd_ctc trains a model of one exit, not model.student_layers={list(cfg.model.student_layers)}: "
-            f"set model.student_layers=[] (and model.keep_layers for a small model)"
+            f"criterion kd_ctc trains a model with one exit, but model.student_layers="
+            f"{list(cfg.model.student_layers)} adds more: set model.student_layers=[] (and model.keep_layers for a "
+            f"small model)"
         )
     if cfg.dataset.max_tokens is None and cfg.dataset.batch_size is None:
-        raise UserError("dataset.max_tokens and dataset.batch_size are both null: give the size of a batch")
+        raise UserError("dataset.max_tokens and dataset.batch_size are both null: set one of them")
     _check_betas(cfg.optimizer)
     _check_precision(cfg.common)
     _check_metric(cfg)
@@ -287,23 +289,23 @@ def check_configuration(cfg: DictConfig) -> None:
 
 
 def check_device(cfg: DictConfig) -> None:
-    """Check that this machine can train with the precision that is asked for.
+    """Check that this machine can train in the configured precision.
 
-    bfloat16 does train on the CPU; fp16 fails there, and amp would be float32.
+    On a CPU, bf16 trains, fp16 fails, and amp silently trains in float32.
 
     Raises:
-        UserError: a precision needs a GPU, and there is none or ``common.cpu`` is set.
+        UserError: the precision needs a GPU, and there is none or ``common.cpu`` is set.
     """
     if cfg.common.tpu or (torch.cuda.is_available() and not cfg.common.cpu):
         return
     for key in ("fp16", "amp"):
         if cfg.common[key]:
-            why = "common.cpu=true keeps it off the GPU" if torch.cuda.is_available() else "there is none"
-            raise UserError(f"common.{key}=true needs a GPU, and {why}: set common.{key}=false")
+            why = "common.cpu=true forbids it" if torch.cuda.is_available() else "there is none"
+            raise UserError(f"common.{key}=true needs a GPU, but {why}: set common.{key}=false")
 
 
 def _check_betas(optimizer: Any) -> None:
-    """Check Adam's decay rates, which fairseq also takes as a string that it evaluates."""
+    """Check Adam's decay rates; fairseq also takes them as a string, which it evaluates."""
     betas = optimizer.adam_betas if isinstance(optimizer, DictConfig) and "adam_betas" in optimizer else (0.9, 0.999)
     try:
         values = list(ast.literal_eval(betas) if isinstance(betas, str) else betas)
@@ -311,22 +313,24 @@ def _check_betas(optimizer: Any) -> None:
         values = []
     if len(values) != 2 or not all(Range(0, 1, below=True).holds(value) for value in values):
         raise UserError(
-            f"optimizer.adam_betas={betas} is out of range: it has to be two numbers of at least 0 and below 1, such "
-            f"as (0.9,0.98)"
+            f"optimizer.adam_betas={betas} is out of range: give two numbers of at least 0 and below 1, such as "
+            f"(0.9,0.98)"
         )
 
 
 def _check_precision(common: Any) -> None:
     chosen = [key for key in ("fp16", "bf16", "amp") if common[key]]
     if len(chosen) > 1:
-        raise UserError(f"common.{' and common.'.join(chosen)} exclude each other: set one of them to true")
+        raise UserError(f"common.{' and common.'.join(chosen)} exclude each other: set only one of them to true")
     for key in ("fp16", "bf16"):
         if common[f"memory_efficient_{key}"] and not common[key]:
-            raise UserError(f"common.memory_efficient_{key}=true does nothing without common.{key}=true: set both")
+            raise UserError(
+                f"common.memory_efficient_{key}=true does nothing without common.{key}=true: set both, or neither"
+            )
 
 
 def _check_metric(cfg: DictConfig) -> None:
-    """Check the metric that chooses checkpoint_best.pt; fairseq looks it up after the first epoch."""
+    """Check the metric for checkpoint_best.pt; fairseq looks it up only after the first epoch."""
     if cfg.dataset.disable_validation:
         return
     metric, criterion, students = cfg.checkpoint.best_checkpoint_metric, cfg.criterion._name, cfg.model.student_layers
@@ -335,11 +339,11 @@ def _check_metric(cfg: DictConfig) -> None:
         return
     if metric not in names:
         raise UserError(
-            f"checkpoint.best_checkpoint_metric={metric} is none of the metrics of criterion {criterion} with "
+            f"checkpoint.best_checkpoint_metric={metric} is not logged by criterion {criterion} with "
             f"model.student_layers={list(students)}: choose one of {', '.join(names)}"
         )
     if cfg.checkpoint.maximize_best_checkpoint_metric:
         raise UserError(
-            f"checkpoint.maximize_best_checkpoint_metric=true would keep the checkpoint with the highest {metric} as "
-            f"the best: set it to false"
+            f"checkpoint.maximize_best_checkpoint_metric=true would keep the checkpoint with the highest {metric}: set "
+            f"it to false"
         )

@@ -1,4 +1,4 @@
-"""NaN and Inf during a training: the last words name the update and the utterances."""
+"""Report NaN and Inf during a training, with the update and the utterances."""
 
 import functools
 import logging
@@ -16,19 +16,20 @@ from fairseq_skd.fairseq_fixes import audio_file
 
 logger = logging.getLogger(__name__)
 
-# What fairseq raises FloatingPointError with; fp16's normal skips of an update are an OverflowError that it catches.
+# Texts of fairseq's FloatingPointError. The updates that fp16 skips normally are an OverflowError,
+# which fairseq catches.
 _NOT_FINITE = "gradients are Nan/Inf"
 _DIVERGED = re.compile(rf"{_NOT_FINITE}|Minimum loss scale reached \(\S+\)")
-# On several GPUs fairseq says of NaN that gradients are inconsistent, and lists their norms: "rank   0 = nan".
+# On several GPUs, fairseq calls NaN gradients inconsistent and lists their norms: "rank   0 = nan".
 _NORM_NOT_FINITE = re.compile(r"^rank +\d+ = -?(nan|inf)$", re.MULTILINE)
-_FEW = 8  # files that a sentence can hold
+_FEW = 8  # files named in one message
 
 
 def tell_where_training_diverges() -> None:
-    """Make fairseq's trainer name update and utterances, and stop at a validation loss that is NaN or Inf.
+    """Make fairseq's trainer report NaN and Inf as a :class:`~fairseq_skd.errors.UserError`.
 
-    Trainings with criteria of other packages are left alone. What is raised is a
-    :class:`~fairseq_skd.errors.UserError`.
+    In training it names the update and the utterances. In validation it stops at a loss that is
+    not finite. Trainings with criteria of other packages are not touched.
     """
     train_step, valid_step = Trainer.train_step, Trainer.valid_step
     if hasattr(train_step, "names_utterances"):
@@ -50,8 +51,8 @@ def tell_where_training_diverges() -> None:
         loss = float(logged.get("loss", 0))
         if not math.isfinite(loss) and isinstance(self.get_criterion(), CtcCriterion):
             raise UserError(
-                f"validation after update {self.get_num_updates()}: the loss is {loss}, the training has diverged: go "
-                f"on from an earlier checkpoint with a lower optimization.lr"
+                f"validation after update {self.get_num_updates()}: the loss is {loss}, the training has diverged: "
+                f"resume from an earlier checkpoint with a lower optimization.lr"
             )
         return logged
 
@@ -60,7 +61,7 @@ def tell_where_training_diverges() -> None:
 
 
 def _reason(words: str) -> str | None:
-    """fairseq's words for a training that diverged, without its advice; None if they are about something else."""
+    """Shorten fairseq's text about a training that diverged; None if it is about something else."""
     if _NORM_NOT_FINITE.search(words):
         return _NOT_FINITE
     found = _DIVERGED.match(words)
@@ -77,6 +78,6 @@ def _diverged(trainer: Trainer, samples: Sequence[Mapping[str, Any]], reason: st
     named = ", ".join(files[:_FEW]) + (f" and {len(files) - _FEW} more, logged above" if len(files) > _FEW else "")
     worker = f" on worker {trainer.data_parallel_rank}" if trainer.data_parallel_world_size > 1 else ""
     return (
-        f"update {trainer.get_num_updates() + 1}{worker}: {reason}, with the utterances {named}: lower "
-        f"optimization.lr, or leave these out if others train"
+        f"update {trainer.get_num_updates() + 1}{worker}: {reason}, in a batch of the utterances {named}: lower "
+        f"optimization.lr, or leave these utterances out if others train"
     )

@@ -1,4 +1,4 @@
-"""Hooks into ``fairseq_cli.train``, which imports the user dir, completes the configuration and then trains."""
+"""Check a training when ``fairseq_cli.train`` completes its configuration: before data are read."""
 
 import functools
 import logging
@@ -21,11 +21,11 @@ MODEL = "skd_ctc"
 
 
 def check_at_the_door() -> None:
-    """Make ``fairseq_cli.train`` check the configuration first, train alone, and no update beyond ``max_update``.
+    """Make ``fairseq_cli.train`` check its configuration, lock its folder, stop at ``max_update``.
 
-    Trainings of other models are left alone.
+    Trainings of other models are not touched.
     """
-    program: Any = sys.modules.get("fairseq_cli.train")  # imported already wherever it trains
+    program: Any = sys.modules.get("fairseq_cli.train")  # a process that trains has imported it
     if program is None or hasattr(program.add_defaults, "__wrapped__"):
         return
     program.add_defaults = _checked(program.add_defaults)
@@ -33,7 +33,7 @@ def check_at_the_door() -> None:
 
 
 def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Check before and after the configuration is completed; no seed is set yet, no data are read."""
+    """Check the configuration before and after ``add_defaults`` completes it."""
 
     @functools.wraps(add_defaults)
     def checked(cfg: DictConfig) -> None:
@@ -46,7 +46,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
         check_configuration(cfg)
         check_device(cfg)
         check_start(cfg)
-        if distributed_utils.is_master(cfg.distributed_training):  # the one that writes
+        if distributed_utils.is_master(cfg.distributed_training):  # the worker that writes
             check_save_dir(cfg)
             if not cfg.checkpoint.no_save:
                 lock.hold(cfg.checkpoint.save_dir)
@@ -56,7 +56,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
 
 
 def _forget_earlier_trainings() -> None:
-    """Hydra's ``--multirun`` trains several times in one process; fairseq would keep the best result of others."""
+    """Forget the best result of earlier trainings in this process (Hydra's ``--multirun``)."""
     program: Any = sys.modules["fairseq_cli.train"]
     for function in (checkpoint_utils.save_checkpoint, program.should_stop_early):
         for name in ("best", "num_runs"):
@@ -64,7 +64,7 @@ def _forget_earlier_trainings() -> None:
 
 
 def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:
-    """Train nothing if the run is complete; fairseq would train one more update at each start, and save it."""
+    """Stop a complete run before it trains; fairseq trains and saves one more update per start."""
 
     @functools.wraps(train)
     def train_epoch(cfg: DictConfig, trainer: Any, *args: Any, **kwargs: Any) -> tuple[list[float | None], bool]:
@@ -72,13 +72,13 @@ def _up_to_the_last_update(train: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_ours(cfg) or not 0 < last <= updates:
             return train(cfg, trainer, *args, **kwargs)
         logger.warning(
-            "nothing is trained: %s has %d updates already, optimization.max_update=%d. To train on, set a higher "
-            "optimization.max_update; to begin anew, give another checkpoint.save_dir",
+            "nothing to train: %s already has %d updates and optimization.max_update=%d. To continue, raise "
+            "optimization.max_update; to start again, give another checkpoint.save_dir",
             resumed_from(cfg),
             updates,
             last,
         )
-        return [None], True  # fairseq: no validation loss, and stop
+        return [None], True  # no validation loss; stop
 
     return train_epoch
 

@@ -1,4 +1,4 @@
-"""One training per ``checkpoint.save_dir``: two would write over each other's checkpoints, and both would end well."""
+"""Allow one training per ``checkpoint.save_dir``; two would overwrite each other's checkpoints."""
 
 import errno
 import fcntl
@@ -15,22 +15,22 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".training.lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
-# Of the training that this process runs. Open until the next one: closing any handle of the file would free the lock.
+# The lock file of this process's training. It stays open: closing any handle of it frees the lock.
 _held: TextIO | None = None
 
 
 def hold(save_dir: str) -> None:
-    """Hold the lock of a folder for the rest of this process, or until the process trains into another folder.
+    """Lock a folder until this process ends or trains into another folder.
 
-    The lock is the system's. It is free as soon as the process has ended, by ``kill -9`` as well. It is ``lockf`` and
-    not ``flock``: a loader worker that outlives the training inherits no such lock. Whoever holds it can write into the
-    folder alone, so what killed trainings left half-written there is removed.
+    The operating system frees the lock when the process ends, also after ``kill -9``. It is
+    ``lockf`` and not ``flock``: a loader worker that outlives the training does not inherit it.
+    Half-written files of killed trainings are removed, since no other process writes there.
 
     Args:
-        save_dir: the folder; it is made if it is missing.
+        save_dir: the folder; it is created if missing.
 
     Raises:
-        UserError: another process trains into the folder, or the folder cannot be written.
+        UserError: another process trains into the folder, or it cannot be written.
     """
     global _held
     folder = Path(save_dir).absolute()
@@ -40,7 +40,9 @@ def hold(save_dir: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"checkpoint.save_dir={save_dir} cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"checkpoint.save_dir={save_dir} cannot be written ({error.strerror}): give another folder"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -48,12 +50,12 @@ def hold(save_dir: str) -> None:
             holder = _holder(file)
             file.close()
             raise UserError(
-                f"checkpoint.save_dir={save_dir} belongs to a training that runs ({holder}): wait for its end, or give "
+                f"checkpoint.save_dir={save_dir} is in use by another training ({holder}): wait until it ends, or give "
                 f"another checkpoint.save_dir"
             ) from error
         logger.warning(
-            "checkpoint.save_dir=%s is on a file system without locks (%s): see to it yourself that no second training "
-            "is started there, it would write over these checkpoints",
+            "checkpoint.save_dir=%s is on a file system without locks (%s): do not start a second training there, it "
+            "would overwrite these checkpoints",
             save_dir,
             error.strerror,
         )
@@ -71,6 +73,6 @@ def _same_file(held: TextIO, path: Path) -> bool:
 
 
 def _holder(file: TextIO) -> str:
-    """What the holder wrote; it may not have come to that yet."""
+    """Name the process that holds the lock; it may not have written its name yet."""
     file.seek(0)
-    return file.readline().strip() or "its process is not known yet"
+    return file.readline().strip() or "process not known yet"

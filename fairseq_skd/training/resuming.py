@@ -1,6 +1,6 @@
-"""A training that goes on from a checkpoint: which one, and what was set otherwise when that was saved.
+"""Find the checkpoint that a training resumes from, and warn of settings that differ from it.
 
-fairseq goes on with the settings of the command line, and says nothing of those that the checkpoint was trained with.
+fairseq takes the settings of the command line, and silently ignores the settings in the checkpoint.
 """
 
 import functools
@@ -22,16 +22,16 @@ from fairseq_skd.errors import UserError, shown
 logger = logging.getLogger(__name__)
 
 _LATEST = "checkpoint_last.pt"
-# What makes a training what it is; other sections say where it runs, what it logs and what it keeps.
+# Settings that change the result; other sections say where a run computes, logs and saves.
 _SECTIONS = ("optimization", "task", "criterion", "model", "optimizer", "lr_scheduler")
 _KEYS = ("common.seed", "dataset.max_tokens", "dataset.batch_size", "dataset.train_subset")
-# Where things were read from that the checkpoint holds, or whose hash it holds; and where it runs.
+# Paths whose content the checkpoint holds or has a hash of; and the device set-up.
 _LEFT_OUT = ("w2v_path", "w2v_args", "teacher_path", "teacher_sha256", "ddp_backend")
 _UNKNOWN = object()
 
 
 def resumed_from(root: DictConfig) -> Path | None:
-    """The checkpoint that fairseq is going to go on from, if there is one."""
+    """Return the checkpoint that fairseq will resume from; None if there is none."""
     folder, file = OmegaConf.select(root, "checkpoint.save_dir"), OmegaConf.select(root, "checkpoint.restore_file")
     if not folder or not file:
         return None
@@ -43,12 +43,12 @@ def resumed_from(root: DictConfig) -> Path | None:
 
 
 def settings_of(path: Path) -> Mapping[str, Any]:
-    """The configuration in a checkpoint, as plain Python; empty in one of fairseq's old style.
+    """Read the configuration of a checkpoint as plain Python; empty for fairseq's old style.
 
-    Model and criterion both ask for it; the file, which may hold gigabytes, is read once.
+    Model and criterion both ask for it. The file may hold gigabytes, so it is read once.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the checkpoint cannot be read.
     """
     return _settings_of_version(path, path.stat().st_mtime_ns)
 
@@ -59,10 +59,10 @@ def _settings_of_version(path: Path, changed: int) -> Mapping[str, Any]:
 
 
 def check_resumed(root: DictConfig) -> None:
-    """Read the checkpoint that a training is going to go on from, before time is spent.
+    """Check, before time is spent, that the checkpoint to resume from can be read.
 
     Raises:
-        UserError: it cannot be read; the sentence names the newest checkpoint in its folder that can be gone on from.
+        UserError: it cannot be read; the message names the newest checkpoint beside it that can.
     """
     path = resumed_from(root)
     if path is None:
@@ -74,16 +74,16 @@ def check_resumed(root: DictConfig) -> None:
         for other in others:
             if other != path and (updates := _updates(other)) is not None:
                 raise UserError(
-                    f"{error}; the newest intact checkpoint beside it is {other.name} of {updates} updates: go on from "
-                    f"that with checkpoint.restore_file={other.absolute()}"
+                    f"{error}; the newest intact checkpoint beside it is {other.name} ({updates} updates): to resume "
+                    f"from that, set checkpoint.restore_file={other.absolute()}"
                 ) from error
         raise UserError(
-            f"{error}; no other checkpoint in {path.parent} can be gone on from: to begin anew, move it away"
+            f"{error}; {path.parent} holds no other checkpoint to resume from: to start again, move this one away"
         ) from error
 
 
 def _updates(path: Path) -> int | None:
-    """The updates of a checkpoint that a training can go on from; None if it is none."""
+    """Count the updates of a checkpoint; None if no training can resume from it."""
     try:
         state = load_checkpoint(path)
         check_finite(state["model"], f"checkpoint {path}")
@@ -95,9 +95,9 @@ def _updates(path: Path) -> int | None:
 
 
 def warn_of_other_settings(root: DictConfig | None) -> None:
-    """Log which settings differ from those of the checkpoint that the training goes on from.
+    """Warn of settings that differ from the resumed checkpoint's.
 
-    Nothing is logged of a training that takes no more than weights from it (``checkpoint.reset_optimizer``).
+    A training that takes only weights from it (``checkpoint.reset_optimizer``) gets no warning.
 
     Args:
         root: the whole configuration, or None.
@@ -114,17 +114,18 @@ def warn_of_other_settings(root: DictConfig | None) -> None:
     changes = other_settings(root, settings_of(path))
     if changes:
         told = ", ".join(f"{key}={now} (it had {shown(before)})" for key, (before, now) in changes.items())
-        logger.warning("this training goes on from %s with other settings: %s", path, told)
+        logger.warning("this training resumes from %s with other settings: %s", path, told)
 
 
 def other_settings(root: DictConfig, saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> its value in a checkpoint and now, for those that both have and that differ.
+    """Map each key that differs to its value in the checkpoint and its value now.
 
-    A key that takes its value from another section's is told once, as that one.
+    Keys that only one of the two has are left out. A key that copies another section's key is
+    listed once, under that section.
 
     Args:
         root: the configuration now.
-        saved: a checkpoint's, as plain Python.
+        saved: the configuration in the checkpoint, as plain Python.
     """
     sections = {name: section for name, section in saved.items() if isinstance(section, Mapping)}
     keys = [*_KEYS, *(f"{section}.{name}" for section in _SECTIONS for name in sections.get(section, {}))]
@@ -141,7 +142,7 @@ def other_settings(root: DictConfig, saved: Mapping[str, Any]) -> dict[str, tupl
 
 
 def _value(root: DictConfig, section: str, name: str) -> Any:
-    """What a key has now, as plain Python; unknown if it is absent, missing, or leads nowhere."""
+    """Return a key's value now, as plain Python; unknown if it is absent or cannot be resolved."""
     try:
         part = root[section]
         return to_container(part[name]) if name in part else _UNKNOWN

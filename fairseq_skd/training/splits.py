@@ -1,4 +1,4 @@
-"""Check the data of a training before fairseq's tasks load it, and count the utterances that they leave out."""
+"""Check the data of a training before fairseq loads it; report utterances that it leaves out."""
 
 import functools
 import logging
@@ -26,15 +26,20 @@ from fairseq_skd.training.training_labels import check_labels
 logger = logging.getLogger(__name__)
 
 _LENGTHS = ("min_sample_size", "max_keep_size")
+_CROPPING = ("pad_audio", "random_crop")
+_HEADERS = 100  # enough to notice a folder of another rate; all files of a corpus would take minutes
 
 
 def kept_for_length(cfg: Any, subset: Subset, training: bool) -> Sequence[int]:
-    """Indices of the utterances whose length a task accepts; the log has the number of the others.
+    """Select the utterances whose length the task accepts, and log how many are left out.
 
     Args:
         cfg: the task's configuration.
         subset: the utterances.
-        training: whether the split is trained on. If so the number is information, else it is a warning.
+        training: whether this is the training split; the log line is then not a warning.
+
+    Returns:
+        indices of the accepted utterances.
 
     Raises:
         UserError: no utterance has an accepted length.
@@ -49,8 +54,8 @@ def kept_for_length(cfg: Any, subset: Subset, training: bool) -> Sequence[int]:
     limits = " and ".join(f"task.{key}={bound}" for key, bound in bounds.items() if bound is not None)
     if not kept:
         raise UserError(
-            f"{subset.manifest} has no utterance within {limits}: its utterances have {min(subset.samples)} to "
-            f"{max(subset.samples)} samples, change these keys"
+            f"{subset.manifest} has no utterance within {limits} (they have {min(subset.samples)} to "
+            f"{max(subset.samples)} samples): change these keys"
         )
     if left := len(subset.samples) - len(kept):
         level, count = logging.INFO if training else logging.WARNING, len(subset.samples)
@@ -59,16 +64,16 @@ def kept_for_length(cfg: Any, subset: Subset, training: bool) -> Sequence[int]:
 
 
 def check_valid_sets(folder: Path, root: Any) -> None:
-    """Check that validation reads the manifests ``valid<number>.tsv`` that lie in the folder, or warn of them.
+    """Check that validation reads every ``valid<number>.tsv``, unless a key leaves some out.
 
-    fairseq refuses to leave them out, and then offers to combine them, which its audio tasks cannot.
+    fairseq's own check offers to combine these manifests, which its audio tasks cannot do.
 
     Args:
         folder: ``task.data``.
-        root: the whole configuration, or as much of it as there is.
+        root: the whole configuration, or the part that is known.
 
     Raises:
-        UserError: ``dataset.valid_subset`` leaves manifests out, and no key says that they are to be left out.
+        UserError: ``dataset.valid_subset`` leaves manifests out, and no key allows it.
     """
     given = select(root, "dataset.valid_subset")
     if given is None or select(root, "dataset.disable_validation"):
@@ -84,26 +89,26 @@ def check_valid_sets(folder: Path, root: Any) -> None:
     instead = f"dataset.valid_subset='{','.join([*read, *(path.stem for path in others)])}'"
     if combine:
         key = "dataset.combine_valid_subsets=true combines nothing for audio"
-        logger.warning("%s: %s, set it to false and %s", key, left, instead)
+        logger.warning("%s, %s: set it to false and %s", key, left, instead)
     elif select(root, "dataset.ignore_unused_valid_subsets"):
         logger.warning("dataset.ignore_unused_valid_subsets=true: %s", left)
     else:
         raise UserError(
-            f"dataset.valid_subset={given}: {left}, set {instead}, or dataset.ignore_unused_valid_subsets=true"
+            f"dataset.valid_subset={given}: {left}: set {instead}, or dataset.ignore_unused_valid_subsets=true"
         )
 
 
 def check_batches(dataset: FairseqDataset, manifests: str, root: Any, training: bool) -> None:
-    """Warn of the utterances that are in no batch.
+    """Warn of utterances that are in no batch.
 
-    fairseq drops a last batch whose size ``dataset.required_batch_size_multiple`` (8 unless set) does not divide, and
-    ends a validation after ``dataset.max_valid_steps`` batches.
+    fairseq drops a last batch whose size is no multiple of ``dataset.required_batch_size_multiple``
+    (8 unless set), and ends validation after ``dataset.max_valid_steps`` batches.
 
     Args:
-        dataset: what fairseq makes its batches of.
+        dataset: the data set that fairseq batches.
         manifests: the files that list its utterances, for messages.
-        root: the whole configuration, or as much of it as there is.
-        training: the split is trained on.
+        root: the whole configuration, or the part that is known.
+        training: whether this is the training split.
 
     Raises:
         UserError: no batch is left.
@@ -112,8 +117,8 @@ def check_batches(dataset: FairseqDataset, manifests: str, root: Any, training: 
     steps = None if training else select(root, "dataset.max_valid_steps")
     if multiple == 1 and steps is None:
         return
-    dataset.set_epoch(1)  # several corpora are drawn from by epoch
-    with data_utils.numpy_seed(0):  # which utterance of one length comes first changes no batch's size
+    dataset.set_epoch(1)  # a set of several corpora draws its utterances by epoch
+    with data_utils.numpy_seed(0):  # the order of utterances of one length changes no batch size
         batches = dataset.batch_by_size(
             dataset.ordered_indices(),
             max_tokens=select(root, f"dataset.max_tokens{suffix}"),
@@ -135,21 +140,17 @@ def check_batches(dataset: FairseqDataset, manifests: str, root: Any, training: 
             "the training" if training else "each validation",
         )
     workers = select(root, "distributed_training.distributed_world_size") or 1
-    # fairseq stops after batch number `steps`, counted from 0
+    # fairseq stops after batch number `steps`, counted from 0.
     if left := sum(map(len, batches[(steps + 1) * workers :])) if steps is not None else 0:
         logger.warning(
             "dataset.max_valid_steps=%d leaves %d %s out of each validation: set it to null", steps, left, among
         )
 
 
-_CROPPING = ("pad_audio", "random_crop")
-_HEADERS = 100  # enough for a folder of another rate; all of a large corpus would take minutes
-
-
 def check_data_of_trainings() -> None:
-    """Make fairseq's tasks check what a training of model ``skd_ctc`` reads, when they build its model.
+    """Make fairseq's tasks check the data of a training when they build the model ``skd_ctc``.
 
-    The settings are checked before the encoder is read, each split before it is loaded.
+    Settings are checked before the encoder is read, each split before it is loaded.
     """
     original = FairseqTask.build_model
     if hasattr(original, "checks_data"):
@@ -171,53 +172,53 @@ def check_data_of_trainings() -> None:
 
 
 def check_settings(task: FairseqTask) -> None:
-    """Check the settings of a task; tasks other than fairseq's two for fine-tuning are left alone.
+    """Check the settings of a task; only fairseq's two fine-tuning tasks are checked.
 
     Args:
-        task: its dictionary has not been asked for yet.
+        task: a task that has not read its dictionary yet.
 
     Raises:
-        UserError: the folder of the data or the dictionary is missing, or the task is set to pretrain, to cut
-            transcripts, or to draw a part of the audio.
+        UserError: the data folder or the dictionary is missing, or the task is set to pretrain, to
+            cut transcripts, or to use a part of the audio.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
     cfg = task.cfg
     if OmegaConf.is_config(cfg) and OmegaConf.is_missing(cfg, "data"):
-        raise UserError("task.data is not set: give the folder of <split>.tsv and its labels")
+        raise UserError("task.data is not set: give the folder with <split>.tsv and its labels")
     if not getattr(cfg, "fine_tuning", True):
         raise UserError("task.fine_tuning=false is for pretraining: set task.fine_tuning=true")
     if isinstance(task, HubertPretrainingTask) and cfg.label_rate != -1:
         raise UserError(
-            f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to so many units per second: "
-            f"set task.label_rate=-1"
+            f"task.label_rate={cfg.label_rate:g} is for pretraining, it cuts transcripts to {cfg.label_rate:g} units "
+            f"per second: set task.label_rate=-1"
         )
     if "subsample" in cfg and cfg.subsample < 1:
         raise UserError(
-            f"task.subsample={cfg.subsample} draws audio without its transcripts, fairseq would take other lines for "
-            f"them: leave it at 1 and make a shorter manifest"
+            f"task.subsample={cfg.subsample} draws a part of the audio but not its transcripts, so fairseq would pair "
+            f"audio with wrong transcripts: set it to 1 and write a shorter manifest"
         )
     if not _extensions(cfg):
-        raise UserError("task.labels is not set: give the extension of the label files, such as ltr")
+        raise UserError("task.labels is not set: give the extension of the label files, for example ltr")
     data = Path(cfg.data)
     if not data.is_dir():
-        where = "" if data.is_absolute() else f" below {Path.cwd()}, where Hydra runs this: give an absolute path"
-        raise UserError(f"task.data={data} is not a folder{where}")
+        where = "" if data.is_absolute() else f" in {Path.cwd()}, where Hydra runs this"
+        raise UserError(f"task.data={data} is not a folder{where}: give the absolute path of a folder")
     for extension in _extensions(cfg):
-        own = getattr(cfg, "target_dictionary", None)  # audio_finetuning can have it elsewhere
+        own = getattr(cfg, "target_dictionary", None)  # a key of audio_finetuning only
         dictionary = (Path(own) if own else _label_folder(cfg)) / f"dict.{extension}.txt"
         read_dictionary(dictionary)
 
 
 def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: Any = None) -> None:
-    """Make a task check each split before it loads the split, and make the same batches after a resume.
+    """Make a task check each split before loading it, and batch it alike after a resume.
 
-    Tasks other than fairseq's two for fine-tuning are left alone.
+    Only fairseq's two fine-tuning tasks are changed.
 
     Args:
         task: its ``load_dataset`` is wrapped.
         layers: the encoder's convolutions.
-        root: the whole configuration, or as much of it as there is.
+        root: the whole configuration, or the part that is known.
     """
     if not isinstance(task, HubertPretrainingTask | AudioFinetuningTask):
         return
@@ -242,7 +243,7 @@ def check_before_loading(task: FairseqTask, layers: Sequence[ConvLayer], root: A
 
 
 def _keep_order(dataset: Any, root: Any) -> None:
-    """Give a training set its order, unless fairseq is asked for new batches in each epoch: those follow the epoch."""
+    """Fix the order of a training set, unless a key asks fairseq for new batches in each epoch."""
     seed = select(root, "common.seed")
     anew = ("dataset.update_epoch_batch_itr", "dataset.update_ordered_indices_seed", "task.rebuild_batches")
     if seed is not None and not any(select(root, key) for key in anew):
@@ -250,13 +251,16 @@ def _keep_order(dataset: Any, root: Any) -> None:
 
 
 def _loaded_to_validate(task: FairseqTask, split: str, root: Any) -> bool:
-    """Whether a split is loaded for validation: fairseq loads one that is trained on as well a second time."""
+    """Whether fairseq loads a split for validation.
+
+    If the split is also trained on, fairseq loads it a second time later.
+    """
     validated = str(select(root, "dataset.valid_subset") or "").split(",")
     return split in validated and split not in task.datasets and not select(root, "dataset.disable_validation")
 
 
 def _manifests(cfg: Any, split: str) -> list[str]:
-    """Names of the manifests of a split: one per corpus (``corpus:name,...``), none of binarised data."""
+    """List the manifests of a split: one per corpus (``corpus:name,...``), none if binarized."""
     if "binarized_dataset" in cfg and cfg.binarized_dataset:
         return []
     if "multi_corpus_keys" in cfg and cfg.multi_corpus_keys:
@@ -267,19 +271,19 @@ def _manifests(cfg: Any, split: str) -> list[str]:
 def check_split(
     task: FairseqTask, split: str, layers: Sequence[ConvLayer], root: Any = None, training: bool = False
 ) -> None:
-    """Check manifest, labels and some audio headers of a split, as far as the task takes its utterances.
+    """Check manifest, labels and up to 100 audio headers of the utterances that the task accepts.
 
     Args:
-        task: one of fairseq's two for fine-tuning.
+        task: one of fairseq's two fine-tuning tasks.
         split: name of the manifest.
         layers: the encoder's convolutions.
-        root: the whole configuration, or as much of it as there is.
-        training: whether the split is trained on.
+        root: the whole configuration, or the part that is known.
+        training: whether this is the training split.
 
     Raises:
-        UserError: a file is missing or damaged, see :mod:`fairseq_skd.files.subset`; CTC can learn nothing of the
-            labels; the task accepts no utterance; or an utterance is too short for the encoder, too long for a batch,
-            or cropped while its transcript is kept.
+        UserError: a file is missing or damaged, see :mod:`fairseq_skd.files.subset`; CTC can learn
+            nothing from the labels; the task accepts no utterance; or an utterance is too short for
+            the encoder, too long for a batch, or cropped while its transcript is kept.
     """
     cfg = task.cfg
     subset = read_manifest(Path(cfg.data), split, f"split {split} of dataset.train_subset or dataset.valid_subset")
@@ -291,7 +295,8 @@ def check_split(
         _check_padding(cfg, subset, kept)
     instead = "set task.max_keep_size={0} to leave them out" if hubert else "take them out of the manifest and labels"
     _check_crops(cfg.max_sample_size, subset, kept, instead)
-    _check_batches(f"dataset.max_tokens{suffix}", select(root, f"dataset.max_tokens{suffix}"), subset, kept, instead)
+    key = f"dataset.max_tokens{suffix}"
+    _check_fit_in_batch(key, select(root, key), subset, kept, instead)
     for extension in _extensions(cfg):
         labels, process = _label_folder(cfg) / f"{split}.{extension}", select(root, "criterion.post_process")
         check_labels(labels, subset, kept, task.target_dictionary, layers, process, carriage_returns=not hubert)
@@ -300,44 +305,47 @@ def check_split(
 
 
 def _check_lengths(subset: Subset, kept: Sequence[int], shortest: int) -> None:
-    """The convolutions fail on a batch of utterances that are all shorter than one frame."""
+    """Check that no utterance is shorter than one frame: the convolutions fail on such a batch."""
     short = [index for index in kept if subset.samples[index] < shortest]
     if short:
         raise UserError(
-            f"{len(short)} of {len(kept)} utterances of {subset.manifest} are shorter than {shortest} samples, one "
-            f"frame of the model: set task.min_sample_size={shortest}, the first is {subset.where(short[0])}"
+            f"{len(short)} of {len(kept)} utterances of {subset.manifest} are shorter than one frame of the model, "
+            f"{shortest} samples, the first is {subset.where(short[0])}: set task.min_sample_size={shortest}"
         )
 
 
 def _check_padding(cfg: Any, subset: Subset, kept: Sequence[int]) -> None:
-    """Without padding, fairseq crops a batch to its shortest utterance, but not the transcripts."""
+    """Check that no batch is cropped; unpadded, fairseq crops audio but not transcripts."""
     shortest = min(subset.samples[index] for index in kept)
     if longer := sum(subset.samples[index] > shortest for index in kept):
         keys = " ".join(f"task.{key}={'null' if cfg[key] is None else str(cfg[key]).lower()}" for key in _CROPPING)
         raise UserError(
-            f"{keys} crops each batch to its shortest utterance and keeps the transcripts whole: set "
-            f"task.pad_audio=true task.random_crop=false (up to {longer} of {len(kept)} utterances of "
-            f"{subset.manifest} would be cropped)"
+            f"{keys} crops each batch to its shortest utterance and keeps the transcripts whole (up to {longer} of "
+            f"{len(kept)} utterances of {subset.manifest} would be cropped): set task.pad_audio=true "
+            f"task.random_crop=false"
         )
 
 
 def _check_crops(limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """Both tasks crop utterances above ``max_sample_size``, even where they pad; ``instead`` says how to drop them."""
+    """Check that no utterance exceeds ``max_sample_size``; both tasks crop it even if they pad.
+
+    ``instead`` is the advice how to drop these utterances.
+    """
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         raise UserError(
-            f"task.max_sample_size={limit} crops {len(long)} of {len(kept)} utterances of {subset.manifest} and keeps "
-            f"their transcripts whole: {instead.format(limit)}, or set task.max_sample_size=null to take them whole; "
-            f"the first is {subset.where(long[0])}"
+            f"task.max_sample_size={limit} crops {len(long)} of {len(kept)} utterances of {subset.manifest}, the first "
+            f"is {subset.where(long[0])}, and keeps their transcripts whole: {instead.format(limit)}, or set "
+            f"task.max_sample_size=null to train on whole utterances"
         )
 
 
-def _check_batches(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
-    """fairseq asserts that each utterance fits a batch, in validation only after the first epoch."""
+def _check_fit_in_batch(key: str, limit: int | None, subset: Subset, kept: Sequence[int], instead: str) -> None:
+    """Check that each utterance fits in a batch; otherwise fairseq ends in an assertion."""
     if limit is not None and (long := [index for index in kept if subset.samples[index] > limit]):
         longest = max(long, key=lambda index: subset.samples[index])
         raise UserError(
-            f"{key}={limit} samples is less than {len(long)} of {len(kept)} utterances of {subset.manifest} have: "
-            f"{instead.format(limit)}, or set {key}={subset.samples[longest]} for the longest, "
+            f"{key}={limit} samples is too small for {len(long)} of {len(kept)} utterances of {subset.manifest}: "
+            f"{instead.format(limit)}, or set {key}={subset.samples[longest]}, the length of the longest, "
             f"{subset.where(longest)}"
         )
 

@@ -1,9 +1,10 @@
-"""Read the checkpoint that a training starts or resumes from, and fit it to the model and the dictionary.
+"""Read the checkpoint that a training starts or resumes from, and fit it to model and dictionary.
 
-fairseq copies the rows of a CTC head by index and never compares dictionaries. The same letters in another order train
-on silently, and other letters end in "please ensure that the architectures match". Here a *resume* needs the symbols of
-the checkpoint in their order. A *start* (``checkpoint.finetune_from_model``, or ``checkpoint.reset_optimizer=true``)
-takes each row by its symbol. Programs that read our checkpoints without a trainer get them from the same reader.
+fairseq copies the rows of a CTC head by index and never compares dictionaries. With the same
+letters in another order it silently trains on; with other letters it ends in "please ensure that
+the architectures match". Here a *resume* needs the checkpoint's symbols in the same order. A
+*start* (``checkpoint.finetune_from_model``, or ``checkpoint.reset_optimizer=true``) takes each row
+by its symbol. Programs that load our checkpoints without a trainer use the same reader.
 """
 
 import functools
@@ -33,7 +34,7 @@ from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer
 
 
 def replace_reader() -> None:
-    """Make ``checkpoint_utils.load_checkpoint_to_cpu`` read with ours; what another model needs, it reads on itself."""
+    """Make ``checkpoint_utils.load_checkpoint_to_cpu`` read our checkpoints with our reader."""
     read = checkpoint_utils.load_checkpoint_to_cpu
     if not hasattr(read, "__wrapped__"):
         checkpoint_utils.load_checkpoint_to_cpu = functools.wraps(read)(functools.partial(_read, read))
@@ -45,14 +46,15 @@ def _read(
     """Read a checkpoint as fairseq does.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`, and
-            :func:`~fairseq_skd.models.trained.read_trained` for a model of ours.
+        UserError: the file cannot be read, see
+            :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`; or it holds a damaged model of
+            ours, see :func:`~fairseq_skd.models.trained.read_trained`.
     """
     file = Path(PathManager.get_local_path(path))
     state = load_checkpoint(file)
     name = getattr(state["args"], "arch", None) if state["cfg"] is None else state["cfg"]["model"].get("_name")
     if name != "skd_ctc":
-        del state  # before the second copy
+        del state  # before fairseq reads a second copy
         with weights_only():
             return read(path, arg_overrides, load_on_all_ranks)
     trained = read_trained(state, file)
@@ -69,7 +71,7 @@ _SHOWN = 5
 _START = (
     "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
 )
-# How fairseq and torch begin when a checkpoint's optimizer state does not fit the optimizer of this run.
+# How fairseq's and torch's errors begin if the state of the optimizer does not fit this run.
 _OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
 _OTHER_BATCHES = "Cannot resume training due to dataloader mismatch"
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
@@ -77,10 +79,10 @@ _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_datal
 
 @dataclass(frozen=True)
 class SymbolMap:
-    """Which row of a checkpoint's CTC head each symbol of a dictionary starts from.
+    """The row of a checkpoint's CTC head from which each symbol of a dictionary starts.
 
     Attributes:
-        rows: one entry per symbol of the new dictionary, None where the checkpoint lacks the symbol.
+        rows: one entry per symbol of the new dictionary, None if the checkpoint lacks the symbol.
         new: symbols that the checkpoint lacks.
         dropped: symbols that only the checkpoint has.
     """
@@ -91,7 +93,7 @@ class SymbolMap:
 
     @classmethod
     def between(cls, saved: Sequence[str], symbols: Sequence[str]) -> "SymbolMap":
-        """Map the symbols of a checkpoint to those of a dictionary.
+        """Map the symbols of a checkpoint to the symbols of a dictionary.
 
         >>> SymbolMap.between(["<s>", "E", "T"], ["<s>", "T", "A"])
         SymbolMap(rows=(0, 2, None), new=('A',), dropped=('E',))
@@ -104,11 +106,11 @@ class SymbolMap:
         )
 
     def apply(self, saved: Tensor, fresh: Tensor) -> Tensor:
-        """Take the rows that the checkpoint has, and leave the others as they were initialised.
+        """Take the rows that the checkpoint has; the others stay as initialized.
 
         Args:
             saved: weight or bias of a head in the checkpoint, (V of the checkpoint, ...).
-            fresh: the same of the new model, (V, ...).
+            fresh: the same tensor of the new model, (V, ...).
         """
         known = [index for index, row in enumerate(self.rows) if row is not None]
         mapped = fresh.detach().to(device=saved.device, dtype=saved.dtype, copy=True)
@@ -122,64 +124,64 @@ class SymbolMap:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Check that the checkpoint to start from exists; without it fairseq trains from the pretrained weights.
+    """Check that the checkpoint to start from exists; fairseq silently starts without it.
 
     Args:
         cfg: the whole configuration.
 
     Raises:
-        UserError: a file does not exist, or two keys say where to start.
+        UserError: a file does not exist, or two keys exclude each other.
     """
     checkpoint, latest = cfg.checkpoint, "checkpoint_last.pt"
     if checkpoint.finetune_from_model and checkpoint.restore_file != latest:
         raise UserError(
             f"checkpoint.finetune_from_model={checkpoint.finetune_from_model} and checkpoint.restore_file="
-            f"{checkpoint.restore_file} exclude each other: the first starts a training from weights, the second goes "
-            f"on with one"
+            f"{checkpoint.restore_file} exclude each other: keep the first to start a new training from its weights, "
+            f"the second to resume a training"
         )
     resets = [key for key in _RESETS if checkpoint.finetune_from_model and checkpoint[key]]
     if resets:
         raise UserError(
-            f"checkpoint.{resets[0]}=true does nothing with checkpoint.finetune_from_model, which takes weights only: "
-            f"leave it false"
+            f"checkpoint.{resets[0]}=true does nothing with checkpoint.finetune_from_model, which takes only weights: "
+            f"set it to false"
         )
     keys = ["restore_file"]
     last = Path(checkpoint.save_dir) / latest
-    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would begin anew
-        what = "is a folder" if last.is_dir() else "leads to no file"
+    if checkpoint.restore_file == latest and os.path.lexists(last) and not last.is_file():  # fairseq would start again
+        what = "is a folder" if last.is_dir() else "is a broken link"
         raise UserError(
-            f"{last} {what}, so no training can go on from it: remove it, or put the checkpoint in its place"
+            f"{last} {what}, so no training can resume from it: remove it, or put the checkpoint in its place"
         )
     if checkpoint.restore_file == latest:
         keys = [] if last.is_file() else ["continue_once", "finetune_from_model"]
     for key in keys:
         path = OmegaConf.select(checkpoint, key)
         if path and not PathManager.isfile(path):
-            where = f" in {Path.cwd()}, where Hydra runs this: give an absolute path"
-            missing = f"does not exist{'' if Path(path).is_absolute() else where}"
+            where = "" if Path(path).is_absolute() else f" in {Path.cwd()}, where Hydra runs this"
+            missing = f"does not exist{where}: give the absolute path of a checkpoint"
             folder = "is a folder: give a checkpoint in it, such as checkpoint_best.pt"
             raise UserError(f"checkpoint.{key}={path} {folder if Path(path).is_dir() else missing}")
 
 
 def check_save_dir(cfg: DictConfig) -> None:
-    """Check that checkpoints can be saved, as fairseq does, but with a sentence.
+    """Check that checkpoints can be saved; fairseq checks it too, but ends in a traceback.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be created or written.
     """
     folder = Path(cfg.checkpoint.save_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"checkpoint.save_dir={folder} cannot be made ({error.strerror}): give a folder that can be"
+            f"checkpoint.save_dir={folder} cannot be created ({error.strerror}): give another folder"
         ) from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"checkpoint.save_dir={folder} is not writable: give a folder that is")
+        raise UserError(f"checkpoint.save_dir={folder} is not writable: give another folder")
 
 
 def read_checkpoints_of_trainings() -> None:
-    """Make fairseq's trainer read the checkpoint of an ``skd_ctc`` training through :func:`read_state`."""
+    """Make fairseq's trainer read checkpoints of ``skd_ctc`` through :func:`read_state`."""
     load = Trainer.load_checkpoint
     if hasattr(load, "__wrapped__"):
         return
@@ -190,8 +192,8 @@ def read_checkpoints_of_trainings() -> None:
         if not isinstance(model, SkdCtc):
             return load(self, filename, reset_optimizer, *args, **kwargs)
         read = checkpoint_utils.load_checkpoint_to_cpu
-        # Where it is called: on the workers that read the file, before it is broadcast, and outside the trainer's own
-        # `except Exception`, which hides the reason.
+        # Replaced only during this call: fairseq calls it on the workers that read the file, before
+        # the broadcast and outside the trainer's `except Exception`, which hides the reason.
         checkpoint_utils.load_checkpoint_to_cpu = lambda path, **_: read_state(
             Path(PathManager.get_local_path(path)),
             model,
@@ -208,9 +210,9 @@ def read_checkpoints_of_trainings() -> None:
                 raise
             difference = shown(str(error).rpartition(". ")[2], 200)
             raise UserError(
-                f"checkpoint {filename} has the state of another optimizer ({difference}): set "
-                f"optimizer, model.freeze_regex and common.fp16 as they were, or checkpoint.reset_optimizer=true to "
-                f"start a new training from its weights"
+                f"checkpoint {filename} has the state of another optimizer ({difference}): set the optimizer section, "
+                f"model.freeze_regex and common.fp16 as they were, or set checkpoint.reset_optimizer=true to start a "
+                f"new training from its weights"
             ) from error
         finally:
             checkpoint_utils.load_checkpoint_to_cpu = read
@@ -226,39 +228,41 @@ def read_checkpoints_of_trainings() -> None:
             if not str(error).startswith(_OTHER_BATCHES) or not isinstance(trainer.get_model(), SkdCtc):
                 raise
             raise UserError(
-                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved within an epoch of "
-                f"more batches than dataset.train_subset makes now: train on the data that it had, or set "
-                f"checkpoint.reset_dataloader=true to go on with the first epoch of the new data"
+                f"checkpoint {cfg.restore_file} of checkpoint.save_dir={cfg.save_dir} was saved in an epoch with more "
+                f"batches than dataset.train_subset has now: train on the same data as before, or set "
+                f"checkpoint.reset_dataloader=true to begin an epoch of the new data"
             ) from error
 
     checkpoint_utils.load_checkpoint = load_with_batches
 
 
 def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str | None) -> dict[str, Any]:
-    """Read a checkpoint for fairseq's trainer, its weights fitted to the model.
+    """Read a checkpoint for fairseq's trainer and fit its weights to the model.
 
     Args:
         path: the file.
-        model: as it was initialised.
-        dictionary: of the task.
-        criterion: class name of the resumed run's criterion; None for a start, which takes weights only.
+        model: the model, freshly initialized.
+        dictionary: the task's dictionary.
+        criterion: class name of the criterion, for a resume; None for a start, which takes only
+            weights.
 
     Returns:
-        ``model``, ``extra_state``, ``optimizer_history`` and ``last_optimizer_state``, as the trainer needs them. The
-        configuration is left out: the trainer does not use it, and a stranger wrote it.
+        ``model``, ``extra_state``, ``optimizer_history`` and ``last_optimizer_state``, as the
+        trainer needs them. The configuration is left out: the trainer does not use it, and it
+        cannot be trusted.
 
     Raises:
-        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; it has no dictionary and its heads
-            have another size; its tensors do not fit the model; or, in a resume, dictionary, criterion or students
-            differ, or there is no state of an optimizer.
+        UserError: the file cannot be read, holds NaN or Inf, or has no CTC head; it has no
+            dictionary and its heads have another size; its tensors do not fit the model; or, in a
+            resume, dictionary, criterion or students differ, or the optimizer's state is missing.
     """
     state = load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
     heads = head_tensors(state["model"])
     if not heads:
         raise UserError(
-            f"checkpoint {path} has no CTC head, so it is not fine-tuned: give a pretrained encoder to model.w2v_path, "
-            f"and to checkpoint.finetune_from_model or checkpoint.restore_file a fine-tuned checkpoint"
+            f"checkpoint {path} has no CTC head, so it is not fine-tuned: set model.w2v_path to a pretrained encoder, "
+            f"and checkpoint.finetune_from_model or checkpoint.restore_file to a fine-tuned checkpoint"
         )
     saved = _saved_symbols(path, state, next(iter(heads.values())).size(0), dictionary)
     if criterion is None:
@@ -266,7 +270,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         logger.info("%s: symbols of the CTC heads: %s", path, change)
         fresh = model.state_dict()
         for name in heads.keys() & fresh.keys():
-            if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is told below
+            if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is refused below
                 state["model"][name] = change.apply(heads[name], fresh[name])
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
@@ -277,16 +281,18 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
 
 
 def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: Dictionary) -> list[str]:
-    """The symbols that the checkpoint was trained with, one per row of its heads."""
+    """List the symbols that the checkpoint was trained with, one per row of its heads."""
     saved = dictionary_of(state, f"checkpoint {path}")
     if saved is None:
         if size != len(dictionary):
             raise UserError(
-                f"checkpoint {path} holds no dictionary and its CTC head has {size} symbols, the dictionary of "
+                f"checkpoint {path} holds no dictionary and its CTC head has {size} symbols, but the dictionary of "
                 f"task.data has {len(dictionary)}: give the dictionary that the checkpoint was trained with"
             )
         logger.warning(
-            "%s holds no dictionary: its %d symbols are taken to be those of task.data in the same order", path, size
+            "%s holds no dictionary: its %d symbols are assumed to be the symbols of task.data in the same order",
+            path,
+            size,
         )
         return list(dictionary.symbols)
     if len(saved) != size:
@@ -300,29 +306,32 @@ def _check_resumable(
     if difference := first_difference(saved, dictionary.symbols):
         differs = difference.describe("the checkpoint", "the dictionary of task.data")
         raise UserError(
-            f"checkpoint {path} was trained with another dictionary: {differs}; go on with its own dictionary, or, "
+            f"checkpoint {path} was trained with another dictionary ({differs}): resume with its own dictionary, or, "
             f"{_START}"
         )
     history = state.get("optimizer_history")
     last = history[-1] if isinstance(history, list) and history else None
     before = last.get("criterion_name") if isinstance(last, dict) else None
     if not isinstance(before, str) or "extra_state" not in state:
-        raise UserError(f"checkpoint {path} holds weights only and cannot be resumed: {_START}")
+        raise UserError(f"checkpoint {path} holds only weights and cannot be resumed: {_START}")
     if before != criterion:
-        raise UserError(f"checkpoint {path} was trained with {shown(before)}, this run has {criterion}: {_START}")
+        raise UserError(
+            f"checkpoint {path} was trained with {shown(before)}, but this run has {criterion}: use that criterion, "
+            f"or, {_START}"
+        )
     if state.get("last_optimizer_state") is None:  # fairseq would count from update 0 again, silently
         raise UserError(
-            f"checkpoint {path} was saved without the state of the optimizer (checkpoint.no_save_optimizer_state) and "
+            f"checkpoint {path} was saved without the optimizer's state (checkpoint.no_save_optimizer_state) and "
             f"cannot be resumed: {_START}"
         )
 
 
 def _check_students(path: Path, heads: Iterable[str], model: SkdCtc) -> None:
-    """Check that a run goes on with its students: new heads would meet the optimizer's state of others."""
+    """Check that a resumed run keeps its students; the optimizer's state fits only their heads."""
     saved = {int(name.split(".")[1]) for name in heads if name.startswith("student_heads.")}
     if saved != set(model.student_layers):
         raise UserError(
-            f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, this run has "
+            f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, but this run has "
             f"{sorted(model.student_layers)}: {_START}"
         )
 
@@ -335,8 +344,9 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
         name = differing[0]
         shapes = (str(shapes.get(name, "missing")) for shapes in (found, own))
         raise UserError(
-            f"checkpoint {path} does not fit the model of model.w2v_path: {len(differing)} tensors differ, the first "
-            f"is {name} ({next(shapes)} in the checkpoint, {next(shapes)} in the model)"
+            f"checkpoint {path} does not fit the model: {len(differing)} tensors differ, the first is {name} "
+            f"({next(shapes)} in the checkpoint, {next(shapes)} in the model): set model.w2v_path to the encoder that "
+            f"it was trained with"
         )
 
 

@@ -1,4 +1,4 @@
-"""What fairseq's trainer takes from a checkpoint besides weights: checked, and nothing that it does not use."""
+"""Check the parts of a checkpoint that fairseq's trainer uses besides weights; drop the rest."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _COUNTS = (
     "optimizer_history.num_updates",
 )
 _NUMBERS = ("extra_state.previous_training_time", "optimizer_history.lr_scheduler_state.best")
-_BEST = _NUMBERS[1]  # infinite until the first validation, where reduce_lr_on_plateau keeps it
+_BEST = _NUMBERS[1]  # reduce_lr_on_plateau saves infinity until the first validation
 _METERS = {
     "AverageMeter": {"val", "sum", "count"},
     "SumMeter": {"sum"},
@@ -32,10 +32,10 @@ _METERS = {
     "StopwatchMeter": {"sum", "n"},
     "ConcatTensorMeter": {"tensor"},
 }
-_SETTINGS = {"lr": 1, "weight_decay": 1, "momentum": 1, "rho": 1, "betas": 2}  # how many numbers each is
-# One number per number of the parameter, under the names of fairseq's and torch's optimizers.
+_SETTINGS = {"lr": 1, "weight_decay": 1, "momentum": 1, "rho": 1, "betas": 2}  # numbers per setting
+# Tensors shaped like the parameter, as fairseq's and torch's optimizers name them.
 _MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "acc_delta", "exp_inf", "sum")
-# What trainer and checkpoint_utils read; another's parts are not taken along.
+# The keys that trainer and checkpoint_utils read; all others are dropped.
 _HISTORY = ("criterion_name", "optimizer_name", "lr_scheduler_state", "num_updates", "best_loss", "optimizer")
 _EXTRA = (
     "epoch",
@@ -51,15 +51,15 @@ _EXTRA = (
 
 
 def for_trainer(path: Path, state: Mapping[str, Any], resumed: bool) -> dict[str, Any]:
-    """Take the parts that the trainer uses, in the form that fairseq brings older checkpoints into.
+    """Take the parts that the trainer uses, in the form of current fairseq checkpoints.
 
     Args:
-        path: of the checkpoint, for messages.
+        path: path of the checkpoint, for messages.
         state: the checkpoint.
-        resumed: whether its training goes on; a start counts its updates from 0.
+        resumed: whether its training is resumed; a start counts updates from 0.
 
     Raises:
-        UserError: a part has another type, or a number that no training leaves behind; naming the key.
+        UserError: a part has a wrong type or an impossible number; the message names the key.
     """
     history = state.get("optimizer_history")
     history = [{"num_updates": 0, "lr_scheduler_state": {}, "optimizer_name": ""}] if history is None else history
@@ -78,46 +78,49 @@ def for_trainer(path: Path, state: Mapping[str, Any], resumed: bool) -> dict[str
         if state.get(key) is not None:
             _check(path, key, state[key], isinstance(state[key], dict), "a dict")
             kept[key] = state[key]
-    if "best_loss" not in kept["optimizer_history"][-1]:  # where older checkpoints have the schedule's state
+    if "best_loss" not in kept["optimizer_history"][-1]:  # with best_loss, fairseq adds the schedule's state
         kept["optimizer_history"][-1].setdefault("lr_scheduler_state", {})
     kept = checkpoint_utils._upgrade_state_dict(kept)
     _check_optimizer(path, kept.get("last_optimizer_state"))
     iterator = kept["extra_state"]["train_iterator"]
     iterator["epoch"] = max(iterator["epoch"], 1)
-    if not resumed:  # the trainer counts from 0, but hands this number to the model for the first update
+    if not resumed:  # the trainer counts from 0, but gives this number to the model at first
         kept["optimizer_history"][-1]["num_updates"] = 0
     return kept
 
 
 def check_optimizer_fits(path: str | Path, optimizer: Optimizer) -> None:
-    """Check what an optimizer took from a checkpoint against its parameters.
+    """Check that the moments an optimizer loaded fit its parameters.
 
     Args:
-        path: of the checkpoint, for the message.
+        path: path of the checkpoint, for the message.
         optimizer: after ``load_state_dict``.
 
     Raises:
-        UserError: moments of another shape, missing ones, or numbers that are not finite.
+        UserError: moments have another shape, are missing, or are not finite.
     """
-    names: dict[int, set[str]] = {}  # by the number of dimensions: Adafactor keeps other moments of matrices
+    names: dict[int, set[str]] = {}  # by number of dimensions: Adafactor keeps other moments for matrices
     for parameter, state in optimizer.state.items():
         moments = {name: value for name, value in state.items() if name in _MOMENTS and value is not None}
         fits = names.setdefault(parameter.dim(), moments.keys() & set(_MOMENTS)) == moments.keys() and all(
             isinstance(value, Tensor) and value.shape == parameter.shape for value in moments.values()
         )
         if not fits:
-            raise UserError(f"checkpoint {path} is damaged: its last_optimizer_state does not fit the parameters")
+            raise UserError(
+                f"checkpoint {path} is damaged: its last_optimizer_state does not fit the parameters; use another "
+                f"checkpoint"
+            )
         check_finite(moments, f"last_optimizer_state of checkpoint {path}")
 
 
 def _check(path: Path, key: str, value: Any, good: bool, wanted: str) -> None:
     if not good:
         shown = f"={value!r}"[:100] if value is None or isinstance(value, str | int | float | bool) else ""
-        raise UserError(f"checkpoint {path} is damaged: its {key}{shown} has to be {wanted}")
+        raise UserError(f"checkpoint {path} is damaged: its {key}{shown} has to be {wanted}; use another checkpoint")
 
 
 def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> None:
-    """Types and ranges, before anything adds or compares them."""
+    """Check types and ranges of the numbers that fairseq adds or compares."""
     for key, part in (
         ("extra_state.train_iterator", extra.get("train_iterator", {})),
         ("optimizer_history.lr_scheduler_state", last.get("lr_scheduler_state", {})),
@@ -131,7 +134,7 @@ def _check_parts(path: Path, extra: dict[str, Any], last: dict[str, Any]) -> Non
         value = holder.get(name)
         if value is not None and key in _COUNTS:
             _check(path, key, value, type(value) is int and _COUNT.holds(value), f"an integer, {_COUNT}")
-        elif value is not None:  # a tensor where several workers add up their times
+        elif value is not None:  # a tensor if several workers added up their times
             good = _is_number(value) and (FINITE.holds(float(value)) or (key == _BEST and math.isinf(value)))
             _check(path, key, value, good, str(FINITE))
             holder[name] = float(value)
@@ -151,7 +154,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_meters(path: Path, metrics: Any) -> None:
-    """fairseq makes an object of whatever class of its module a meter is said to be of."""
+    """Check the saved meters: fairseq creates any class of its module that they name."""
     good = isinstance(metrics, dict)
     for entries in metrics.values() if good else ():
         good = good and isinstance(entries, list) and all(_is_meter(entry) for entry in entries)
@@ -195,7 +198,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _is_setting(key: Any, value: Any) -> bool:
-    """One value, such as ``lr``, or a short list, such as ``betas``."""
+    """Accept one value, such as ``lr``, or a short list, such as ``betas``."""
     values = list(value) if isinstance(value, list | tuple) else [value]
     if key in _SETTINGS:
         return len(values) == _SETTINGS[key] and all(map(_is_number, values))

@@ -1,4 +1,4 @@
-"""Check that CTC can learn a split's transcripts, before anything is computed."""
+"""Check that CTC can learn the transcripts of a split."""
 
 import logging
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ def check_labels(
     post_process: str | None,
     carriage_returns: bool = False,
 ) -> None:
-    """Check the transcripts of a training or validation set; warn if some of them add nothing.
+    """Check the transcripts of a training or validation set; warn if CTC learns nothing from some.
 
     Args:
-        path: one line per utterance of ``subset``, units with spaces between.
+        path: label file, one line of space-separated units per utterance of ``subset``.
         subset: the utterances.
         kept: indices of the utterances that the task accepts.
-        dictionary: of the units.
-        layers: the encoder's convolutions, from which the number of frames follows.
-        post_process: ``criterion.post_process``; None if it is not known.
-        carriage_returns: allow Windows line ends.
+        dictionary: the dictionary of the units.
+        layers: the encoder's convolutions, which give the number of frames.
+        post_process: ``criterion.post_process``; None if unknown.
+        carriage_returns: whether Windows line ends are allowed.
 
     Raises:
-        UserError: see :func:`~fairseq_skd.files.subset.read_labels`; a line has a symbol that is no unit; or CTC can
-            learn none of the utterances, because their lines are empty or have more units than frames.
+        UserError: the file cannot be read, see :func:`~fairseq_skd.files.subset.read_labels`; a
+            line has a symbol that is no unit; or every line is empty or has more units than frames.
     """
     lines = read_labels(path, subset, kept, carriage_returns)
     units = units_of(dictionary)
@@ -52,12 +52,12 @@ def check_labels(
             empty.append(index)
         elif (
             2 * len(symbols) > given and (needed := frames_needed(symbols)) > given
-        ):  # counted exactly only near the limit
+        ):  # the exact count is slow: only near the limit
             too_long.append((index, needed, given))
     _judge(path, subset, len(kept), empty, too_long)
     if better := better_post_process(post_process, (lines[index] for index in kept)):
         logger.warning(
-            "criterion.post_process=letter makes one word of each transcript, none of the %d in %s has a word "
+            "criterion.post_process=letter makes one word of each transcript, because none of the %d in %s has a word "
             "boundary |: set criterion.post_process=%s",
             len(kept),
             path,
@@ -68,20 +68,20 @@ def check_labels(
 def _reason(symbols: Sequence[str], units: set[str], dictionary: Dictionary) -> str:
     symbol = next(symbol for symbol in symbols if symbol not in units)
     if symbol in dictionary.indices:
-        return f"{symbol!r}, which is fairseq's own and no unit: write what was said, or take the utterance out"
-    return f"{symbol!r}, which the dictionary lacks: add it there, or write the line with units of the dictionary"
+        return f"{symbol!r}, which fairseq reserves: write what was said, or remove the utterance"
+    return f"{symbol!r}, which is not in the dictionary: add it there, or write the line in units of the dictionary"
 
 
 def _judge(
     path: Path, subset: Subset, kept: int, empty: Sequence[int], too_long: Sequence[tuple[int, int, int]]
 ) -> None:
-    """Refuse a split of which CTC can learn nothing; warn if that is true of some utterances.
+    """Refuse a split from which CTC can learn nothing; warn of single utterances.
 
-    ``too_long`` holds the index, the frames that CTC needs and the frames of the utterance.
+    ``too_long`` holds per utterance its index, the frames that CTC needs, and the frames it has.
     """
     findings, among = [], f"of the {kept} transcripts in {path}"
     if empty:
-        findings.append(f"{len(empty)} {among} are empty, which teaches blanks, the first is line {empty[0] + 1}")
+        findings.append(f"{len(empty)} {among} are empty, so they teach only blanks, the first is line {empty[0] + 1}")
     if too_long:
         first, needed, given = too_long[0]
         findings.append(
@@ -90,7 +90,7 @@ def _judge(
         )
     if len(empty) + len(too_long) == kept:
         raise UserError(
-            f"{' and '.join(findings)}: CTC can learn nothing, check that manifest and labels belong together"
+            f"{' and '.join(findings)}; CTC can learn nothing: check that manifest and labels belong together"
         )
     for finding in findings:
         logger.warning("%s", finding)

@@ -1,4 +1,4 @@
-"""The corpus and the checkpoint of the decoding tests, and checkpoints that do not go together."""
+"""The corpus and the checkpoint of the decoding tests, and checkpoints that do not match."""
 
 import pytest
 import torch

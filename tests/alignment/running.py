@@ -1,4 +1,4 @@
-"""The command, in its quickest form."""
+"""Run the command with quick settings."""
 
 import json
 from pathlib import Path

@@ -18,8 +18,8 @@ def test_by_hand():
     found = compare(frames(TEACHER), frames(STUDENT))
     assert found.frames == 10
     assert found.differing == 5  # frames 3, 4, 5, 6, 9
-    # A 1 over frames 1-2: the student has it on both (and on a third). The 2: on another frame. The 3: on one of two.
-    # The last 1: not at all.
+    # Symbol 1 on frames 1-2: the student has it on both (and on a third). Symbol 2: on another
+    # frame. Symbol 3: on one of two. The last 1: not at all.
     assert found.kept.tolist() == [True, False, False, False]
     assert found.touched.tolist() == [True, False, True, False]
     assert found.matched.tolist() == [[0, 0], [1, 1], [2, 2]]
@@ -27,7 +27,7 @@ def test_by_hand():
 
 
 def test_offsets_are_between_peaks():
-    """Runs begin together, but the highest frames are two apart; the sign says that the student is earlier."""
+    """Both runs begin at one frame, but their peaks are two apart; the student is earlier."""
     teacher = frames([0, 1, 1, 1, 0], [1, 0.5, 0.6, 0.9, 1])
     student = frames([0, 1, 1, 1, 0], [1, 0.9, 0.6, 0.5, 1])
     found = compare(teacher, student)
@@ -36,21 +36,21 @@ def test_offsets_are_between_peaks():
 
 
 def test_two_spikes_in_one_run_of_the_student():
-    """The teacher says 1 twice, the student once over all of it: both have their frames there, one is matched."""
+    """The teacher has 1 twice, the student one run over all frames: both are kept, one matches."""
     found = compare(frames([1, 0, 1]), frames([1, 1, 1]))
     assert found.kept.tolist() == [True, True]
     assert len(found.matched) == 1
 
 
 @pytest.mark.parametrize("silent", ["teacher", "student"])
-def test_one_says_nothing(silent):
+def test_one_side_has_no_spike(silent):
     sides = {"teacher": frames(TEACHER), "student": frames(STUDENT), silent: frames([0] * 10)}
     found = compare(**sides)
     assert len(found.matched) == len(found.offsets) == 0
     assert found.kept.tolist() == ([] if silent == "teacher" else [False] * 4)
 
 
-def test_lengths_have_to_agree():
+def test_lengths_must_agree():
     with pytest.raises(ValueError, match="teacher has 2 frames, student 3"):
         compare(frames([0, 1]), frames([0, 1, 0]))
 
@@ -88,7 +88,7 @@ def test_against_a_walk_over_the_frames(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_alignment_is_a_shortest_one(seed):
-    """Replaying it costs the Levenshtein distance that another library finds: what is not matched, gap by gap."""
+    """The unmatched symbols, gap by gap, cost the Levenshtein distance of another library."""
     rng = np.random.default_rng(seed)
     a, b = (rng.integers(1, 4, size=rng.integers(0, 15)).tolist() for _ in range(2))
     pairs = match_spikes(a, b).tolist()

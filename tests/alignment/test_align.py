@@ -1,4 +1,4 @@
-"""The command, from a checkpoint and a corpus to its files."""
+"""The align command: from a checkpoint and a corpus to files."""
 
 import dataclasses
 import shutil
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 def without_paths(found):
-    """Metrics alone: what two runs over the same models have in common."""
+    """Drop the checkpoint paths, so that runs of copied checkpoints compare."""
     kept = {key: value for key, value in found.items() if key not in ("teacher", "student")}
     for who in ("teacher", "student"):
         kept[who] = {key: value for key, value in found[who].items() if key != "checkpoint"}
@@ -31,7 +31,7 @@ def without_paths(found):
 
 
 def hypotheses(corpus, checkpoint, layer):
-    """The units that infer finds, an utterance a list."""
+    """Decode with infer; returns the units of each utterance."""
     paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", f"common_eval.results_path=d{layer}"]
     infer.main([*paths, f"decoding.layer={layer}", "dataset.num_workers=0"])
     lines = Path(f"d{layer}", "hypo.units").read_text().splitlines()
@@ -40,7 +40,7 @@ def hypotheses(corpus, checkpoint, layer):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory, corpus, hubert):
-    """One run over all five utterances."""
+    """Run align on all five utterances."""
     out = tmp_path_factory.mktemp("both") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fairseq_skd.alignment.figures.DPI", 40)  # quicker
@@ -61,7 +61,7 @@ def test_spikes_spell_what_infer_decodes(both, corpus, hubert):
 
 @pytest.mark.slow
 def test_totals_follow_from_the_spikes_of_the_examples(both):
-    """All metrics once more, from the spikes in align.json and in another way: a set of (frame, symbol) each."""
+    """All metrics, recomputed from the spikes in align.json as sets of (frame, symbol)."""
     found, _ = both
     said = {}
     for who in ("teacher", "student"):
@@ -105,7 +105,7 @@ def test_files(both, corpus):
 
 
 @pytest.mark.slow
-def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, tmp_path, capsys):
+def test_the_bootstrap_draws_speakers_if_the_manifest_names_them(both, corpus, hubert, tmp_path, capsys):
     expected, _ = both
     assert expected["interval"] == {
         "level": 0.95,
@@ -127,15 +127,15 @@ def test_speakers_are_drawn_where_the_manifest_names_them(both, corpus, hubert, 
     (data / "test.spk").write_text("ann\n" * 5)
     alone = run(data, f"common_eval.path={hubert}")
     assert alone["frame_disagreement"] == expected["frame_disagreement"]
-    assert "over utterances, since there is one speaker only\n" in capsys.readouterr().out
+    assert "over utterances, because there is only one speaker\n" in capsys.readouterr().out
     (data / "test.spk").write_text("ann\n" * 4)
     with pytest.raises(UserError, match=r"test\.spk has 4 lines, .*test\.tsv lists 5 utterances"):
         run(data, f"common_eval.path={hubert}")
 
 
 @pytest.mark.slow
-def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
-    """A separate teacher is read, run and compared on its own; a copy has to give what the one checkpoint gives."""
+def test_a_copy_as_separate_teacher_gives_the_same_metrics(both, corpus, hubert, tmp_path):
+    """A separate teacher is read and run by itself; a copy must give the same metrics."""
     twin = shutil.copy(hubert, tmp_path / "twin.pt")
     found = run(
         corpus,
@@ -144,7 +144,7 @@ def test_two_checkpoints_that_are_one(both, corpus, hubert, tmp_path):
         f"align.layer={STUDENT}",
     )
     assert found["teacher"]["checkpoint"] == str(twin)
-    assert not torch.is_inference_mode_enabled()  # two models in turns leave nothing switched on
+    assert not torch.is_inference_mode_enabled()  # two interleaved models leave no global setting
     assert not torch.backends.cudnn.deterministic
     expected, ours = without_paths(both[0]), without_paths(found)
     for key in ("frame_disagreement", "spike_disagreement", "spike_miss", "offset", "by_symbol", "by_utterance"):
@@ -177,8 +177,8 @@ def test_a_model_agrees_with_itself(corpus, hubert, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_normalisation(corpus, hubert, tmp_path):
-    """Each of two checkpoints hears the audio as in its own training."""
+def test_another_normalization(corpus, hubert, tmp_path):
+    """Each checkpoint gets audio scaled as in its own training."""
     other = write_fine_tuned(tmp_path / "normalising.pt", "wav2vec2", normalize=True)
     found = run(corpus, f"common_eval.path={hubert}", f"align.teacher_path={other}")
     assert found["teacher_spikes"] > 0
@@ -203,7 +203,7 @@ def test_extremes(corpus, hubert, tmp_path, capsys, symbols, disagreement):
 
 @pytest.mark.slow
 def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
-    """Files by update and by epoch; one that names the same update twice counts once."""
+    """Files named by update and by epoch; two files of one update count once."""
     runs = tmp_path / "run"
     runs.mkdir()
     silent = set_constant_symbols(hubert, tmp_path / "silent.pt", dict.fromkeys(BOTH, "<s>"))
@@ -247,8 +247,8 @@ def test_every_key_is_listed_in_the_config():
 
 
 @pytest.mark.slow
-def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):
-    """align.examples is not set: those that are there."""
+def test_a_subset_with_fewer_than_three_utterances(hubert, tmp_path):
+    """With align.examples=null, all of them are examples."""
     corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.3), ("E", 0.2)]})
     found = run(corpus, f"common_eval.path={hubert}", "align.examples=null")
     assert len(found["examples"]) == 2 and (Path("out") / "spikes-1.png").is_file()
@@ -256,7 +256,7 @@ def test_a_subset_with_less_than_three_utterances(hubert, tmp_path):
 
 @pytest.mark.slow
 def test_silence_and_the_shortest_audio(hubert, tmp_path):
-    """One frame, and digital silence: figures and metrics take both."""
+    """Figures and metrics work for one frame and for digital silence."""
     corpus = write_corpus(tmp_path / "c", {"test": [("A", 0.026), ("E", 0.1)]})
     soundfile.write(corpus / "audio" / "test1.wav", np.zeros(1600), 16000, subtype="PCM_16")
     found = run(corpus, f"common_eval.path={hubert}", "align.examples=[0,1]")

@@ -12,7 +12,7 @@ SYMBOLS = ["<s>", "<pad>", "A", "|"]
 
 
 def peaked(path, height=0.9):
-    """(T, V) posteriors whose most probable symbols are ``path``."""
+    """Build (T, V) posteriors whose most probable symbols are ``path``."""
     values = np.full((len(path), len(SYMBOLS)), (1 - height) / (len(SYMBOLS) - 1), np.float32)
     values[np.arange(len(path)), path] = height
     return values
@@ -26,7 +26,7 @@ def example(teacher, student, samples=16000, text="A"):
 
 
 def marks(axes):
-    """Letters over the curves and their times in seconds."""
+    """List the letters over the curves with their times in seconds."""
     return [(mark.get_text(), round(mark.xy[0], 3)) for mark in axes.texts if isinstance(mark, Annotation)]
 
 
@@ -50,8 +50,8 @@ def test_spikes_by_row():
     assert png(figure)[:4] == b"\x89PNG"
 
 
-def test_neighbours_of_other_heights_are_not_written_on_each_other():
-    """A spike of 0.4 whose symbol is one level higher than that of a spike of 0.9 beside it."""
+def test_symbols_of_neighbors_with_other_heights_do_not_overlap():
+    """A spike of 0.4 beside a spike of 0.9; its symbol is one level higher."""
     posteriors = peaked([0] * 20 + [2, 0, 3] + [0] * 27)
     posteriors[22] = [0.3, 0.2, 0.1, 0.4]
     one = example([0] * 50, [0] * 50)
@@ -64,7 +64,7 @@ def test_neighbours_of_other_heights_are_not_written_on_each_other():
     assert not first.overlaps(second)
 
 
-def test_records_say_what_the_other_has():
+def test_records_say_what_the_other_side_has():
     teacher, student = spike_records(Posteriors(peaked([2, 2, 0, 3, 0, 2]), peaked([2, 0, 0, 0, 0, 2])), SYMBOLS)
     assert [(spike["symbol"], spike["other"]) for spike in teacher] == [
         ("A", "partly"),
@@ -81,12 +81,12 @@ def test_audio_shorter_than_a_window(samples):
     assert png(draw_spikes(example([2], [0], samples), ("t", "s")))
 
 
-def test_dollars_are_no_mathematics():
+def test_dollar_signs_are_not_math():
     assert png(draw_spikes(example([2], [2], text="$x^$ {$"), ("t", "s")))
 
 
 @pytest.mark.slow
-def test_offsets_beyond_the_edge_are_gathered():
+def test_offsets_beyond_the_edge_are_in_the_last_bar():
     histogram = [{"ms": -3000.0, "spikes": 1}, {"ms": -200.0, "spikes": 2}, {"ms": 0.0, "spikes": 5}]
     offsets = {
         "matched": 10,
@@ -113,5 +113,5 @@ def test_history_shows_agreement():
     left, right = draw_history([entry(10, 0.4, None), entry(20, 0.1, 0.25)]).axes
     frames, spikes = (line.get_xydata().tolist() for line in left.lines)
     assert frames == [[10, 0.6], [20, 0.9]]
-    assert spikes == [[20, 0.75]]  # where the teacher has no spike there is nothing to agree on
+    assert spikes == [[20, 0.75]]  # without teacher spikes the agreement is undefined
     assert [line.get_ydata().tolist() for line in right.lines] == [[0.5, 0.5], [1.0, 1.0]]

@@ -10,7 +10,7 @@ def frames(best, height=None):
 
 
 def brute_force(best, height):
-    """(symbol, start, end, peak) by walking over the frames."""
+    """Find (symbol, start, end, peak) frame by frame."""
     found, t = [], 0
     while t < len(best):
         end = t
@@ -33,12 +33,12 @@ def test_spikes_by_hand():
     assert spikes.peaks.tolist() == [2, 5, 7]
 
 
-def test_first_of_equally_high_frames():
+def test_the_peak_is_the_first_of_equally_high_frames():
     assert find_spikes(frames([0, 4, 4, 4], [1, 0.5, 0.8, 0.8])).peaks.tolist() == [2]
 
 
-def test_a_high_frame_of_another_run_is_no_peak():
-    """Equal heights in neighbouring runs: each run has its own peak."""
+def test_each_run_has_its_own_peak():
+    """Neighboring runs with equal heights."""
     assert find_spikes(frames([1, 1, 2, 2], [0.3, 0.8, 0.8, 0.3])).peaks.tolist() == [1, 2]
 
 
@@ -64,7 +64,7 @@ def test_against_a_walk_over_the_frames(seed):
 
 
 def test_an_hour_of_frames_at_once():
-    """Linear in frames and without a loop over them: 180,000 frames, a spike every third one."""
+    """Linear time, without a Python loop: 180,000 frames, a spike every third one."""
     best = np.tile([0, 1, 1, 0, 2, 0], 30_000)
     height = np.tile([1, 0.5, 0.6, 1, 0.7, 1], 30_000)
     spikes = find_spikes(frames(best, height))

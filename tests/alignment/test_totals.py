@@ -6,8 +6,8 @@ from fairseq_skd.alignment.totals import Certainty, by_symbol, disagreements, of
 from tests.alignment.test_agreement import STUDENT, TEACHER
 from tests.alignment.test_spikes import frames
 
-# The first: 5 of 10 frames differ, 3 of 4 spikes are lost, 2 of 4 missed, offsets 0, 1, 1. The second: all is the same.
-# The third: nobody says anything.
+# First: 5 of 10 frames differ, 3 of 4 spikes are lost, 2 of 4 missed, offsets 0, 1, 1. Second: all
+# is equal. Third: no spikes.
 PAIR = [
     compare(frames(TEACHER), frames(STUDENT)),
     compare(frames([1, 0, 2, 0, 3]), frames([1, 0, 2, 0, 3])),
@@ -27,7 +27,7 @@ def test_counts_by_utterance():
     }
 
 
-def test_rates_are_pooled_and_not_averaged():
+def test_rates_are_pooled_not_averaged():
     found = disagreements(utterance_counts(PAIR), 5000, 1)
     assert found["frame_disagreement"]["value"] == pytest.approx(5 / 18)
     assert found["spike_disagreement"]["value"] == pytest.approx(3 / 7)
@@ -48,14 +48,14 @@ def test_offsets_in_milliseconds():
     assert found["histogram"] == [{"ms": -60.0, "spikes": 1}, {"ms": 0.0, "spikes": 4}, {"ms": 20.0, "spikes": 2}]
 
 
-def test_speakers_are_drawn_as_wholes():
-    """Two utterances of each of two speakers: a draw has both of a speaker, so its frames or none."""
+def test_all_utterances_of_a_speaker_are_drawn_together():
+    """Two speakers with two utterances each and equal sums: every resample has the same rate."""
     counts = {name: column + column for name, column in utterance_counts(PAIR[:1] + PAIR[1:2]).items()}
     found = disagreements(counts, 500, 1, ["ann", "ann", "bob", "bob"])["frame_disagreement"]
     assert found["low"] == found["value"] == found["high"], "the speakers' sums are the same"
 
 
-def test_nothing_to_divide_by():
+def test_rates_without_spikes_are_null():
     silent = PAIR[2:]
     found = disagreements(utterance_counts(silent), 100, 1)
     assert found["frame_disagreement"] == {"value": 0, "low": 0, "high": 0}

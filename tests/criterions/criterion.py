@@ -1,4 +1,4 @@
-"""The criterion by its keys, and what it logs."""
+"""Build the criterion from its keys, and collect what it logs."""
 
 from collections import OrderedDict
 

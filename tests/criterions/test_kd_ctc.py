@@ -1,4 +1,4 @@
-"""Distillation from a separate teacher: its loss against formulas written out here, and what it must not touch."""
+"""Distillation from a separate teacher: the loss against formulas, and the frozen teacher."""
 
 import hashlib
 import shutil
@@ -49,7 +49,7 @@ def criterion(teacher_path, root=None, task=None, **changes) -> KdCtcCriterion:
 
 
 def expected_terms(model, criterion, method, temperature, frames, plain):
-    """CTC and the distillation term, an utterance at a time in float64."""
+    """Compute CTC and the distillation term in float64, one utterance at a time."""
     out = model(**SAMPLE["net_input"])
     guide = criterion.teacher.recognizer._model(**SAMPLE["net_input"])["encoder_out"]
     ctc = kd = 0.0
@@ -89,7 +89,7 @@ def test_loss(pretrained, teacher_path, method, temperature, frames, plain):
 
 
 @pytest.mark.slow
-def test_the_teachers_weight_grows(pretrained, teacher_path):
+def test_the_distillation_weight_grows(pretrained, teacher_path):
     model = student(pretrained).train()
     for updates, weight in ((0, 0.0), (30, 0.3), (60, 0.6), (99, 0.6)):
         model.set_num_updates(updates)
@@ -98,7 +98,7 @@ def test_the_teachers_weight_grows(pretrained, teacher_path):
 
 
 @pytest.mark.slow
-def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, teacher_path):
+def test_the_teacher_is_not_in_the_module_tree_and_never_changes(pretrained, teacher_path):
     model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
     made = criterion(teacher_path)
     assert list(made.parameters()) == [] and list(made.modules()) == [made] and made.state_dict() == {}
@@ -116,7 +116,7 @@ def test_the_teacher_is_outside_the_module_tree_and_never_changes(pretrained, te
 
 @pytest.mark.slow
 def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
-    """One that was trained with masks and dropout, and held by a criterion in training, says what it said without."""
+    """Masks and dropout of the teacher's own training are off, also in training mode."""
     random = {"apply_mask": True, "mask_prob": 0.5, "dropout": 0.3, "layerdrop": 0.5, "final_dropout": 0.3}
     trained = edit_checkpoint(teacher_path, tmp_path / "masked.pt", model=random)
     model = student(pretrained).train()
@@ -125,10 +125,10 @@ def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
     assert torch.equal(teacher(SAMPLE["net_input"], model), plain)
     assert not torch.equal(
         teacher.recognizer._model.train()(**SAMPLE["net_input"])["encoder_out"], plain
-    )  # there is something to see
+    )  # in training mode the settings do change the logits
 
 
-def test_it_follows_the_model_to_another_precision(pretrained, teacher_path):
+def test_the_teacher_follows_the_model_to_another_precision(pretrained, teacher_path):
     model = student(pretrained).train().bfloat16()
     sample = {**SAMPLE, "net_input": {**SAMPLE["net_input"], "source": SAMPLE["net_input"]["source"].bfloat16()}}
     made = criterion(teacher_path)
@@ -138,8 +138,8 @@ def test_it_follows_the_model_to_another_precision(pretrained, teacher_path):
 
 
 @pytest.mark.slow
-def test_it_follows_the_model_to_another_device(pretrained, teacher_path):
-    """There is one that every machine has; it computes shapes."""
+def test_the_teacher_follows_the_model_to_another_device(pretrained, teacher_path):
+    """``meta`` is a device that every machine has; it computes only shapes."""
     model, made = student(pretrained).eval(), criterion(teacher_path)
     source = SAMPLE["net_input"]["source"]
     (frames, utterances, symbols) = made.teacher({"source": source}, model).shape
@@ -158,7 +158,7 @@ def test_a_batch_of_infeasible_utterances_is_zero(pretrained, teacher_path):
 
 
 @pytest.mark.slow
-def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teacher_path):
+def test_a_resumed_run_needs_the_same_teacher(folder, pretrained, teacher_path):
     save_dir = folder / "run"
     save_dir.mkdir()
     root = {"checkpoint": {"save_dir": str(save_dir), "restore_file": "checkpoint_last.pt"}}
@@ -169,28 +169,31 @@ def test_the_file_is_remembered_and_another_one_refused(folder, pretrained, teac
     state = torch.load(save_dir / "checkpoint_last.pt", weights_only=True)
     state["cfg"]["criterion"] = {"_name": "kd_ctc", "teacher_sha256": saved.criterion.teacher_sha256}
     torch.save(state, save_dir / "checkpoint_last.pt")
-    criterion(shutil.copy(teacher_path, folder / "same.pt"), root)  # the content counts, not the name
+    criterion(shutil.copy(teacher_path, folder / "same.pt"), root)  # same content, other name
     other = write_fine_tuned(folder / "other.pt", seed=9, extractor_mode="layer_norm")
-    with pytest.raises(UserError, match=r"criterion.teacher_path=.*other.pt is not the file that .*checkpoint_last.pt"):
+    with pytest.raises(
+        UserError, match=r"criterion.teacher_path=.*other.pt is not the teacher that .*checkpoint_last.pt"
+    ):
         criterion(other, root)
     new = {"save_dir": str(folder / "new"), "restore_file": "checkpoint_last.pt"}
     criterion(other, {"checkpoint": new})
-    with pytest.raises(UserError, match=r"is not the file that .*checkpoint_last.pt"):
+    with pytest.raises(UserError, match=r"is not the teacher that .*checkpoint_last.pt"):
         criterion(other, {"checkpoint": {**new, "continue_once": str(save_dir / "checkpoint_last.pt")}})
 
 
 @pytest.mark.slow
-def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher_path):
+def test_a_teacher_with_other_frames_symbols_or_scaling_is_refused(folder, pretrained, teacher_path):
     slower = write_pretrained(folder / "slow.pt", conv_feature_layers="[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 3")
     with pytest.raises(
-        UserError, match=r"cannot be compared frame by frame, .*strides 5x2x2x2x2x2x2 against .*strides 5x2x2x2x2x2x2x2"
+        UserError, match=r"cannot be compared frame by frame, .*strides 5x2x2x2x2x2x2 .*strides 5x2x2x2x2x2x2x2"
     ):
         criterion(teacher_path)(student(slower), SAMPLE)
     task = CtcTask()
     task.target_dictionary.add_symbol("9")
     with pytest.raises(
         UserError,
-        match=r"trained with another dictionary .*has 32, the task 33; at index 32 it has no symbol, the task has '9'",
+        match=r"trained with another dictionary .*32 and 33 symbols; at index 32 the teacher has no symbol, the task "
+        r"has '9'",
     ):
         criterion(teacher_path, task=task)
     bare = edit_checkpoint(teacher_path, folder / "bare.pt")
@@ -203,7 +206,7 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
     torch.save({**state, "task_state": {}}, bare)
     with pytest.raises(
         UserError,
-        match=r"another dictionary .*has 33, the task 32; at index 32 it has 'unnamed', the task has no symbol\)$",
+        match=r"another dictionary .*33 and 32 symbols; at index 32 the teacher has 'unnamed', the task has no symbol",
     ):
         criterion(bare)
     with pytest.raises(UserError, match="was trained with task.normalize=False, not True"):
@@ -221,7 +224,7 @@ def test_other_frames_symbols_or_scaling_are_refused(folder, pretrained, teacher
         ({"kd_weight": -0.1}, "criterion.kd_weight=-0.1 must be finite and at least 0"),
     ],
 )
-def test_refusals(teacher_path, changes, sentence):
+def test_bad_keys_are_refused(teacher_path, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         criterion(**{"teacher_path": teacher_path, **changes})
 
@@ -237,7 +240,7 @@ def test_a_pretrained_teacher_is_refused(pretrained):
 @pytest.mark.parametrize("method", ["guide", "softmax_l2", "softmax_kl"])
 @pytest.mark.slow
 def test_a_teacher_that_has_diverged_is_refused(tmp_path, teacher_path, method):
-    """X6: with method=guide a NaN made no spike, the run ended with status 0 and ``kd: 0``."""
+    """X6: with method=guide a NaN gave no spike, and the run ended with status 0 and ``kd: 0``."""
     state = torch.load(teacher_path, weights_only=True)
     name = "w2v_encoder.w2v_model.encoder.layers.1.fc1.weight"
     state["model"][name][3, 5] = torch.nan
@@ -250,7 +253,7 @@ def test_a_teacher_that_has_diverged_is_refused(tmp_path, teacher_path, method):
 # ---- layer pruning, and frame selections in self-distillation
 
 
-def test_kept_layers_are_the_first_ones(pretrained):
+def test_layer_pruning_keeps_the_first_layers(pretrained):
     whole, kept = student(pretrained, keep_layers=0).eval(), student(pretrained).eval()
     assert (whole.depth, kept.depth, kept.exits) == (4, 2, (2,))
     own = kept.w2v_encoder.w2v_model.state_dict()

@@ -1,4 +1,4 @@
-"""What is logged: its names, and the warning about a model that outputs blanks only."""
+"""Logging: the metric names, and the warning about a model that outputs only blanks."""
 
 import logging
 
@@ -44,8 +44,8 @@ def stock_criterion(_):
     ],
 )
 @pytest.mark.slow
-def test_the_declared_names_are_those_of_a_validation(tmp_path, name, make, students, beam_search):
-    """F24: checkpoint.best_checkpoint_metric is checked against them; what begins with _ is no metric."""
+def test_the_declared_names_are_what_validation_logs(tmp_path, name, make, students, beam_search):
+    """F24: best_checkpoint_metric is checked against these names; a leading _ marks no metric."""
     model = build(write_pretrained(tmp_path / "w2v.pt"), student_layers=students).eval()
     made = make(tmp_path).eval()
     with metrics.aggregate(new_root=True) as logged:
@@ -64,23 +64,23 @@ def test_blank_plateau_warns_once(caplog):
     with caplog.at_level(logging.WARNING):
         for updates in range(40):
             plateau.watch(updates, frames, torch.tensor(0 if updates < 8 else 50))
-    assert caplog.text.count("the model still outputs blanks only") == 1
+    assert caplog.text.count("the model still outputs only blanks") == 1
     assert "after 10 updates" in caplog.text
 
 
 @pytest.mark.parametrize(("max_update", "spoken_at"), [(40, 9), (0, None)])
-def test_no_warning_once_something_is_said(caplog, max_update, spoken_at):
+def test_no_warning_after_one_symbol_or_without_a_run_length(caplog, max_update, spoken_at):
     plateau = BlankPlateau(max_update)
     with caplog.at_level(logging.WARNING):
         for updates in range(20):
             plateau.watch(updates, torch.tensor(50), torch.tensor(49 if updates == spoken_at else 50))
-    assert "blanks only" not in caplog.text
+    assert "only blanks" not in caplog.text
 
 
 @pytest.mark.parametrize("resumed_at", [9, 30])
-def test_no_verdict_on_what_a_resumed_run_has_not_seen(caplog, resumed_at):
+def test_no_warning_if_a_resumed_run_missed_the_first_updates(caplog, resumed_at):
     plateau = BlankPlateau(max_update=40)
     with caplog.at_level(logging.WARNING):
         for updates in range(resumed_at, 40):
             plateau.watch(updates, torch.tensor(50), torch.tensor(50))
-    assert "blanks only" not in caplog.text
+    assert "only blanks" not in caplog.text

@@ -19,7 +19,7 @@ def beam_criterion(folder, lexicon="NO\tN O |\nON\tO N |\nA\tA |\n", **changes) 
 
 
 class Speaker(torch.nn.Module):
-    """Says at the teacher's exit A | and then, a little louder, ON than NO; at the student's nothing."""
+    """A model whose teacher outputs A, then ON slightly above NO; its student outputs blanks."""
 
     num_updates = 0
 
@@ -35,7 +35,7 @@ class Speaker(torch.nn.Module):
 
 
 def test_beam_search_in_validation(tmp_path):
-    """wer is the beam search's at both exits, raw_wer the best path's, as in fairseq's ctc; the loss is the same."""
+    """wer scores the beam search, raw_wer the best path, as in fairseq's ctc; the loss stays."""
     sample = batch([0.2], ["A NO"])
     searching = beam_criterion(tmp_path)
     loss, _, log = searching(Speaker().eval(), sample)
@@ -58,7 +58,7 @@ def test_weights_of_the_beam_search(tmp_path):
     assert quiet(Speaker().eval(), sample)[2]["word_errors_4"] == 2
 
 
-def test_training_does_not_search_and_the_search_is_no_module(tmp_path):
+def test_training_does_not_search_and_the_search_is_not_a_module(tmp_path):
     searching = beam_criterion(tmp_path)
     log = searching(Speaker().train(), batch([0.2], ["A NO"]))[2]
     assert not [name for name in log if "word_errors" in name]

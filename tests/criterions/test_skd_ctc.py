@@ -28,7 +28,7 @@ def build(checkpoint, **changes) -> SkdCtc:
 
 
 def reference_terms(model: SkdCtc, sample: dict, utterances: list[int], temperature: float = 1.0):
-    """CTC of each exit and KL of each student, an utterance at a time on its real frames, in float64."""
+    """Compute CTC of each exit and KL of each student in float64, one utterance at a time."""
     out = model(**sample["net_input"])
     ctc = dict.fromkeys(model.exits, 0.0)
     kl = dict.fromkeys(model.student_layers, 0.0)
@@ -77,7 +77,7 @@ def test_loss(checkpoint, students, changes, updates, alpha):
 
 @pytest.mark.parametrize("sentence_avg", [False, True])
 @pytest.mark.slow
-def test_without_students_it_is_fairseqs_ctc(checkpoint, sentence_avg):
+def test_without_students_the_loss_is_fairseqs_ctc(checkpoint, sentence_avg):
     model = build(checkpoint, student_layers=[]).eval()
     config = CtcCriterionConfig(zero_infinity=True, sentence_avg=sentence_avg)
     expected, expected_size, expected_log = CtcCriterion(config, CtcTask())(model, SAMPLE)
@@ -113,7 +113,7 @@ def gradients(model, stop_gradient: bool, kd_only: bool):
     model.zero_grad()
     changes = {"stop_gradient": stop_gradient, "schedule": "constant", "alpha": 1.0}
     parts = [criterion(**changes)(model, SAMPLE)[0]]
-    if kd_only:  # alpha = 1 leaves CTC_student + SKD; take away CTC_student
+    if kd_only:  # alpha = 1 leaves CTC_student + SKD; subtract CTC_student
         parts.append(-criterion(**changes, kd_weight=0.0)(model, SAMPLE)[0])
     sum(parts).backward()
     top = model.w2v_encoder.w2v_model.encoder.layers[3].fc1.weight.grad
@@ -158,7 +158,7 @@ def test_losses_are_float32_under_bfloat16(checkpoint):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"wer_kenlm_model": "lm.bin"}, "criterion.wer_kenlm_model=lm.bin needs criterion.wer_lexicon"),
+        ({"wer_kenlm_model": "lm.bin"}, "criterion.wer_kenlm_model=lm.bin needs a lexicon: set criterion.wer_lexicon"),
         ({"wer_kenlm_model": "lm.bin", "wer_lexicon": "l.txt"}, "lexicon .*/l.txt does not exist"),
         ({"wer_lm_weight": 1.0}, "criterion.wer_lm_weight=1.0 does nothing without criterion.wer_kenlm_model"),
         ({"wer_lexicon": "l.txt"}, "criterion.wer_lexicon=l.txt does nothing without criterion.wer_kenlm_model"),
@@ -173,12 +173,12 @@ def test_losses_are_float32_under_bfloat16(checkpoint):
         ({"temperature": float("nan")}, "criterion.temperature=nan is out of range"),
     ],
 )
-def test_refusals(changes, sentence):
+def test_bad_keys_are_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         criterion(**changes)
 
 
-def test_a_task_without_single_target_and_a_foreign_model(checkpoint):
+def test_a_task_without_single_target_or_a_foreign_model_is_refused(checkpoint):
     sample = {key: value for key, value in SAMPLE.items() if key != "target"}
     with pytest.raises(UserError, match="task.single_target=true"):
         criterion()(build(checkpoint), sample)
@@ -187,7 +187,7 @@ def test_a_task_without_single_target_and_a_foreign_model(checkpoint):
         def forward(self, **_):
             return {"encoder_out": torch.zeros(1)}
 
-    with pytest.raises(UserError, match="works with model._name=skd_ctc only"):
+    with pytest.raises(UserError, match="needs the model skd_ctc: set model._name=skd_ctc"):
         criterion()(Foreign(), SAMPLE)
 
 
@@ -212,7 +212,7 @@ def test_logged_values(checkpoint):
 
 
 def test_logging_outputs_can_be_summed(checkpoint):
-    """fairseq adds up the outputs of all workers before it reduces them: the metrics must be the same."""
+    """fairseq may sum the outputs of all workers first; the metrics must not change."""
     model = build(checkpoint).eval()
     logs = [criterion()(model, sample)[2] for sample in (SAMPLE, batch([0.9, 0.7], ["NO", "YES"], seed=5))]
     assert SkdCtcCriterion.logging_outputs_can_be_summed()

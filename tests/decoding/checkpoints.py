@@ -1,4 +1,4 @@
-"""Fine-tuned checkpoints of random weights as fairseq-hydra-train saves them, and what decoding leaves behind."""
+"""Fine-tuned checkpoints with random weights, as fairseq saves them; readers of decoded files."""
 
 import json
 import shutil
@@ -25,7 +25,10 @@ REFERENCES = {
 
 
 def write_fine_tuned(path: Path, kind: str = "hubert", students: tuple[int, ...] = (STUDENT,), **changes: Any) -> Path:
-    """A checkpoint of random weights that speaks: the best symbol changes over time. ``changes`` are the encoder's."""
+    """Write a checkpoint with random weights, whose best symbol changes over time.
+
+    ``changes`` are keys of the encoder.
+    """
     pretrained = write_pretrained(path.with_suffix(".pretrained.pt"), kind, **changes)
     cfg = model_config(pretrained, normalize=changes.get("normalize", False), student_layers=list(students))
     torch.manual_seed(3)
@@ -39,7 +42,7 @@ def write_fine_tuned(path: Path, kind: str = "hubert", students: tuple[int, ...]
     config = to_container(OmegaConf.create(root))
     task = config["task"]
     task.update({"_name": name, "data": "/gone", "normalize": changes.get("normalize", False)})
-    if kind == "hubert":  # as it is trained on long audio: crops must not reach decoding
+    if kind == "hubert":  # settings for training on long audio: decoding must not crop
         task.update({"fine_tuning": True, "max_sample_size": 8000, "random_crop": True, "label_dir": "/gone"})
     else:
         task.update({"labels": "ltr", "max_sample_size": 8000, "min_sample_size": 9000})
@@ -51,7 +54,7 @@ def write_fine_tuned(path: Path, kind: str = "hubert", students: tuple[int, ...]
 
 
 def edit_checkpoint(path: Path, copy: Path, **sections: dict[str, Any]) -> Path:
-    """A copy of a checkpoint with keys of its configuration changed."""
+    """Copy a checkpoint and change keys of its configuration."""
     state = torch.load(path, weights_only=True)
     for section, values in sections.items():
         state["cfg"][section].update(values)
@@ -60,7 +63,7 @@ def edit_checkpoint(path: Path, copy: Path, **sections: dict[str, Any]) -> Path:
 
 
 def set_constant_symbols(checkpoint: Path, copy: Path, symbols: dict[str, str]) -> Path:
-    """A copy whose heads see nothing and always say one symbol: parameter prefix -> symbol."""
+    """Copy a checkpoint so that each head always outputs one symbol: parameter prefix -> symbol."""
     state = torch.load(checkpoint, weights_only=True)
     for prefix, symbol in symbols.items():
         state["model"][f"{prefix}.proj.weight"].zero_()
@@ -78,7 +81,10 @@ def read_summary(folder: str | Path = "out") -> dict[str, Any]:
 
 
 def damaged(corpus: Path, folder: Path, *indices: int) -> Path:
-    """The corpus with audio files that do not decode to what their headers say; the last of several has no header."""
+    """Copy the corpus and damage audio files: they decode to less than their headers state.
+
+    The last one of several has no header at all.
+    """
     shutil.copytree(corpus, folder)
     lines = (folder / "test.tsv").read_text().splitlines()
     for index in indices:

@@ -1,4 +1,4 @@
-"""A corpus of five short utterances and a checkpoint of each kind of encoder."""
+"""A corpus of five short utterances, and one checkpoint per kind of encoder."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.decoding.checkpoints import TEXTS, write_fine_tuned
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder on a machine without CUDA."""
+    """Change to an empty folder and hide CUDA."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""What is read of a fine-tuned checkpoint, what a recognizer of it holds, and what strangers' checkpoints may hold."""
+"""Reading a fine-tuned checkpoint, the recognizer built from it, and untrusted checkpoints."""
 
 import dataclasses
 from pathlib import Path
@@ -20,12 +20,12 @@ from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint, write_fin
 
 
 def post_process_of(trained: TrainedModel, corpus: Path, asked: str | None = None, **task: Any) -> str:
-    """As decoding chooses it, for the subset ``test``."""
+    """Return the post_process that decoding chooses for the subset ``test``."""
     settings = dataclasses.replace(TaskSettings(data=str(corpus)), **task)
     return open_set(settings, DatasetSettings(), asked, trained).post_process
 
 
-def test_what_is_read_of_a_checkpoint(hubert: Path) -> None:
+def test_what_is_read_from_a_checkpoint(hubert: Path) -> None:
     trained = open_trained(hubert)
     assert (trained.depth, trained.students, trained.symbols) == (FULL, [STUDENT], len(letter_dictionary()))
     assert trained.dictionary is not None
@@ -33,11 +33,11 @@ def test_what_is_read_of_a_checkpoint(hubert: Path) -> None:
 
 
 def test_receptive_field_of_the_usual_extractor() -> None:
-    # wav2vec 2.0 and HuBERT: 400 samples a frame, 25 ms at 16 kHz
+    # wav2vec 2.0 and HuBERT: 400 samples per frame, 25 ms at 16 kHz
     assert receptive_field(parse_conv_layers("[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2")) == 400
 
 
-def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> None:
+def test_audio_shorter_than_the_receptive_field_has_no_frame(hubert: Path) -> None:
     recognizer = load(hubert, [FULL], "cpu")
     shortest = recognizer.waveforms.shortest
     source, padding_mask = recognizer.batch([torch.zeros(shortest)])
@@ -54,7 +54,7 @@ def test_a_shorter_audio_than_the_receptive_field_has_no_frame(hubert: Path) -> 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.parametrize("layer_norm_first", [False, True])
 @pytest.mark.slow
-def test_counted_parameters_are_those_that_the_output_depends_on(
+def test_parameters_are_counted_if_the_output_depends_on_them(
     tmp_path: Path, kind: str, layer_norm_first: bool, exit_layer: int
 ) -> None:
     students = (1, STUDENT)
@@ -67,8 +67,8 @@ def test_counted_parameters_are_those_that_the_output_depends_on(
     assert recognizer.parameters == reached
 
 
-def test_a_checkpoint_with_conditioned_layers_names_its_reader(hubert: Path, tmp_path: Path) -> None:
-    """Version 0.1.0 could train layers that see what a student says (model.condition_on_students)."""
+def test_the_error_on_a_checkpoint_with_conditioned_layers_names_version_0_1_0(hubert: Path, tmp_path: Path) -> None:
+    """Version 0.1.0 could feed student posteriors to later layers (model.condition_on_students)."""
     state = torch.load(hubert, weights_only=True)
     state["cfg"]["model"]["condition_on_students"] = False  # every checkpoint of 0.1.0 has the key
     torch.save(state, tmp_path / "without.pt")
@@ -82,7 +82,7 @@ def test_a_checkpoint_with_conditioned_layers_names_its_reader(hubert: Path, tmp
         open_trained(tmp_path / "with.pt")
 
 
-def test_layers_above_the_exit_are_gone(hubert: Path) -> None:
+def test_layers_above_the_exit_are_removed(hubert: Path) -> None:
     trained = open_trained(hubert)
     recognizer = Recognizer(trained, [STUDENT], "cpu")
     model = recognizer._model
@@ -100,11 +100,14 @@ def test_layers_above_the_exit_are_gone(hubert: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (["ltr", "phn"], r"^task\.labels=\['ltr', 'phn'\] has to name one extension, such as ltr$"),
-        ([], r"^task\.labels=\[\] has to name one extension, such as ltr$"),
+        (
+            ["ltr", "phn"],
+            r"^task\.labels=\['ltr', 'phn'\] is not one file extension: set task\.labels, such as to ltr$",
+        ),
+        ([], r"^task\.labels=\[\] is not one file extension: set task\.labels, such as to ltr$"),
     ],
 )
-def test_labels_of_one_kind(hubert: Path, corpus: Path, labels: list[str], sentence: str) -> None:
+def test_labels_need_one_extension(hubert: Path, corpus: Path, labels: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         post_process_of(open_trained(hubert), corpus, labels=labels)
 
@@ -148,8 +151,8 @@ def test_weights_that_do_not_fit(hubert: Path, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.slow
-def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section, key, value, words) -> None:
-    """X11, X12, X2: tracebacks, a hang, or the environment."""
+def test_values_in_an_untrusted_checkpoint(hubert: Path, tmp_path: Path, section, key, value, words) -> None:
+    """X11, X12, X2: tracebacks, a hang, or a leak of environment variables."""
     path = edit_checkpoint(hubert, tmp_path / "c.pt", **{section: {key: value}})
     with pytest.raises(UserError) as refused:
         open_trained(path)
@@ -160,23 +163,23 @@ def test_values_of_a_strangers_checkpoint(hubert: Path, tmp_path: Path, section,
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_strangers_task(hubert: Path, corpus: Path, tmp_path: Path) -> None:
-    """X12: the extension is no path; and of a task that fairseq does not take, all else is without effect."""
+def test_the_task_of_an_untrusted_checkpoint(hubert: Path, corpus: Path, tmp_path: Path) -> None:
+    """X12: the label extension cannot be a path; other keys of an unknown task have no effect."""
     task = {"_name": "evil", "label_rate": "evil", "labels": ["../ltr"], "invented": 1}
     path = edit_checkpoint(hubert, tmp_path / "c.pt", task=task)
-    with pytest.raises(UserError, match=rf"^{path}: task\.labels=\['\.\./ltr'\] has to name one extension"):
+    with pytest.raises(UserError, match=rf"^{path}: task\.labels=\['\.\./ltr'\] is not one file extension"):
         post_process_of(open_trained(path), corpus)
     assert post_process_of(open_trained(path), corpus, labels="ltr") == "letter"
     for labels in (None, [None], 7, [["ltr"]], "a/b"):
         edited = edit_checkpoint(hubert, tmp_path / "labels.pt", task={"labels": labels})
-        with pytest.raises(UserError, match=r"labels\.pt(: task\.labels=.* one extension| does not say its labels)"):
+        with pytest.raises(UserError, match=r"labels\.pt(: task\.labels=.* one file ext| does not name its labels)"):
             post_process_of(open_trained(edited), corpus)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("process", ["evil", ["letter"], {"a": 1}, 7])
 @pytest.mark.slow
-def test_a_strangers_post_process(hubert: Path, corpus: Path, tmp_path: Path, process: Any) -> None:
+def test_the_post_process_of_an_untrusted_checkpoint(hubert: Path, corpus: Path, tmp_path: Path, process: Any) -> None:
     """X12."""
     state = torch.load(hubert, weights_only=True)
     state["cfg"]["criterion"] = {"_name": "skd_ctc", "post_process": process}
@@ -191,10 +194,10 @@ def test_a_strangers_post_process(hubert: Path, corpus: Path, tmp_path: Path, pr
 
 
 @pytest.mark.faults
-def test_what_fairseq_itself_reads_of_our_checkpoint(
+def test_fairseqs_programs_read_our_checkpoints_safely(
     hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """X2: fairseq's programs hand the configuration to omegaconf."""
+    """X2: fairseq's programs give the configuration to omegaconf, which resolves interpolations."""
     monkeypatch.setenv("SECRET_TOKEN", "the-secret")
     hidden = {"a": "${oc.env:SECRET_TOKEN}", "b": "${task._name}", "c": ["x${oc.env:SECRET_TOKEN}"]}
     path = edit_checkpoint(hubert, tmp_path / "c.pt", common=hidden)

@@ -1,4 +1,4 @@
-"""Decoding from end to end, on five utterances and checkpoints of random weights."""
+"""Decoding from end to end, on five utterances and checkpoints with random weights."""
 
 import functools
 import itertools
@@ -37,7 +37,7 @@ CUDA = torch.cuda.is_available()
 
 
 def decode(corpus: Path, checkpoint: Path, *overrides: str, out: str | None = "out") -> dict[str, bytes]:
-    """Decode as the command does, without Hydra, which takes more time than all the rest."""
+    """Decode as the command does, but without Hydra, which is slow."""
     config: dict[str, Any] = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
     config["task"]["data"], config["common_eval"]["path"] = str(corpus), str(checkpoint)
     config["common_eval"]["results_path"], config["dataset"]["num_workers"] = out, 0
@@ -51,7 +51,7 @@ def decode(corpus: Path, checkpoint: Path, *overrides: str, out: str | None = "o
 
 @functools.cache
 def whole_model(checkpoint: Path) -> SkdCtc:
-    """As fairseq builds and loads it."""
+    """Build and load the model as fairseq does."""
     state = torch.load(checkpoint, weights_only=True)
     config = OmegaConf.create(state["cfg"])
     model = SkdCtc.build_model(config.model, CtcTask(normalize=config.model.normalize))
@@ -60,7 +60,7 @@ def whole_model(checkpoint: Path) -> SkdCtc:
 
 
 def expected_units(checkpoint: Path, corpus: Path, exit_layer: int, index: int) -> str:
-    """The exit's text by another route: whole model, one utterance, audio read here, symbols merged one by one."""
+    """Decode one utterance independently: whole model, audio read here, symbols merged here."""
     model = whole_model(checkpoint)
     wave, _ = soundfile.read(corpus / "audio" / f"test{index}.wav", dtype="float32")
     source = torch.from_numpy(wave)[None]
@@ -82,7 +82,7 @@ def test_bytes_of_the_files(corpus: Path, hubert: Path, tmp_path: Path, layer: s
     expected = {"hypo.word": hypotheses, "hypo.units": hypotheses, **REFERENCES}
     found = decode(corpus, constant, f"decoding.layer={layer}")
     assert found == {name: text.encode() for name, text in expected.items()}
-    # T is one edit from every word it is not part of; A NO / TEN / TO BE / EAT / IT IS
+    # The hypothesis T or E matches no reference word: A NO / TEN / TO BE / EAT / IT IS
     errors = {"T": 2 + 1 + 2 + 1 + 2, "E": 2 + 1 + 2 + 1 + 2}[symbol]
     characters = {"T": 4 + 2 + 4 + 2 + 4, "E": 4 + 2 + 4 + 2 + 5}[symbol]
     written = read_summary()
@@ -144,9 +144,9 @@ def test_two_runs_and_worker_processes_give_the_same_bytes(corpus: Path, hubert:
     assert decode(corpus, hubert, "decoding.layer=2", "dataset.num_workers=1") == first
 
 
-def test_a_results_folder_that_cannot_be_made(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+def test_a_results_folder_that_cannot_be_created(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"the results folder .*file/out cannot be made: Not a directory"):
+    with pytest.raises(UserError, match=r"the results folder .*file/out cannot be created \(Not a directory\): set"):
         decode(corpus, hubert, out=f"{tmp_path}/file/out")
 
 
@@ -198,7 +198,7 @@ def test_data_that_cannot_be_used(corpus: Path, hubert: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"1 of 2 audio files are shorter than 400 samples"):
         decode(folder, hubert)
     (folder / "test.ltr").write_text("\n|\n")
-    with pytest.raises(UserError, match=r"test\.ltr holds no words, error rates would be undefined"):
+    with pytest.raises(UserError, match=r"test\.ltr holds no words, so error rates are undefined"):
         decode(folder, hubert)
     slow = write_corpus(tmp_path / "slow", {"test": [("A NO", 0.2)]}, sample_rate=8000)
     with pytest.raises(UserError, match=r"1 of 1 audio files are sampled at 8000 Hz instead of the 16000 Hz"):
@@ -206,10 +206,10 @@ def test_data_that_cannot_be_used(corpus: Path, hubert: Path, tmp_path: Path) ->
 
 
 @pytest.mark.faults
-def test_symbols_that_the_dictionary_lacks_are_errors(
+def test_symbols_outside_the_dictionary_count_as_errors(
     corpus: Path, hubert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """F4: one such symbol refused the whole subset, and <unk> by hand counted as five characters."""
+    """F4: one such symbol refused the whole subset; a written <unk> counted as five characters."""
     constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "A"})
     data = tmp_path / "data"
     shutil.copytree(corpus, data)
@@ -223,15 +223,15 @@ def test_symbols_that_the_dictionary_lacks_are_errors(
     written = read_summary()
     assert written["unknown_symbols"] == 5
     assert (written["word_errors"], written["words"]) == (1 + 1 + 1 + 0 + 1, 6)
-    # the last: a space and two letters are missing
+    # In the last utterance a space and two letters are missing.
     assert (written["character_errors"], written["characters"]) == (1 + 1 + 1 + 0 + 3, 2 + 2 + 1 + 1 + 4)
     assert (
-        f"5 symbols of the references of {data}/test.tsv are no units of the dictionary ('Ï' 3, '<unk>' 1, 'É' 1): no "
-        f"model can write them, each counts as an error\n"
+        f"5 symbols in the references of {data}/test.tsv are not in the dictionary ('Ï' 3, '<unk>' 1, 'É' 1): the "
+        f"model cannot output them, so each counts as an error\n"
     ) in capsys.readouterr().err
     decode(corpus, constant)
     assert read_summary()["unknown_symbols"] == 0
-    assert "no units of the dictionary" not in capsys.readouterr().err
+    assert "not in the dictionary" not in capsys.readouterr().err
 
 
 @pytest.mark.faults
@@ -245,8 +245,8 @@ def test_references_without_a_word_boundary(
     decode(data, hubert)
     assert read_summary()["words"] == 5
     assert capsys.readouterr().err.startswith(
-        f"common_eval.post_process=letter makes one word of each transcript, no reference of {data}/test.tsv has a "
-        f"word boundary |: set common_eval.post_process=none\n"
+        f"common_eval.post_process=letter makes one word of each transcript, because no reference of {data}/test.tsv "
+        f"has a word boundary |: set common_eval.post_process=none\n"
     )
     decode(data, hubert, "common_eval.post_process=none")
     assert read_summary()["words"] == 12
@@ -257,10 +257,10 @@ def test_references_without_a_word_boundary(
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.slow
-def test_samples_that_are_no_numbers(
+def test_audio_that_holds_nan(
     kind: str, workers: int, corpus: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """X7, F27: the model's weights or the precision were blamed."""
+    """X7, F27: the error blamed the model's weights or the precision."""
     data = tmp_path / "data"
     shutil.copytree(corpus, data)
     manifest = data / "test.tsv"
@@ -280,7 +280,7 @@ def test_samples_that_are_no_numbers(
 def test_a_file_that_decodes_to_less_than_the_manifest_lists(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """F5: the half of a recording was transcribed; this header still states the whole."""
+    """F5: half of a recording was transcribed; its header states the whole length."""
     folder = write_corpus(tmp_path / "data", {"test": [("A NO", 0.5)]})
     audio = folder / "audio" / "test0.mp3"
     soundfile.write(audio, 0.1 * torch.randn(96000, generator=torch.Generator().manual_seed(0)).numpy(), 16000)
@@ -290,11 +290,11 @@ def test_a_file_that_decodes_to_less_than_the_manifest_lists(
     assert decoded < soundfile.info(audio).frames == 96000
     (folder / "test.tsv").write_text(f"{audio.parent}\ntest0.mp3\t96000\n")
     sentence = (
-        rf"test\.tsv line 2: .*test0\.mp3 cannot be read: it decodes to {decoded} samples, the manifest lists 96000"
+        rf"test\.tsv line 2: .*test0\.mp3 cannot be read: it decodes to {decoded} samples, but the manifest lists 96000"
     )
     with pytest.raises(UserError, match=sentence):
         decode(folder, request.getfixturevalue(kind))
-    (folder / "test.tsv").write_text(f"{audio.parent}\ntest0.mp3\t{decoded}\n")  # an MP3's header is no judge
+    (folder / "test.tsv").write_text(f"{audio.parent}\ntest0.mp3\t{decoded}\n")  # the header is ignored
     decode(folder, request.getfixturevalue(kind))
     assert read_summary()["audio_seconds"] == pytest.approx(decoded / 16000, abs=0.001)
 
@@ -311,7 +311,7 @@ def test_a_truncated_file_is_named(hubert: Path, tmp_path: Path) -> None:
         decode(folder, hubert)
 
 
-def test_a_pretrained_checkpoint_of_other_audio(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_for_another_sampling_rate(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     saved = torch.load(hubert, weights_only=True)["cfg"]["model"]["w2v_args"]
     saved["task"]["sample_rate"] = 8000
     other = edit_checkpoint(hubert, tmp_path / "c.pt", task={"sample_rate": 8000}, model={"w2v_args": saved})
@@ -336,7 +336,9 @@ def test_default_folder_names_subset_and_exit(corpus: Path, hubert: Path, here: 
         ("common.fp16=true", r"common\.fp16=true needs CUDA"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(corpus: Path, hubert: Path, override: str, sentence: str) -> None:
+def test_mistakes_are_reported_before_anything_is_written(
+    corpus: Path, hubert: Path, override: str, sentence: str
+) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         decode(corpus, hubert, override)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Batches of a subset, and the run over them, with a recognizer that says what its audio tells it to."""
+"""Batches of a subset, and the run, with a fake recognizer whose output is its input."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ SAID = [[0, 3, 3], [0, 0], [1, 1, 0, 1, 2, 2]]  # the longest comes last
 @pytest.mark.parametrize(
     ("max_tokens", "batch_size", "expected"),
     [
-        (100, None, [[3], [1], [4, 0], [2]]),  # 2 x 60 and 3 x 50 exceed 100; 120 goes alone
+        (100, None, [[3], [1], [4, 0], [2]]),  # 2 x 60 and 3 x 50 exceed 100; 120 is its own batch
         (None, 2, [[3, 1], [4, 0], [2]]),
         (120, 2, [[3], [1, 4], [0, 2]]),
         (None, None, [[3, 1, 4, 0, 2]]),
@@ -36,7 +36,7 @@ def test_similar_lengths_share_a_batch(max_tokens: int | None, batch_size: int |
     assert length_batches([49, 60, 10, 120, 50], max_tokens, batch_size) == expected
 
 
-def test_order_among_equals_is_that_of_the_manifest() -> None:
+def test_utterances_of_equal_length_keep_the_order_of_the_manifest() -> None:
     assert length_batches([5, 5, 5, 5], None, 2) == [[0, 1], [2, 3]]
 
 
@@ -48,7 +48,10 @@ def test_every_utterance_is_in_one_batch() -> None:
 
 
 class Voices:
-    """Reads utterance ``i.wav``: ten samples a frame; one cannot be read, meets a bug or ends the process if asked."""
+    """A reader of ``i.wav`` with ten samples per frame.
+
+    If asked, one file is broken, raises a bug, or kills the process.
+    """
 
     def __init__(self, broken: int | None = None, bug: int | None = None, deadly: int | None = None) -> None:
         self.broken, self.bug, self.deadly = broken, bug, deadly
@@ -65,7 +68,10 @@ class Voices:
 
 
 class Parrot:
-    """The symbol of a frame is its first sample, and a padded frame says 4: it must not be heard."""
+    """A recognizer whose symbol for a frame is the frame's first sample.
+
+    Padded frames output 4, which must not reach the text.
+    """
 
     path = "/c.pt"
 
@@ -87,7 +93,7 @@ def run(parrot: Parrot, workers: int = 0, told: dict[int, str] | None = None, ba
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_longest_first_and_padding_is_not_heard(workers: int) -> None:
+def test_longest_first_and_padding_is_not_decoded(workers: int) -> None:
     ran = run(Parrot(), workers)
     assert [batch.places for batch in ran] == [[2, 0], [1]]
     assert [batch.output.lengths.tolist() for batch in ran] == [[6, 3], [2]]
@@ -107,7 +113,7 @@ def test_a_bug_is_not_blamed_on_the_file(workers: int) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize(("broken", "read"), [(1, [[2, 0]]), (2, [[0], [1]])])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_audio_that_breaks_while_it_is_read_is_told_and_left_out(workers: int, broken: int, read: list) -> None:
+def test_audio_that_cannot_be_read_is_reported_and_left_out(workers: int, broken: int, read: list) -> None:
     """F29."""
     told: dict[int, str] = {}
     assert [batch.places for batch in run(Parrot(broken=broken), workers, told)] == read
@@ -117,8 +123,8 @@ def test_audio_that_breaks_while_it_is_read_is_told_and_left_out(workers: int, b
 
 
 @pytest.mark.faults
-def test_a_process_that_reads_and_is_killed_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """As the system does where memory runs out; it was a traceback."""
+def test_a_reading_process_that_is_killed_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """The system kills it if memory runs out; the command ended in a traceback."""
     assert run_command("tool", lambda: run(Parrot(deadly=0), 1) and None) == 2
     assert capsys.readouterr().err == (
         "tool: a process that reads audio was killed, probably because memory or shared memory ran out: "
@@ -126,16 +132,16 @@ def test_a_process_that_reads_and_is_killed_is_told(capsys: pytest.CaptureFixtur
     )
 
 
-def test_output_that_is_not_finite_is_named() -> None:
+def test_the_utterance_of_an_output_that_is_not_finite_is_named() -> None:
     def break_second(logits: Tensor) -> None:
         logits[0, -1, 2] = float("nan")
 
-    sentence = r"^/c\.pt: the output of exit 4 is not finite for /test\.tsv line 2: /audio/0\.wav: its weights or the"
+    sentence = r"^/c\.pt: the output of exit 4 is not finite for /test\.tsv line 2: /audio/0\.wav: decode in float32"
     with pytest.raises(UserError, match=sentence):
         run(Parrot(break_second))
 
 
-def test_memory_that_does_not_suffice() -> None:
+def test_a_batch_that_does_not_fit_in_memory() -> None:
     def allocate(_: Tensor) -> None:
         raise DeviceMemoryError
 

@@ -1,4 +1,4 @@
-"""Decodings that lack a part of the audio, or a part of their files."""
+"""Decodes that lack a part of the audio, or a part of their files."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.usefixtures("here"), pytest.mark.faults]
 def test_a_corrupt_file_does_not_end_a_decode(
     corpus: Path, hubert: Path, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """F29: nothing was written. The other texts are those of the whole subset, and so are their errors."""
+    """F29: nothing was written. The other utterances keep their texts and errors."""
     whole = decode(corpus, hubert)
     data = damaged(corpus, tmp_path / "data", 1, 3)
     found = decode(data, hubert, f"dataset.num_workers={workers}")
@@ -42,9 +42,9 @@ def test_a_corrupt_file_does_not_end_a_decode(
     assert told in capsys.readouterr().err
 
 
-def test_no_error_rate_of_nothing(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+def test_no_error_rate_without_words(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     data = damaged(corpus, tmp_path / "data", 0, 1, 2, 3, 4)
-    sentence = r"test\.tsv line 2: .*test0\.flac cannot be read: .* \(5 files in all, no word is left to count\)$"
+    sentence = r"test\.tsv line 2: .*test0\.flac cannot be read: .* \(5 files in all, no word is left to score\)$"
     with pytest.raises(UserError, match=sentence):
         decode(data, hubert)
     assert not list(Path("out").iterdir())
@@ -55,7 +55,7 @@ def test_no_error_rate_of_nothing(corpus: Path, hubert: Path, tmp_path: Path) ->
 def test_a_full_disk_between_the_files(
     corpus: Path, hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """X9: new and old files were mixed, and accepted later. Other files of the folder are left alone."""
+    """X9: new and old files were mixed, and later accepted. Other files in the folder stay."""
     decode(corpus, set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "T"}))
     Path("out", "mine.txt").write_text("mine")
     assert utterance_errors(Path("out"))

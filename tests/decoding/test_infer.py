@@ -35,7 +35,7 @@ def decode(corpus: Path, checkpoint: Path, *overrides: str) -> dict[str, bytes]:
 def test_keys_of_fairseqs_decoder_that_have_another_name_here(
     corpus: Path, hubert: Path, tmp_path: Path, key: str, value: str, instead: str
 ) -> None:
-    """On the command line, added to it, and in a YAML that somebody brings along."""
+    """On the command line, with and without +, and in the user's own YAML."""
     section, _, name = key.partition(".")
     brought = yaml.safe_load((CONFIG / "viterbi.yaml").read_text())
     brought[section][name] = value
@@ -103,7 +103,7 @@ def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, senten
 
 @pytest.mark.slow
 def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
-    """A checkpoint alone in a folder, data in another, run from a third."""
+    """The checkpoint is alone in its folder, the data in another, the current folder is a third."""
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(hubert, alone / "model.pt")

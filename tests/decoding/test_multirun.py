@@ -1,4 +1,4 @@
-"""Several values at once: the grammar, what is run again, and the command."""
+"""Several values per key: the grammar, what is run again, and the command."""
 
 import dataclasses
 import itertools
@@ -19,7 +19,7 @@ from fairseq_skd.cli import quote_texts
 from fairseq_skd.decoding import decode as decoding
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.config import Settings
-from fairseq_skd.decoding.decode import Frames
+from fairseq_skd.decoding.decode import SubsetLogits
 from fairseq_skd.decoding.multirun import Run, combinations, folder_name, run_all
 from fairseq_skd.errors import UserError, run_command
 from tests.decoding.checkpoints import damaged, read_files
@@ -39,7 +39,7 @@ def test_combinations() -> None:
     ]
 
 
-def test_names_of_files_are_swept_too() -> None:
+def test_paths_can_be_swept() -> None:
     overrides = quote_texts(
         ["dataset.gen_subset=valid,test", "common_eval.path=/a b/é.pt,~/c.pt"], Settings.free_texts(), several=True
     )
@@ -52,7 +52,7 @@ def test_names_of_files_are_swept_too() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["decoding.beam=5"], r"--multirun: no key has several values, such as decoding\.lmweight=1,2,3"),
+        (["decoding.beam=5"], r"--multirun: no key has several values: give some, such as decoding\.lmweight=1,2,3"),
         (["decoding.beam=[5"], r"--multirun decoding\.beam=\[5: "),
     ],
 )
@@ -63,23 +63,24 @@ def test_nothing_to_sweep(overrides: list[str], sentence: str) -> None:
 
 
 class Searches:
-    """Stands for encoder and search: writes the summary that each run would, or fails as told; ``begun`` are its runs.
+    """Fake encoder and search: each run writes a given summary, or fails if asked.
 
-    They are counted in a file, since searches may run in processes of their own.
+    ``begun`` lists the runs that began. A file counts them, since searches may run in other
+    processes.
     """
 
     def __init__(
         self, wer: dict[str, float], failing: str | None = None, partial: str = "", seconds: float = 0.0
     ) -> None:
         self.wer, self.failing, self.partial, self.log = wer, failing, partial, Path("log").absolute()
-        self.seconds = seconds  # of a search that does not fail
+        self.seconds = seconds  # duration of a search that does not fail
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(multirun, "prepare", lambda settings: settings)
         monkeypatch.setattr(multirun, "search_and_write", self.run)
-        monkeypatch.setattr(Frames, "computed", lambda _: Frames([], 0, "cpu", 1, {}))
+        monkeypatch.setattr(SubsetLogits, "computed", lambda _: SubsetLogits([], 0, "cpu", 1, {}))
 
-    def run(self, settings: Settings, _: Frames) -> dict[str, Any]:
+    def run(self, settings: Settings, _: SubsetLogits) -> dict[str, Any]:
         folder = Path(str(settings.common_eval.results_path))
         with self.log.open("a") as log:
             log.write(folder.name)
@@ -104,7 +105,7 @@ def runs(names: str, here: Path, **sections: dict[str, Any]) -> list[Run]:
 
 
 def into(settings: Settings, folder: Path) -> Settings:
-    """The same settings with another folder of results."""
+    """Change the results folder of settings."""
     section = dataclasses.replace(settings.common_eval, results_path=str(folder))
     return dataclasses.replace(settings, common_eval=section)
 
@@ -122,14 +123,14 @@ def test_a_table_and_no_second_run(here: Path, monkeypatch: pytest.MonkeyPatch) 
     assert lines[0] == "wer\tcer\tdecoding.lmweight\tfolder"
     assert lines[1] == f"10.0\t1.0\tb\t{here}/b"
     later = time.time() + 10
-    os.utime(here / "c.pt", (later, later))  # trained further
+    os.utime(here / "c.pt", (later, later))  # the checkpoint changed
     run_all(runs("b", here), here, jobs=1)
     assert searches.begun == "abcb"
 
 
 @pytest.mark.faults
 def test_a_run_that_left_out_a_file_does_not_end_the_others(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F29: it stands in the table, and is repeated by the next call, in which the file may be repaired."""
+    """F29: it is in the table, and the next call repeats it: the file may be repaired by then."""
     searches = Searches({"a": 30.0, "b": 10.0, "c": 20.0}, partial="ab")
     searches.stand_in(monkeypatch)
     rows, left_out = run_all(runs("abc", here), here, jobs=1)
@@ -173,7 +174,7 @@ def two_threads() -> Iterator[None]:
 def test_the_encoder_runs_once_for_all_searches(
     corpus: Path, hubert: Path, wav2vec2: Path, here: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    """Once per checkpoint, exit and subset; and each combination finds, and says of itself, what it does alone."""
+    """Once per checkpoint, exit and subset; each combination writes the files of a single run."""
     data = shutil.copytree(corpus, here / "data")
     for name in ("tsv", "ltr"):
         lines = (data / f"test.{name}").read_text().splitlines(keepends=True)
@@ -185,7 +186,7 @@ def test_the_encoder_runs_once_for_all_searches(
         encoder_runs.append((Path(recognizer.path), recognizer.exits, utterances.manifest.stem))
         return run_encoder(recognizer, utterances, *rest)
 
-    def counted_search(plan: Any, frames: Frames) -> Any:
+    def counted_search(plan: Any, frames: SubsetLogits) -> Any:
         with searches.open("a") as file:
             file.write(f"{plan.folder.name}\n")
         return search(plan, frames)
@@ -221,7 +222,7 @@ def test_the_encoder_runs_once_for_all_searches(
 @pytest.mark.faults
 @pytest.mark.slow
 def test_audio_that_cannot_be_read_is_left_out_of_every_search(corpus: Path, hubert: Path, here: Path) -> None:
-    """F29, by the encoder's one run."""
+    """F29, with one run of the encoder."""
     data = damaged(corpus, here / "data", 1, 3)
     common = {"path": str(hubert)}
     swept = runs("ab", here, task={"data": str(data)}, common_eval=common, dataset={"num_workers": 0})
@@ -233,7 +234,7 @@ def test_audio_that_cannot_be_read_is_left_out_of_every_search(corpus: Path, hub
     assert [run.summary() for run in swept] == [None, None], "both are run again by the next call"
 
 
-def test_what_a_killed_call_left_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_a_killed_call_are_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Searches({"a": 30.0, "b": 1.0}).stand_in(monkeypatch)
     leftover = here / ".logits-killed"
     for names in ("ab", "ab"):  # also where nothing is left to run
@@ -265,13 +266,13 @@ def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_searches_end_with_the_one_that_runs_them(
+def test_searches_end_with_their_parent_process(
     here: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """X8: after SIGTERM they went on."""
+    """X8: they continued after SIGTERM."""
 
-    def endless(settings: Settings, _: Frames) -> None:
-        """Tells that it runs, and would run for a minute."""
+    def endless(settings: Settings, _: SubsetLogits) -> None:
+        """Write a file with its process, then run for a minute."""
         name = f"{settings.common_eval.results_path}.pid"
         Path(f"{name}.new").write_text(str(os.getpid()))
         os.rename(f"{name}.new", name)
@@ -281,7 +282,7 @@ def test_the_searches_end_with_the_one_that_runs_them(
     monkeypatch.setattr(multirun, "search_and_write", endless)
     parent = os.fork()
     if not parent:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         os._exit(run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2) and None))
     deadline = time.monotonic() + 30
     while len(list(here.glob("*.pid"))) < 2 and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Beam search through the whole of decoding, on five utterances and a checkpoint that always says one symbol."""
+"""Beam search in a whole decode, on five utterances and checkpoints that output one symbol."""
 
 import shutil
 from pathlib import Path
@@ -46,7 +46,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_kenlm(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str], capsys: Any) -> None:
-    """A head that says N a little louder than all else is heard as the one word that the model makes cheap."""
+    """The head slightly prefers N; the search outputs the word that the language model prefers."""
     constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "N"})
     found = decode(corpus, constant, "kenlm", lmweight=0.5, wordscore=0.0, **files)
     assert found["hypo.word"] == b"".join(b"NO (None-%d)\n" % index for index in range(5))
@@ -59,7 +59,7 @@ def test_kenlm(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str]
     assert (summary["lmpath"], summary["lexicon"]) == (files["lmpath"], files["lexicon"])
     assert (summary["beam"], summary["lmweight"], summary["wordscore"]) == (50, 0.5, 0.0)
     assert (summary["unkweight"], summary["oov_words"], summary["oov_distinct"]) == ("-inf", 2, 2)
-    sentence = "2 of the references' 8 words (2 different ones) are not in the lexicon: they cannot be recognised\n"
+    sentence = "2 of the 8 words in the references (2 distinct) are not in the lexicon: they cannot be recognized\n"
     assert sentence in capsys.readouterr().err
     assert decode(corpus, constant, "kenlm", lmweight=0.5, wordscore=0.0, **files) == found
     more = decode(corpus, constant, "kenlm", lmweight=0.5, wordscore=9.0, **files)
@@ -78,7 +78,7 @@ def test_the_weight_of_the_blank(corpus: Path, hubert: Path, tmp_path: Path, fil
 
 @pytest.mark.slow
 def test_lexfree(corpus: Path, hubert: Path, tmp_path: Path) -> None:
-    """Without a model it is the best path; a model that knows one letter makes the others dear."""
+    """Without a language model it is the best path; with one that favors E, the text has only E."""
     greedy = decode(corpus, hubert, "viterbi")
     assert decode(corpus, hubert, "lexfree", beam=5) == greedy
     assert read_summary()["search"] == "lexfree" and read_summary()["lmpath"] is None
@@ -105,18 +105,18 @@ def test_default_folder_names_the_search(corpus: Path, hubert: Path, files: dict
         (
             "kenlm",
             {"lexicon": None},
-            r"decoding\.type=kenlm needs decoding\.lexicon \(without a lexicon: decoding\.type=l",
+            r"decoding\.type=kenlm needs decoding\.lexicon: set it, or decoding\.type=lexfree to search without",
         ),
         ("kenlm", {"lmpath": None}, r"decoding\.type=kenlm needs decoding\.lmpath"),
         ("kenlm", {"lexicon": "none.txt"}, r"lexicon .*none\.txt does not exist"),
         ("kenlm", {"lmpath": "none.arpa"}, r"language model .*none\.arpa does not exist"),
         ("kenlm", {"beam": 0}, r"decoding\.beam=0 is out of range"),
-        ("lexfree", {}, r"decoding\.lexicon is not used by decoding\.type=lexfree"),
-        ("viterbi", {"lexicon": None}, r"decoding\.lmpath is not used by decoding\.type=viterbi"),
+        ("lexfree", {}, r"decoding\.lexicon=.* is not used by decoding\.type=lexfree: delete it"),
+        ("viterbi", {"lexicon": None}, r"decoding\.lmpath=.* is not used by decoding\.type=viterbi: delete it"),
         ("lexfree", {"lexicon": None}, r"knows 1 of the 28 units of the dictionary"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     corpus: Path, hubert: Path, files: dict[str, str], name: str, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
@@ -125,7 +125,9 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_broken_model_leaves_nothing(corpus: Path, hubert: Path, files: dict[str, str], tmp_path: Path) -> None:
+def test_a_broken_language_model_leaves_no_files(
+    corpus: Path, hubert: Path, files: dict[str, str], tmp_path: Path
+) -> None:
     files["lmpath"] = str(write_arpa(tmp_path, ARPA[:-40], "broken.arpa"))
     with pytest.raises(UserError, match=r"broken\.arpa cannot be read: "):
         decode(corpus, hubert, "kenlm", **files)
@@ -134,7 +136,7 @@ def test_a_broken_model_leaves_nothing(corpus: Path, hubert: Path, files: dict[s
 
 @pytest.mark.slow
 def test_words_of_pieces_come_from_the_checkpoint(corpus: Path, tmp_path: Path) -> None:
-    """A head over word pieces: null is what it was validated with, another way would make other words."""
+    """Word pieces: post_process=null takes the checkpoint's own; another gives other words."""
     letters = [letter if letter != "|" else "\u2581A" for letter in LETTERS]
     trained = write_fine_tuned(tmp_path / "c.pt")
     state = torch.load(trained, weights_only=True)

@@ -1,4 +1,4 @@
-"""What is done to logits before a search."""
+"""Changes of the logits before a search."""
 
 import torch
 

@@ -32,7 +32,7 @@ def test_one_voice_speaks_only_in_the_test_split_and_four_or_more_in_training():
     assert train <= test
 
 
-def test_text_is_of_the_alphabet_and_all_words_are_heard_in_training():
+def test_texts_use_the_alphabet_and_all_words_are_in_training():
     utterances = corpus.draw_utterances()
     assert all(re.fullmatch(r"[A-Z']+( [A-Z']+)*", u.text) for u in utterances)
     words = {split: {word for u in of_split(split) for word in u.text.split()} for split in corpus.SPLIT_SIZES}
@@ -40,16 +40,16 @@ def test_text_is_of_the_alphabet_and_all_words_are_heard_in_training():
     assert any("'" in word for word in words["test"])
 
 
-def test_table_in_manifests_is_the_one_that_is_drawn():
+def test_the_table_in_manifests_is_what_is_drawn():
     assert TABLE.read_text(encoding="utf-8") == corpus.table_text(corpus.draw_utterances(seed=1))
 
 
-def test_seed_draws_the_sentences():
+def test_the_seed_decides_the_sentences():
     assert corpus.draw_utterances(seed=3) == corpus.draw_utterances(seed=3)
     assert corpus.draw_utterances(seed=3) != corpus.draw_utterances(seed=4)
 
 
-def test_voice_of_an_utterance_depends_on_nothing_but_the_utterance():
+def test_the_voice_of_an_utterance_depends_only_on_the_utterance():
     first, second = corpus.draw_utterances()[:2]
     assert corpus.voice_of(first) == corpus.voice_of(first)
     assert corpus.voice_of(first).name == first.speaker
@@ -80,7 +80,7 @@ def test_audio_is_16_khz_mono_and_differs_by_voice(tmp_path):
 
 
 @pytest.mark.usefixtures("espeak")
-def test_rate_and_pitch_are_heard():
+def test_rate_and_pitch_change_the_audio():
     def dominant(waveform, sample_rate):  # Hz, the strongest partial below 1 kHz
         spectrum = np.abs(np.fft.rfft(waveform, sample_rate))
         return int(spectrum[50:1000].argmax()) + 50
@@ -95,7 +95,7 @@ def test_rate_and_pitch_are_heard():
 
 @pytest.mark.usefixtures("espeak")
 @pytest.mark.parametrize("name", ["en-us+nobody", "nowhere+f2", "nowhere"])
-def test_voice_that_espeak_lacks(name):
+def test_an_unknown_voice_is_refused(name):
     with open_synthesiser() as synthesiser, pytest.raises(UserError, match=rf"no voice '{re.escape(name)}'"):
         synthesiser.speak("hello", Voice(name))
 

@@ -28,7 +28,7 @@ sys.exit("no luck" if text == "fail" else 0)
 
 @pytest.fixture
 def commands(tmp_path):
-    """Words of each command, by what it writes, in a folder whose name Hydra's grammar does not take as it is."""
+    """Map each output to the words of its command; the folder's name needs quotes in Hydra."""
     places = {"out": tmp_path / "demo out", "pretrain": CONFIGS / "pretrain", "python": Path("python3")}
     return {step.output: words_of(step.command, places) for step in STEPS}
 
@@ -76,7 +76,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def writing(tmp_path):
-    """Makes steps that append a text to ``<name>/file``: its length tells how often a step ran since a deletion."""
+    """Make steps that append a text to ``<name>/file``; its length counts the runs of a step."""
     script = tmp_path / "write.py"
     script.write_text(WRITE)
     return lambda name, text="x": Step(name, f"Write {name}", f"{{python}} {script} {{out}}/{name} {text}")
@@ -98,14 +98,14 @@ def test_steps_run_in_order_and_print_commands_to_paste(out, writing, capfd):
     assert shlex.split(command) == words_of(writing("first").command, {"out": out, "python": Path(sys.executable)})
 
 
-def test_what_is_done_is_skipped(out, writing, capfd):
+def test_finished_steps_are_skipped(out, writing, capfd):
     for skipped in (0, 2):
         run(out, writing("first"), writing("second"))
-        assert capfd.readouterr().out.count("done before, skipped") == skipped
+        assert capfd.readouterr().out.count("already done, skipped") == skipped
     assert written(out, "first", "second") == ["x", "x"]
 
 
-def test_a_changed_command_runs_again_and_so_does_what_follows(out, writing):
+def test_a_changed_command_and_all_later_ones_run_again(out, writing):
     run(out, writing("before"), writing("changed"), writing("after"))
     (out / "before" / "file").write_text("kept")
     (out / "after" / "file").write_text("stale")
@@ -113,8 +113,8 @@ def test_a_changed_command_runs_again_and_so_does_what_follows(out, writing):
     assert written(out, "before", "changed", "after") == ["kept", "y", "x"]
 
 
-def test_failure_names_the_step_which_is_begun_anew(out, writing, capfd):
-    with pytest.raises(UserError, match=r"^step 2, broken, failed with status 1: what it said stands above$"):
+def test_a_failure_names_the_step_and_the_next_call_repeats_it(out, writing, capfd):
+    with pytest.raises(UserError, match=r"^step 2, broken, failed with status 1: see its output above$"):
         run(out, writing("first"), writing("broken", "fail"), writing("later"))
     assert "no luck" in capfd.readouterr().err
     assert not (out / "later").exists()
@@ -126,14 +126,14 @@ def test_failure_names_the_step_which_is_begun_anew(out, writing, capfd):
 
 @pytest.fixture
 def quick_steps(monkeypatch, writing):
-    """Two steps instead of nine: each writes the summary that decoding would write."""
+    """Replace the nine steps by two that write the summaries of decoding."""
     summary = json.dumps({**SUMMARY, "exit_layer": 2}).replace(" ", "").replace("{", "{{").replace("}", "}}")
     steps = [Step(f"decode-{who}", who, writing(f"decode-{who}", summary).command) for who in ("teacher", "student")]
     monkeypatch.setattr(demo, "STEPS", [Step(*step[:2], f"{step.command} summary.json") for step in steps])
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_ends_with_the_table_and_the_report(tmp_path, monkeypatch, capfd):
+def test_the_demo_ends_with_the_table_and_the_report(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         demo.main([])
@@ -146,7 +146,7 @@ def test_ends_with_the_table_and_the_report(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("cores", "asked", "threads"), [(64, None, "2"), (1, None, "1"), (64, "16", "16")])
-def test_environment_is_printed_and_has_few_threads(tmp_path, monkeypatch, capfd, cores, asked, threads):
+def test_the_environment_is_printed_and_has_few_threads(tmp_path, monkeypatch, capfd, cores, asked, threads):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked:
@@ -170,12 +170,12 @@ def test_table():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("theirs", "exists and is no folder of this demo: give a new folder"),
-        ("theirs/thesis.tex", "exists and is no folder of this demo: give a new folder"),
+        ("theirs", "exists and was not made by this demo: give a new folder"),
+        ("theirs/thesis.tex", "exists and was not made by this demo: give a new folder"),
         ("theirs/thesis.tex/out", "Not a directory: "),
     ],
 )
-def test_folder_that_cannot_be_used(tmp_path, capsys, name, sentence):
+def test_a_folder_that_cannot_be_used(tmp_path, capsys, name, sentence):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").touch()
     assert run_command("fairseq_skd.demo", lambda: demo.main(["--out", str(tmp_path / name)])) == 2
@@ -185,7 +185,7 @@ def test_folder_that_cannot_be_used(tmp_path, capsys, name, sentence):
     assert os.listdir(tmp_path / "theirs") == ["thesis.tex"]
 
 
-def test_an_empty_folder_will_do(tmp_path):
+def test_an_empty_folder_is_accepted(tmp_path):
     prepare_folder(tmp_path)
     prepare_folder(tmp_path)
 

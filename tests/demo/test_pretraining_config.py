@@ -23,7 +23,7 @@ REGISTRIES = {
     "optimizer": OPTIMIZER_DATACLASS_REGISTRY,
     "lr_scheduler": LR_SCHEDULER_DATACLASS_REGISTRY,
 }
-# The one key that not every fairseq build has.
+# The only key that some fairseq builds do not have.
 NOT_EVERYWHERE = {"conv_pos_batch_norm"}
 
 

@@ -13,7 +13,7 @@ def test_deltas_of_a_ramp_are_its_slope():
 
 
 def test_deltas_by_hand():
-    # (1 * (c[t+1] - c[t-1]) + 2 * (c[t+2] - c[t-2])) / 10, with 0 before the start and 5 after the end
+    # (1 * (c[t+1] - c[t-1]) + 2 * (c[t+2] - c[t-2])) / 10, with 0 before the start, 5 after the end
     features = np.array([[0.0], [1.0], [5.0]], np.float32)
     expected = [[(1 - 0 + 2 * (5 - 0)) / 10], [(5 - 0 + 2 * (5 - 0)) / 10], [(5 - 1 + 2 * (5 - 0)) / 10]]
     np.testing.assert_allclose(deltas(features), expected, rtol=1e-6)
@@ -30,17 +30,17 @@ def test_deltas_against_least_squares(length, reach):
     np.testing.assert_allclose(deltas(features, reach), expected, atol=1e-5)
 
 
-def test_deltas_of_nothing():
+def test_deltas_without_frames():
     assert deltas(np.zeros((0, 13), np.float32)).shape == (0, 13)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(399, 0), (400, 1), (559, 1), (560, 2), (16000, 98)])
-def test_frames_lie_wholly_within_the_audio(samples, frames):
+def test_frames_lie_within_the_audio(samples, frames):
     waveform = np.random.default_rng(0).normal(scale=0.1, size=samples).astype(np.float32)
     assert mfcc_with_deltas(waveform, 16000).shape == (frames, 39)
 
 
-def test_a_frame_depends_on_its_own_25_ms_alone():
+def test_a_frame_depends_only_on_its_own_25_ms():
     waveform = np.random.default_rng(0).normal(scale=0.1, size=8000).astype(np.float32)
     changed = waveform.copy()
     changed[: 160 * 10] = 0.0
@@ -48,14 +48,14 @@ def test_a_frame_depends_on_its_own_25_ms_alone():
     assert different.tolist() == [True] * 10 + [False] * (len(different) - 10)
 
 
-def test_mfcc_is_the_same_twice():
+def test_mfcc_is_deterministic():
     waveform = np.random.default_rng(0).normal(scale=0.1, size=8000).astype(np.float32)
     np.testing.assert_array_equal(mfcc_with_deltas(waveform, 16000), mfcc_with_deltas(waveform, 16000))
 
 
 @pytest.fixture
 def manifests(tmp_path):
-    """Four utterances of train and one of valid, coloured noise of several colours, 0.5 to 1 s."""
+    """Write manifests with four utterances of train and one of valid: noise, then silence."""
     generator = np.random.default_rng(0)
     audio, folder = tmp_path / "audio", tmp_path / "manifest"
     audio.mkdir()
@@ -73,7 +73,7 @@ def manifests(tmp_path):
     return folder
 
 
-def test_labels_have_a_number_for_each_frame(manifests):
+def test_labels_have_one_number_per_frame(manifests):
     label_splits(manifests, manifests, ["train", "valid"], clusters=4)
     for split in ("train", "valid"):
         sizes = [int(line.split("\t")[1]) for line in (manifests / f"{split}.tsv").read_text().splitlines()[1:]]
@@ -97,7 +97,7 @@ def test_noise_and_silence_have_different_labels(manifests):
     assert labels[10] != labels[-10]
 
 
-def test_fairseq_reads_them(manifests, tmp_path):
+def test_fairseq_reads_the_labels(manifests, tmp_path):
     out = tmp_path / "labels"
     label_splits(manifests, out, ["train"], clusters=4)
     dictionary = Dictionary.load(str(out / "dict.km.txt"))
@@ -117,7 +117,7 @@ def test_fairseq_reads_them(manifests, tmp_path):
     assert dictionary.unk() not in batch["target_list"][0]
 
 
-def test_the_same_twice(manifests, tmp_path):
+def test_labels_are_deterministic(manifests, tmp_path):
     for name in ("first", "second"):
         label_splits(manifests, tmp_path / name, ["train", "valid"], clusters=4, max_frames=100)
     for name in ("train.km", "valid.km", "dict.km.txt"):
@@ -137,7 +137,7 @@ def test_missing_manifest(tmp_path):
         label_splits(tmp_path, tmp_path, ["train"], clusters=4)
 
 
-def test_audio_that_is_missing(manifests):
+def test_missing_audio(manifests):
     (manifests.parent / "audio" / "train1.flac").unlink()
     with pytest.raises(UserError, match=r"train1\.flac cannot be read as audio"):
         label_splits(manifests, manifests, ["train"], clusters=4)
@@ -157,5 +157,5 @@ def test_audio_shorter_than_a_frame(manifests):
 
 
 def test_more_clusters_than_frames():
-    with pytest.raises(UserError, match=r"50 clusters need as many frames, the audio has 20: lower --clusters"):
+    with pytest.raises(UserError, match=r"50 clusters need 50 frames, the audio has 20: lower --clusters"):
         fit_clusters([np.zeros((10, 39), np.float32)] * 2, clusters=50, seed=1, max_frames=100)

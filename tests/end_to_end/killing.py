@@ -1,6 +1,7 @@
-"""Trains in forked children of one warm process and kills them while a checkpoint is saved.
+"""Train in forked children of one process, and kill them while they save a checkpoint.
 
-``python -m tests.end_to_end.killing FOLDER OVERRIDES...`` prints ``RUNS KILLED, FILES CHECKED, RESUMED RUNS``.
+``python -m tests.end_to_end.killing FOLDER OVERRIDES...`` prints three numbers: killed runs,
+checked files, resumed runs.
 """
 
 import logging
@@ -21,13 +22,13 @@ from fairseq import checkpoint_utils
 import fairseq_skd  # noqa: F401  (the user dir, imported before the children are forked)
 from tests.end_to_end.training import REPOSITORY, assert_equal, parameters
 
-KILLED_AT = 6  # updates, in the second epoch; the save before was at 4, the training ends at 8
+KILLED_AT = 6  # update, in the second epoch; the last save was at 4, the training ends at 8
 STEPS = ("open", "tempfile.mkstemp", "shutil.copyfile", "os.chmod", "os.rename", "os.remove")
-SHARES = [share / 14 for share in range(14)]  # of a file, after which its writer is killed
+SHARES = [share / 14 for share in range(14)]  # of a file that is written before the kill
 
 
 def child(work: Callable[[], None]) -> int:
-    """Fork, work, end; the child's exit status, negative for a signal."""
+    """Run ``work`` in a forked child; returns its exit status, negative for a signal."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -51,7 +52,7 @@ def train(folder: Path, overrides: Sequence[str]) -> None:
 
 
 def watch(folder: Path, seen: Callable[[str, Any], None]) -> None:
-    """Call ``seen`` before each step by which this process changes or reads a file below ``folder``."""
+    """Call ``seen`` before each step with which this process touches a file below ``folder``."""
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in STEPS and str(args[0]).startswith(f"{folder}/"):
@@ -61,7 +62,10 @@ def watch(folder: Path, seen: Callable[[str, Any], None]) -> None:
 
 
 def save_and_die(save: Callable[[], None], folder: Path, step: int, most_bytes: int | None) -> None:
-    """Save; before the given step die at once, or, with a number, as soon as a file grows beyond so many bytes."""
+    """Save, but die at the given step.
+
+    Without ``most_bytes`` die before it, else as soon as a file grows beyond so many bytes.
+    """
     steps = 0
 
     def seen(event: str, args: Any) -> None:
@@ -72,7 +76,7 @@ def save_and_die(save: Callable[[], None], folder: Path, step: int, most_bytes: 
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         steps += 1
 
-    logging.disable(logging.CRITICAL)  # the log is a file as well
+    logging.disable(logging.CRITICAL)  # the log is a file too
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     watch(folder, seen)
@@ -80,7 +84,7 @@ def save_and_die(save: Callable[[], None], folder: Path, step: int, most_bytes: 
 
 
 def kill_savers(save: Callable[[Path], None], old: Path, base: Path) -> None:
-    """Save into copies of ``old``: once to the end, then killed at every step and within every file."""
+    """Save into copies of ``old``: once completely, then killed at every step and in every file."""
 
     def points() -> None:
         whole = base / "saved"
@@ -102,7 +106,7 @@ def kill_savers(save: Callable[[Path], None], old: Path, base: Path) -> None:
 
 
 def check(base: Path, old: Path) -> tuple[int, int]:
-    """Every checkpoint in every folder is whole, and old or new."""
+    """Check that every checkpoint in every folder is complete, and either old or new."""
     new = {path.name: torch.load(path, weights_only=True) for path in (base / "saved").glob("*.pt")}
     assert set(new) == {"checkpoint_best.pt", "checkpoint_last.pt", "checkpoint_2_6.pt", "checkpoint_1_2.pt"}
     folders = sorted(base.glob("killed*"))
@@ -118,7 +122,7 @@ def check(base: Path, old: Path) -> tuple[int, int]:
 
 
 def main(base: Path, overrides: Sequence[str]) -> None:
-    """One training that is never killed, from which the killed ones branch off; then three of them go on."""
+    """Run one training that is not killed; killed copies branch off, and three of them resume."""
     run, old = base / "run", base / "old"
     save = checkpoint_utils.save_checkpoint
 
@@ -143,7 +147,7 @@ def main(base: Path, overrides: Sequence[str]) -> None:
     for folder in resumed:
         assert child(lambda: train(folder, overrides)) == 0  # noqa: B023
         assert_equal(parameters(folder / "checkpoint_last.pt"), wanted)
-        assert not list(folder.glob(".*part")), "what the kill left is still there"
+        assert not list(folder.glob(".*part")), "half-written files of the kill remain"
     print(killed, files, len(resumed))
 
 

@@ -1,4 +1,4 @@
-"""The main job with encoders of other authors: a WavLM of Microsoft's, and a folder of transformers."""
+"""Train and decode with other authors' encoders: Microsoft's WavLM and a transformers folder."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ SHORT = (*SMALL, "optimization.max_update=6", "model.freeze_finetune_updates=1",
 
 
 class Run(NamedTuple):
-    """A training run whose pretrained encoder is gone since."""
+    """A training whose pretrained encoder has been deleted."""
 
     kind: str
     folder: Path
@@ -39,7 +39,7 @@ def write_encoder(kind: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module", params=["wavlm", "wav2vec2"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Six updates straight through, and the last three of them again from the checkpoint between."""
+    """Train six updates, then repeat the last three from the checkpoint in the middle."""
     work = tmp_path_factory.mktemp(request.param)
     encoder, data = write_encoder(request.param, work), corpus(work / "data")
     overrides = [*SHORT, f"task.data={data}", f"model.w2v_path={encoder}"]
@@ -72,9 +72,7 @@ def test_a_resumed_run_is_the_same_run(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_checkpoint_decodes_at_both_depths_by_itself(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checkpoint_alone_decodes_at_both_exits(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     checkpoint = shutil.copy(run.folder / "checkpoint_last.pt", tmp_path / "model.pt")
@@ -93,7 +91,7 @@ def test_the_checkpoint_decodes_at_both_depths_by_itself(
 
 
 @pytest.mark.slow
-def test_fairseq_loads_it_from_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+def test_fairseq_loads_it_from_another_folder(run: Run, tmp_path: Path) -> None:
     shutil.copy(run.folder / "checkpoint_last.pt", tmp_path / "model.pt")
     write_dictionary(tmp_path)
     net_input, outputs = batch([1.2, 0.8], ["A", "B"])["net_input"], {}

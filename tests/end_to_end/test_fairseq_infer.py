@@ -1,4 +1,4 @@
-"""The README's line for fairseq's own decoder, in a shell; where that decoder works, it decodes the student."""
+"""The README's line for fairseq's own decoder: in a shell, and (Python 3.10) in that decoder."""
 
 import os
 import re
@@ -21,14 +21,14 @@ EXAMPLES = Path(fairseq.__file__).parent / "examples"
 
 
 def readme_line() -> str:
-    """The line of the README that sets decode_layer, as it stands there."""
+    """Find the line of the README that sets decode_layer."""
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in lines if "common_eval.model_overrides=" in line]
     return line
 
 
 def test_the_readmes_line_reaches_hydra():
-    """Through a shell's quoting and Hydra's grammar (typed naively it is an error in both versions)."""
+    """It passes a shell's quoting and Hydra's grammar; without quotes both versions refuse it."""
     printed = subprocess.run(
         ["sh", "-c", f"printf '%s' {readme_line()}"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
@@ -41,7 +41,7 @@ def test_the_readmes_line_reaches_hydra():
     sys.version_info >= (3, 11), reason="fairseq's new/infer.py does not start on Python 3.11 and newer"
 )
 def test_fairseqs_decoder_decodes_the_student(tmp_path):
-    """One utterance: what fairseq's decoder writes is the greedy output of the student's tap."""
+    """On one utterance, fairseq's decoder writes the greedy output of the student."""
     data = write_corpus(tmp_path / "data", {"test": [("GO ON", 1.0)]})
     torch.manual_seed(3)
     config = model_config(write_pretrained(tmp_path / "w2v.pt", encoder_layers=8), student_layers=[6])

@@ -1,4 +1,4 @@
-"""A student of a separate teacher through fairseq's own command line: what is saved, and resuming."""
+"""Distillation from a separate teacher with fairseq's command line: saved files, and a resume."""
 
 import hashlib
 
@@ -54,14 +54,14 @@ def test_terms_are_logged_and_the_teacher_is_not_saved(work, trained):
 
 
 @pytest.mark.slow
-def test_it_resumes_with_its_teacher_and_with_no_other(work, trained):
+def test_it_resumes_only_with_its_own_teacher(work, trained):
     places, _ = trained
     before = parameters(work / "kd" / "checkpoint_last.pt")
     longer = [*KD, *places, "optimization.max_update=8"]
     other = write_fine_tuned(work / "other.pt", seed=5)
     refused = train(work / "kd", [*longer, f"criterion.teacher_path={other}"])
     assert refused.returncode != 0
-    assert f"criterion.teacher_path={other} is not the file that" in refused.stdout
+    assert f"criterion.teacher_path={other} is not the teacher that" in refused.stdout
     (work / "teacher.pt").rename(work / "moved.pt")
     resumed = train(work / "kd", [*longer, f"criterion.teacher_path={work / 'moved.pt'}", "criterion.kd_weight=2"])
     assert resumed.returncode == 0, resumed.stdout[-3000:]

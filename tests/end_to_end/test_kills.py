@@ -1,4 +1,4 @@
-"""A training that is killed while it saves: no checkpoint is ever half-written, and the training goes on."""
+"""A training that is killed while it saves: no checkpoint is half-written, and it can resume."""
 
 import os
 import subprocess
@@ -13,10 +13,13 @@ from tests.end_to_end.training import REPOSITORY, SMALL, corpus
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_kill_while_saving_leaves_whole_checkpoints(tmp_path):
-    """X3: kill -9 during the copies to last and best left files of 0 bytes. Three runs go on to equal parameters."""
+    """X3: kill -9 while last and best were copied left files of 0 bytes.
+
+    Three killed runs resume and reach the same parameters.
+    """
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
     overrides = [*SMALL, "optimization.max_update=8", "checkpoint.save_interval_updates=2", "dataset.num_workers=0"]
-    # A metric that falls each time: the best checkpoint is written, too.
+    # A metric that falls each time, so the best checkpoint is always written.
     overrides += ["dataset.validate_interval_updates=2", "checkpoint.best_checkpoint_metric=ctc_student"]
     overrides += [f"task.data={data}", f"model.w2v_path={hubert}"]
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""How fairseq-hydra-train ends after a mistake of the user."""
+"""The last line of fairseq-hydra-train after a mistake of the user."""
 
 import subprocess
 import sys
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.faults
 
 @pytest.mark.slow
 def test_a_loader_worker_names_the_file(tmp_path):
-    """The sentence travels as a traceback's text from the process that reads the audio."""
+    """The process that reads audio passes the message on as the text of a traceback."""
     data = corpus(tmp_path / "data")
     audio = data / "audio" / "train6.wav"
     wave, rate = soundfile.read(audio)
     soundfile.write(audio.with_suffix(".flac"), wave, rate)
     content = audio.with_suffix(".flac").read_bytes()
-    audio.write_bytes(content[: len(content) // 2])  # its header is whole
+    audio.write_bytes(content[: len(content) // 2])  # its header is intact
     hubert = write_pretrained(tmp_path / "hubert.pt")
     overrides = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "dataset.num_workers=1"]
     result = train(tmp_path / "run", overrides)
@@ -32,7 +32,7 @@ def test_a_loader_worker_names_the_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_worker_of_torchrun_says_it_on_one_line(tmp_path):
+def test_each_worker_of_torchrun_prints_one_line(tmp_path):
     data = corpus(tmp_path / "data")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"),
@@ -47,5 +47,5 @@ def test_each_worker_of_torchrun_says_it_on_one_line(tmp_path):
     result = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert result.returncode == 1
     sentence = f"fairseq-hydra-train: model.w2v_path: checkpoint {tmp_path / 'none.pt'} does not exist"
-    assert sentence in result.stdout.splitlines(), result.stdout  # the first that fails ends the other
+    assert sentence in result.stdout.splitlines(), result.stdout  # the first one that fails ends the other
     assert "fairseq_skd.errors.UserError" not in result.stdout

@@ -16,7 +16,7 @@ PIECES = 30
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Manifests in word pieces, by the command."""
+    """Write manifests in word pieces with the command."""
     folder = tmp_path_factory.mktemp("pieces")
     write_corpus(folder / "corpus", CORPUS)
     rows = [
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path) -> tuple[Path, str]:
-    """A run of so few and small updates that its outputs are still of all kinds, not blanks only."""
+    """Train with so few and small updates that the model still outputs all symbols."""
     folder = data.parent / "run"
     overrides = [*SMALL, "optimization.max_update=2", "optimization.lr=[1e-6]", "task.labels=[spm]"]
     overrides += ["criterion.post_process=sentencepiece", f"task.data={data}"]
@@ -43,7 +43,7 @@ def trained(data: Path) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_outputs_are_the_blank_fairseqs_specials_and_the_pieces(trained: tuple[Path, str]):
+def test_the_head_has_fairseqs_four_specials_and_the_pieces(trained: tuple[Path, str]):
     state = torch.load(trained[0] / "checkpoint_last.pt", weights_only=True)["model"]
     assert state["w2v_encoder.proj.weight"].shape[0] == 4 + PIECES
     valid = logged(trained[1], "valid")[-1]

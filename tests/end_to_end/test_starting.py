@@ -1,4 +1,4 @@
-"""Trainings that start from a fine-tuned checkpoint or resume one, through fairseq's own command line."""
+"""Start from a fine-tuned checkpoint, or resume one, with fairseq's command line."""
 
 import shutil
 
@@ -26,7 +26,7 @@ def settings(work):
 
 @pytest.fixture(scope="module")
 def trained(work, settings):
-    """Four updates, with a checkpoint after three."""
+    """Train four updates, with a checkpoint after three."""
     result = train(work / "straight", settings)
     assert result.returncode == 0, result.stdout[-3000:]
     return work / "straight", logged(result.stdout, "valid")[-1]
@@ -34,7 +34,7 @@ def trained(work, settings):
 
 @pytest.fixture(scope="module")
 def reordered(work, settings):
-    """The same corpus; its dictionary has the letters in another order."""
+    """Copy the corpus, with the letters of the dictionary in another order."""
     folder = work / "reordered"
     shutil.copytree(work / "data", folder)
     (folder / "dict.ltr.txt").write_text("".join(f"{letter} 1\n" for letter in LETTERS[::-1]), encoding="utf-8")
@@ -43,7 +43,7 @@ def reordered(work, settings):
 
 @pytest.mark.slow
 def test_a_start_with_the_letters_in_another_order(work, settings, trained, reordered):
-    """F1: at a learning rate of 1e-9, valid loss and error rates are the checkpoint's."""
+    """F1: with a learning rate of 1e-9, validation equals the checkpoint's."""
     folder, expected = trained
     overrides = [*settings, f"task.data={reordered}", "optimization.max_update=2", "optimization.lr=[1e-9]"]
     start = f"checkpoint.finetune_from_model={folder / 'checkpoint_last.pt'}"
@@ -59,7 +59,10 @@ def test_a_start_with_the_letters_in_another_order(work, settings, trained, reor
 
 @pytest.mark.slow
 def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained, reordered):
-    """X15, F1: worker 0 reads and maps, worker 1 gets what it read; resumed, it is the run that was never stopped."""
+    """X15, F1: worker 0 reads and maps, and sends the result to worker 1.
+
+    A resumed run equals the uninterrupted one.
+    """
     settings = [*settings, f"task.data={reordered}", "optimization.lr=[1e-5]"]
     outputs = train_on_two(
         work / "two", [*settings, f"checkpoint.finetune_from_model={trained[0] / 'checkpoint_last.pt'}"]
@@ -69,7 +72,7 @@ def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained,
     order = [0, 1, 2, 3, *range(31, 3, -1)]
     for name, tensor in start.items():
         mapped = tensor[order] if name.startswith(("w2v_encoder.proj.", "student_heads.2.proj.")) else tensor
-        # Four updates of Adam move a weight by four times the learning rate at most, two rows differ by far more.
+        # Four updates of Adam move a weight by at most four learning rates; rows differ by more.
         torch.testing.assert_close(straight[name], mapped, rtol=0, atol=5e-5, msg=name)
 
     (middle,) = (work / "two").glob("checkpoint_*_3.pt")
@@ -80,11 +83,11 @@ def test_two_workers_start_from_a_checkpoint_and_resume(work, settings, trained,
 
 
 @pytest.mark.slow
-def test_a_resume_in_another_training_set_is_refused(work, settings, trained):
-    """fairseq's traceback was the last word: "please report this to the fairseq developers"."""
+def test_a_resume_with_another_training_set_is_refused(work, settings, trained):
+    """It ended in fairseq's traceback: "please report this to the fairseq developers"."""
     (middle,) = trained[0].glob("checkpoint_*_3.pt")
     result = train(work / "else", [*settings, "dataset.train_subset=valid", f"checkpoint.restore_file={middle}"])
     assert result.returncode != 0
     last = result.stdout.rstrip().splitlines()[-1]
     assert last.startswith("fairseq-hydra-train: ")
-    assert "was saved within an epoch of more batches than dataset.train_subset makes now" in last
+    assert "was saved in an epoch with more batches than dataset.train_subset has now" in last

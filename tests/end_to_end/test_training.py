@@ -1,4 +1,4 @@
-"""The main job through fairseq's own command line, on a corpus of a few seconds."""
+"""Training with fairseq's command line, on a corpus of a few seconds."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def hubert(work):
 
 @pytest.fixture(scope="module")
 def trained(work, data, hubert):
-    """20 updates straight through, masks and LayerDrop on, with a checkpoint after 10."""
+    """Train 20 updates with masks and LayerDrop, with a checkpoint after 10."""
     overrides = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "checkpoint.save_interval_updates=10"]
     result = train(work / "straight", overrides)
     assert result.returncode == 0, result.stdout[-3000:]
@@ -81,19 +81,19 @@ def test_two_runs_of_one_seed_are_equal(work, trained):
 @pytest.mark.faults
 @pytest.mark.slow
 def test_a_complete_run_that_is_started_again_trains_nothing(work, trained):
-    """fairseq trains one more update at each start and saves it; this one says so, and leaves the files."""
+    """fairseq trains and saves one more update per start; here it warns and keeps the files."""
     folder, overrides, _ = trained
     shutil.copytree(folder, work / "complete", ignore=shutil.ignore_patterns("hydra*", ".hydra"))
     again = train(work / "complete", overrides)
     assert again.returncode == 0, again.stdout[-3000:]
-    assert "checkpoint_last.pt has 20 updates already, optimization.max_update=20" in again.stdout
+    assert "checkpoint_last.pt already has 20 updates and optimization.max_update=20" in again.stdout
     for name in ("checkpoint_last.pt", "checkpoint_best.pt"):
         assert (work / "complete" / name).read_bytes() == (folder / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_a_checkpoint_is_self_contained(tmp_path, trained):
-    """Loaded by fairseq's own function in a folder that holds only it and the dictionary, at both depths."""
+    """fairseq loads it at both exits from a folder with only the checkpoint and the dictionary."""
     shutil.copy(trained[0] / "checkpoint_best.pt", tmp_path / "model.pt")
     write_dictionary(tmp_path)
     source = torch.randn(1, 16000)
@@ -108,7 +108,7 @@ def test_a_checkpoint_is_self_contained(tmp_path, trained):
 
 @pytest.mark.slow
 def test_a_stock_checkpoint_starts_a_run(work, trained, hubert, data):
-    """``checkpoint.finetune_from_model`` with fairseq's names only: the student's head is filled in."""
+    """``checkpoint.finetune_from_model`` with fairseq's own model, which has no student head."""
     state = torch.load(trained[0] / "checkpoint_best.pt", weights_only=True)
     state["model"] = {name: tensor for name, tensor in state["model"].items() if "student" not in name}
     state["cfg"]["model"]["_name"] = "hubert_ctc"
@@ -121,7 +121,7 @@ def test_a_stock_checkpoint_starts_a_run(work, trained, hubert, data):
 
 @pytest.mark.slow
 def test_the_original_hubert_recipe_carries_over(work, data, hubert):
-    """fairseq's base_10h.yaml as it is, with model and criterion renamed and the crops switched off."""
+    """fairseq's base_10h.yaml, with model and criterion renamed and crops disabled."""
     recipe = RECIPES / "hubert" / "config" / "finetune" / "base_10h.yaml"
     overrides = [
         *("model._name=skd_ctc", "criterion._name=skd_ctc", "+model.student_layers=[1,3]"),
@@ -138,7 +138,7 @@ def test_the_original_hubert_recipe_carries_over(work, data, hubert):
 
 @pytest.mark.slow
 def test_the_original_wav2vec_recipe_carries_over(work, data):
-    """The same with fairseq's wav2vec 2.0 base_100h.yaml, an ``audio_finetuning`` task and a pre-LN encoder."""
+    """fairseq's wav2vec 2.0 base_100h.yaml: an ``audio_finetuning`` task and a pre-LN encoder."""
     encoder = write_pretrained(work / "wav2vec.pt", "wav2vec2", "args", layer_norm_first=True)
     recipe = RECIPES / "wav2vec" / "config" / "finetuning" / "base_100h.yaml"
     overrides = [
@@ -156,7 +156,7 @@ def test_the_original_wav2vec_recipe_carries_over(work, data):
 
 @pytest.mark.slow
 def test_a_mistake_is_one_sentence_before_training(tmp_path, data, hubert):
-    """It needs the encoder to be known; what the settings alone decide is told earlier."""
+    """This mistake shows when the encoder is read; mistakes in settings are reported earlier."""
     overrides = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "model.student_layers=[4]"]
     result = train(tmp_path, overrides)
     assert result.returncode != 0

@@ -1,4 +1,4 @@
-"""Data-parallel training: two gloo processes against one process that accumulates two batches an update."""
+"""Data-parallel training: two gloo processes against one with two batches per update."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Runs fairseq-hydra-train as a user does: in a process of its own, from another folder."""
+"""Run fairseq-hydra-train as a user does: in another process, from another folder."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from tests.builders import write_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = {
-    # four of one length, whose order fairseq draws
+    # four utterances of one length, whose order fairseq draws
     "train": [("GO ON", 0.9), ("A", 0.7), ("IT IS", 1.0), ("NO", 0.7), ("YES", 0.7), ("ON", 0.7), ("SO IT GOES", 1.3)],
     "valid": [("GO", 0.6), ("IT GOES", 1.1), ("SO", 0.7)],
 }
-# Two or three utterances a batch, and everything random switched on.
+# Two or three utterances per batch, and all randomness switched on.
 SMALL = (
     "dataset.max_tokens=32000",
     "optimization.max_update=20",
@@ -34,14 +34,14 @@ SMALL = (
 
 
 def corpus(folder: Path) -> Path:
-    """A manifest folder of ten utterances."""
+    """Write a manifest folder with ten utterances."""
     return write_corpus(folder, CORPUS)
 
 
 def train(
     folder: Path, overrides: Sequence[str], config: Path | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """One training run in ``folder``, which also receives the checkpoints; ``config`` defaults to hubert_mini."""
+    """Train in ``folder``, which gets the checkpoints; ``config`` defaults to hubert_mini."""
     folder.mkdir(parents=True, exist_ok=True)
     config = config or REPOSITORY / "config" / "finetune" / "hubert_mini.yaml"
     command = [
@@ -62,18 +62,18 @@ def train(
 
 
 def parameters(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The model's tensors of a checkpoint."""
+    """Read the model's tensors from a checkpoint."""
     return torch.load(checkpoint, weights_only=True)["model"]
 
 
 def logged(output: str, kind: str) -> list[dict[str, Any]]:
-    """fairseq's JSON log lines of a kind (train_inner, train, valid), numbers as floats."""
+    """Parse fairseq's JSON log lines of a kind (train_inner, train, valid) into floats."""
     lines = re.findall(rf"\[{kind}\]\[INFO\] - (\{{.*\}})", output)
     return [{key: float(value) for key, value in json.loads(line).items()} for line in lines]
 
 
 def assert_equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
-    """Bit by bit."""
+    """Assert that all tensors are equal bit by bit."""
     assert one.keys() == two.keys()
     different = [name for name in one if not torch.equal(one[name], two[name])]
     assert not different, f"{len(different)} of {len(one)} tensors differ, first {different[0]}"

@@ -1,4 +1,4 @@
-"""Data-parallel training on the CPU: two gloo processes, as torchrun would start them."""
+"""Start data-parallel training on the CPU: two gloo processes, as with torchrun."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 def start_two(folder: Path, overrides: Sequence[str]) -> list[subprocess.Popen[str]]:
-    """Both processes; ``folder`` receives the checkpoints."""
+    """Start both processes; ``folder`` gets the checkpoints."""
     folder.mkdir(exist_ok=True)
     parallel = [
         *("distributed_training.distributed_world_size=2", "distributed_training.distributed_backend=gloo"),
@@ -43,7 +43,7 @@ def start_two(folder: Path, overrides: Sequence[str]) -> list[subprocess.Popen[s
 
 
 def train_on_two(folder: Path, overrides: Sequence[str]) -> list[str]:
-    """Train to the end; what each process printed."""
+    """Train to the end; returns the output of each process."""
     workers = start_two(folder, overrides)
     outputs = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs[0][-3000:] + outputs[1][-3000:]

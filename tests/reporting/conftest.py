@@ -1,4 +1,4 @@
-"""A folder of runs as the commands leave it: a log, both exits decoded, and compared."""
+"""A folder of runs as the commands write it: a log, both exits decoded and compared."""
 
 import json
 from pathlib import Path

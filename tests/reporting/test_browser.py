@@ -31,7 +31,10 @@ SPIKES = [
 
 
 def write_page(runs, folder):
-    """The runs, but with three seconds of noise and few spikes: a model of random weights says a symbol a frame."""
+    """Write the page of the runs, but with three seconds of noise and few spikes per utterance.
+
+    The model with random weights has a spike on nearly every frame.
+    """
     shutil.copytree(runs, folder / "runs")
     (path,) = (folder / "runs").rglob("align.json")
     found = json.loads(path.read_text())
@@ -63,7 +66,7 @@ def browser(runs, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quiet_console(browser):
-    """Whatever a test does, the console stays empty; and every test finds the audio at rest."""
+    """Stop all audio before each test; the console must stay empty after it."""
     browser.execute_script(
         "for (const a of document.querySelectorAll('audio')) { a.pause(); a.currentTime = 0; } window.scrollTo(0, 0)"
     )
@@ -72,7 +75,7 @@ def quiet_console(browser):
 
 
 def wait_for(browser, script, *arguments):
-    """Until ``script`` returns something true, at most 20 seconds; returns that."""
+    """Wait up to 20 seconds until ``script`` returns a true value; returns it."""
     ends = time.monotonic() + 20
     while time.monotonic() < ends:
         if found := browser.execute_script(f"return {script}", *arguments):
@@ -103,17 +106,17 @@ def test_the_cursor_follows(browser):
     audio = browser.find_element("css selector", ".player audio")
     browser.execute_script("arguments[0].currentTime = 0.25", audio)
     moved = "document.querySelector('.player .cursor').getAttribute('transform')"
-    assert wait_for(browser, f"{moved} === 'translate(60 0)' && {moved}")  # 240 pixels a second
+    assert wait_for(browser, f"{moved} === 'translate(60 0)' && {moved}")  # 240 pixels per second
 
 
-def test_a_spike_is_lit_while_it_sounds(browser):
+def test_a_spike_is_highlighted_while_it_plays(browser):
     spike = browser.find_elements("css selector", ".player .spike")[0]
     spike.find_element("css selector", ".hit").click()
     wait_for(browser, "arguments[0].classList.contains('now')", spike)
     wait_for(browser, "!arguments[0].classList.contains('now')", spike)
 
 
-def test_the_keyboard_does_as_well(browser):
+def test_the_keyboard_moves_and_plays(browser):
     lane = browser.find_elements("css selector", ".player .lane")[0]
     first, second, *_ = lane.find_elements("css selector", ".spike")
     browser.execute_script("arguments[0].focus()", first)
@@ -134,7 +137,7 @@ def test_a_click_on_the_waveform_plays_from_there(browser):
     wait_for(browser, "arguments[0].currentTime >= 0.2 && !arguments[0].paused || arguments[0].ended", audio)
 
 
-def test_one_plays_at_a_time(browser):
+def test_only_one_player_plays_at_a_time(browser):
     first, second = browser.find_elements("css selector", ".player")[:2]
     first.find_elements("css selector", ".spike .hit")[0].click()
     wait_for(browser, "!document.querySelectorAll('audio')[0].paused")
@@ -159,7 +162,7 @@ def test_dark(browser):
 
 
 def test_no_table_or_figure_is_wider_than_a_phone(browser):
-    """What is wider scrolls inside its own box."""
+    """Wider content scrolls inside its own box."""
     browser.set_window_size(500, 900)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     browser.set_window_size(1200, 1000)

@@ -14,7 +14,7 @@ def log(tmp_path):
 
 
 def test_curves_of_a_log(log):
-    """Other lines, numbers that are none, and a line cut off in the middle are left out."""
+    """Other lines, NaN, and a line cut off in the middle are left out."""
     curves = read_log(log)
     assert curves["ctc_teacher"] == [(10, 8.5), (20, 8.5), (30, 8.5)]
     assert curves["valid_wer"] == [(30, 90.5)]
@@ -30,8 +30,8 @@ def test_a_loss_that_overflowed_is_left_out(tmp_path):
     draw_curves({"a run": read_log(path)})
 
 
-def test_what_was_done_twice_counts_once(tmp_path):
-    """Updates 20 to 60, resumed at 40; then begun anew, and cut off."""
+def test_updates_that_were_repeated_count_once(tmp_path):
+    """Updates 20 to 60, resumed at 40; then started again, and cut off."""
     inner = '[x][train_inner][INFO] - {{"num_updates": "{}", "loss": "{}"}}\n'
     valid = '[x][valid][INFO] - {{"valid_num_updates": "{}", "valid_loss": "{}"}}\n'
     first = inner.format(20, 9) + inner.format(40, 8) + valid.format(50, 8) + inner.format(60, 7)
@@ -56,7 +56,7 @@ def test_panels(log):
     assert lines_of(wer) == {"valid_wer": [[30, 90.5]], "valid_student_wer": [[30, 95]]}
 
 
-def test_several_runs_are_told_by_name(log):
+def test_legends_name_several_runs(log):
     losses, *_ = draw_curves({"A": read_log(log), "B": {"loss": [(1, 2)]}}).axes
     assert set(lines_of(losses)) == {"A ctc_teacher", "A ctc_student", "A skd", "B loss"}
 
@@ -66,12 +66,12 @@ def test_other_criteria():
         {"kd": {"ctc": [(1, 4)], "kd": [(1, 2)], "loss": [(1, 6)], "valid_wer": [(1, 9)]}}
     ).axes
     assert set(lines_of(losses)) == {"ctc", "kd"} and wer.axison
-    assert not shares.axison and shares.get_title() == ""  # nothing to draw, no empty frame
+    assert not shares.axison and shares.get_title() == ""  # without curves, no empty frame
     assert losses.get_yscale() == "log"
 
 
 def test_a_term_below_zero_is_drawn():
-    """Guide-CTC's: minus the posteriors at the teacher's spikes."""
+    """The term of Guide-CTC: minus the posteriors at the teacher's spikes."""
     losses, *_ = draw_curves({"guide": {"ctc": [(1, 400), (2, 90)], "kd": [(1, -1.8), (2, -44.9)]}}).axes
     assert losses.get_yscale() == "symlog"
     low, high = losses.get_ylim()
@@ -79,7 +79,7 @@ def test_a_term_below_zero_is_drawn():
 
 
 @pytest.mark.parametrize(("text", "sentence"), [(None, "does not exist"), ("chatter", "has no JSON lines: train with")])
-def test_logs_that_are_none(tmp_path, text, sentence):
+def test_files_that_are_not_logs(tmp_path, text, sentence):
     if text is not None:
         (tmp_path / "log").write_text(text)
     with pytest.raises(UserError, match=sentence):

@@ -39,29 +39,29 @@ def example(**changes):
 
 
 def test_places_of_spikes(folder):
-    """A frame is 20 ms, 4.8 pixels; a spike stands in the middle of its frame, and is played from its run's start."""
+    """A frame is 20 ms, 4.8 pixels; a spike is drawn mid-frame and plays from its first frame."""
     spikes = [spike(5, 8, 6), spike(20, 21, 20, "|", "elsewhere", 1.0)]
     player = make_player(folder, example(teacher=spikes), 20.0, NAMES)
     teacher, student = player.lanes
     first, second = teacher.spikes
     assert (first.x, first.left, first.width) == (31.2, 24.0, 14.4)
     assert (first.seconds, first.ends) == (0.1, 0.16)
-    assert first.label == "A at 0.13 s, posterior 0.50; student has it on the same frames"
-    assert second.label == "word boundary at 0.41 s, posterior 1.00; student does not have it on these frames"
+    assert first.label == "A at 0.13 s, posterior 0.50; the student has it on the same frames"
+    assert second.label == "word boundary at 0.41 s, posterior 1.00; the student does not have it on these frames"
     assert second.height == 2 * first.height < LANE_HEIGHT
     assert teacher.spelt == "A␣"
     assert (student.name, student.spikes, student.spelt) == (NAMES["student"], [], "")
     assert player.width == 0.5 * PER_SECOND
-    assert player.ticks == [0]  # at 0.5 the audio ends
+    assert player.ticks == [0]  # the audio ends at 0.5
 
 
-def test_symbols_do_not_lie_on_each_other(folder):
+def test_symbols_do_not_overlap(folder):
     spikes = [spike(t, t + 1, t) for t in (0, 1, 2, 3, 10)]
     levels = [one.level for one in make_player(folder, example(student=spikes), 20.0, NAMES).lanes[1].spikes]
     assert levels == [0, 1, 2, 0, 0]
 
 
-def test_word_pieces_are_told_apart(folder):
+def test_word_pieces_are_spelt_with_spaces(folder):
     pieces = [spike(0, 1, 0, "▁IN"), spike(2, 3, 2, "G")]
     assert make_player(folder, example(student=pieces), 20.0, NAMES).lanes[1].spelt == "▁IN G"
 
@@ -93,7 +93,7 @@ def test_silence_is_a_line():
 
 @pytest.mark.slow
 def test_examples_of_align(runs, tmp_path):
-    """What align writes, the player reads."""
+    """The player reads what align writes."""
     shutil.copytree(runs / "skd" / "align", tmp_path / "align")
     found = json.loads((tmp_path / "align" / "align.json").read_text())
     for record in found["examples"]:

@@ -17,7 +17,7 @@ from fairseq_skd.scoring.transcripts import count_errors, utterance_errors
 
 
 class Cells(HTMLParser):
-    """Rows of all tables, the identifiers, and where attributes point."""
+    """A parser that collects table rows, identifiers and addresses."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ def test_tables(page, runs):
 
 
 @pytest.mark.slow
-def test_interval_is_that_of_the_texts(runs):
+def test_the_interval_is_computed_from_the_texts(runs):
     for one in read_runs(runs).decoded:
         texts = [(runs / one.name / f"{side}.word").read_text().splitlines() for side in ("hypo", "ref")]
         pairs = [[line.rsplit(" (", 1)[0].split() for line in pair] for pair in zip(*texts, strict=True)]
@@ -80,7 +80,7 @@ def test_interval_is_that_of_the_texts(runs):
         assert one.interval.value == pytest.approx(one.summary["wer"], abs=1e-4)
 
 
-def test_interval_draws_the_speakers_of_the_manifest(runs, tmp_path, capsys):
+def test_the_interval_draws_the_speakers_of_the_manifest(runs, tmp_path, capsys):
     folder = Path(shutil.copytree(runs / "skd" / "decode-2", tmp_path / "runs" / "decode"))
     summary = json.loads((folder / "summary.json").read_text())
     shutil.copy(summary["manifest"], tmp_path / "test.tsv")
@@ -113,8 +113,8 @@ def test_texts_of_another_run_give_no_interval(runs, tmp_path, capsys):
 
 
 @pytest.mark.faults
-def test_what_was_cut_off_is_named(runs, tmp_path, capsys):
-    """X9: the last file of a result is missing."""
+def test_incomplete_results_are_named(runs, tmp_path, capsys):
+    """X9: the file that is written last is missing."""
     folder = tmp_path / "runs"
     for name in ("decode-2", "decode-4", "align"):
         shutil.copytree(runs / "skd" / name, folder / name)
@@ -131,7 +131,7 @@ def test_what_was_cut_off_is_named(runs, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_page_needs_nothing_else(page):
+def test_the_page_needs_no_other_file(page):
     text, cells = page
     assert not re.search(r"https?:|//\w", re.sub(r"base64,[\w+/=]+", "", text.replace("https://", "https:")))
     assert cells.addresses
@@ -140,7 +140,7 @@ def test_page_needs_nothing_else(page):
     assert "default-src 'none'" in html.unescape(text)
 
 
-def test_identifiers_are_unique_and_references_lead_somewhere(page):
+def test_identifiers_are_unique_and_references_exist(page):
     text, cells = page
     assert len(set(cells.ids)) == len(cells.ids)
     for target in re.findall(r"url\(#([\w-]+)\)", text) + [a[1:] for a in cells.addresses if a.startswith("#")]:
@@ -158,7 +158,7 @@ def test_sections(page):
 
 @pytest.mark.slow
 def test_two_pages_are_equal(runs, tmp_path, page):
-    """But for the numbers that keep identifiers apart."""
+    """Except for the numbers in identifiers."""
 
     def plain(text):
         return re.sub(r"figure\d+-", "", text)
@@ -168,7 +168,7 @@ def test_two_pages_are_equal(runs, tmp_path, page):
 
 @pytest.mark.slow
 def test_text_stays_text(runs, tmp_path):
-    """Names and transcripts are strangers' words, and no markup."""
+    """Names and transcripts cannot be trusted: they are text, not markup."""
     shutil.copytree(runs / "skd", tmp_path / "runs" / "<b>bold" / "$x^$")
     (path,) = (tmp_path / "runs").rglob("align.json")
     found = json.loads(path.read_text())
@@ -181,7 +181,7 @@ def test_text_stays_text(runs, tmp_path):
     assert "<b>bold/$x^$/align" in [row[0] for row in cells.rows]
 
 
-def test_what_something_else_wrote_is_left_out(runs, tmp_path, capsys):
+def test_files_of_other_programs_are_left_out(runs, tmp_path, capsys):
     shutil.copytree(runs, tmp_path / "runs")
     for name, text in (("a/summary.json", "{}"), ("b/align.json", "[]"), ("c/hydra_train.log", "x")):
         (tmp_path / "runs" / name).parent.mkdir()
@@ -194,8 +194,8 @@ def test_what_something_else_wrote_is_left_out(runs, tmp_path, capsys):
         assert name in told
 
 
-def test_audio_that_is_gone_is_named(runs, tmp_path, capsys):
-    """As when a folder is copied in part."""
+def test_missing_audio_is_named(runs, tmp_path, capsys):
+    """A folder may have been copied in part."""
     shutil.copytree(runs, tmp_path / "runs")
     audio = next((tmp_path / "runs").rglob("example-0.flac"))
     audio.unlink()
@@ -208,7 +208,7 @@ def test_audio_that_is_gone_is_named(runs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("folder", "out", "sentence"),
     [
-        ("nowhere", "r.html", "nowhere is not a folder: give the one that holds the runs"),
+        ("nowhere", "r.html", "nowhere is not a folder: give the folder that holds the runs"),
         ("empty", "r.html", r"holds no hydra_train\.log, no summary\.json"),
         ("empty", ".", "is a folder: give the name of the page"),
     ],
@@ -219,7 +219,7 @@ def test_mistakes(tmp_path, folder, out, sentence):
         report.main([str(tmp_path / folder), "--out", str(tmp_path / out)])
 
 
-def test_missing_libraries_are_one_sentence(runs, tmp_path, monkeypatch, capsys):
+def test_missing_libraries_get_one_sentence(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run_command("fairseq_skd.report", lambda: report.main([str(runs), "--out", str(tmp_path / "r.html")])) == 2
     assert "the report needs jinja2 and matplotlib" in capsys.readouterr().err

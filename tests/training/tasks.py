@@ -1,4 +1,4 @@
-"""fairseq's two tasks for fine-tuning, on a small corpus."""
+"""fairseq's two fine-tuning tasks, on a small corpus."""
 
 from pathlib import Path
 
@@ -23,5 +23,5 @@ def make_task(name: str, folder: Path, **changes):
 
 
 def root(seed: int = 1, **dataset):
-    """What lies above ``cfg.model`` in a training."""
+    """Build the configuration above ``cfg.model``."""
     return OmegaConf.create({"common": {"seed": seed}, "task": {}, "dataset": {"train_subset": "train", **dataset}})

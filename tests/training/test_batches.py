@@ -1,4 +1,4 @@
-"""What fairseq makes batches of: utterances that fit into one, and the same ones after a resume."""
+"""fairseq's batches: every utterance fits in one, and a resume gives the same batches."""
 
 from pathlib import Path
 
@@ -22,20 +22,20 @@ def folder(tmp_path: Path) -> Path:
         (
             "train",
             {"max_tokens": 3199},
-            r"dataset\.max_tokens=3199 samples is less than 1 of 2 utterances of .*train\.tsv have: INSTEAD, "
-            r"or set dataset\.max_tokens=3200 for the longest, .*line 2",
+            r"dataset\.max_tokens=3199 samples is too small for 1 of 2 utterances of .*train\.tsv: INSTEAD, "
+            r"or set dataset\.max_tokens=3200, the length of the longest, .*line 2",
         ),
         (
             "valid",
             {"max_tokens_valid": 3199},
-            r"dataset\.max_tokens_valid=3199 samples is less than 1 of 1 utterances of .*valid\.tsv have: INSTEAD, ",
+            r"dataset\.max_tokens_valid=3199 samples is too small for 1 of 1 utterances of .*valid\.tsv: INSTEAD, ",
         ),
     ],
 )
 @pytest.mark.faults
 @pytest.mark.parametrize("name", TASKS)
-def test_an_utterance_longer_than_a_batch(name, folder, split, limits, sentence):
-    """F16: fairseq ends in an assertion, in validation after the first epoch; leaving it out is offered first."""
+def test_an_utterance_longer_than_a_batch_is_refused(name, folder, split, limits, sentence):
+    """F16: fairseq ends in an assertion, for validation after the first epoch."""
     hubert = "set task.max_keep_size=3199 to leave them out"
     sentence = sentence.replace("INSTEAD", hubert if "hubert" in name else "take them out of the manifest and labels")
     task = make_task(name, folder)
@@ -44,7 +44,7 @@ def test_an_utterance_longer_than_a_batch(name, folder, split, limits, sentence)
         task.load_dataset(split)
 
 
-def test_what_the_sentence_offers_is_taken(folder):
+def test_the_advice_of_the_message_works(folder):
     task = make_task("hubert_pretraining", folder, max_keep_size=3199)
     check_before_loading(task, LAYERS, root(max_tokens=3199))
     task.load_dataset("train")
@@ -52,7 +52,7 @@ def test_what_the_sentence_offers_is_taken(folder):
 
 
 def batches_of(folder, name, seed, epoch, whole):
-    """What fairseq makes of twelve utterances of one length in a process that begins in an epoch."""
+    """Batch twelve utterances of one length with fairseq, in a process that begins in ``epoch``."""
     task = make_task(name, folder)
     check_before_loading(task, LAYERS, whole)
     task.load_dataset("train")
@@ -62,15 +62,15 @@ def batches_of(folder, name, seed, epoch, whole):
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.slow
-def test_the_batches_do_not_hang_on_the_epoch_of_a_resume(name, tmp_path):
+def test_batches_do_not_depend_on_the_epoch_of_a_resume(name, tmp_path):
     folder = write_corpus(tmp_path / "data", {"train": [("A", 0.2)] * 12})
     first = batches_of(folder, name, 1, 1, root(1))
     assert sorted(index for batch in first for index in batch) == list(range(12))
     assert batches_of(folder, name, 1, 6, root(1)) == first
     assert batches_of(folder, name, 2, 1, root(2)) != first
     parts = [OmegaConf.create({"model": {}}), OmegaConf.create({"dataset": {"train_subset": "train"}}), None]
-    for whole in parts:  # a model in somebody's own program: fairseq's order
+    for whole in parts:  # without a seed in the configuration: fairseq's order
         assert batches_of(folder, name, 1, 6, whole) != first
-    for epoch in (1, 6):  # asked for new batches in each epoch, fairseq makes its own
+    for epoch in (1, 6):  # with new batches in each epoch: fairseq's order
         stock = batches_of(folder, name, 1, epoch, None)
         assert batches_of(folder, name, 1, epoch, root(1, update_epoch_batch_itr=True)) == stock

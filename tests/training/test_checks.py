@@ -1,4 +1,4 @@
-"""The whole configuration is checked before a training begins: each mistake gets one sentence that names the key."""
+"""The check of the whole configuration: each mistake gets one sentence that names the key."""
 
 import copy
 import logging
@@ -24,7 +24,7 @@ MINI = compose(FINETUNE, "hubert_mini", GIVEN)
 
 
 def composed(*overrides: str):
-    """hubert_mini with ``key=value``, ``+key=value`` and ``~key``, as Hydra has it and in a tenth of its time."""
+    """Override hubert_mini as Hydra does (``key=value``, ``+key=value``, ``~key``), but faster."""
     removed = [override[1:].split(".") for override in overrides if override.startswith("~")]
     given = OmegaConf.from_dotlist([override.lstrip("+") for override in overrides if not override.startswith("~")])
     with open_dict(copy.deepcopy(MINI)) as config:
@@ -35,7 +35,7 @@ def composed(*overrides: str):
 
 @pytest.mark.parametrize("baseline", [None, *BASELINES])
 @pytest.mark.slow
-def test_our_configurations_have_nothing_wrong(baseline, caplog):
+def test_our_configurations_pass_without_a_warning(baseline, caplog):
     check_composed(compose(FINETUNE, "hubert_mini", [*GIVEN, *BASELINES.get(baseline, [])]))
     assert not caplog.records or all(record.levelno < logging.WARNING for record in caplog.records)
 
@@ -81,7 +81,7 @@ def test_our_configurations_have_nothing_wrong(baseline, caplog):
 )
 @pytest.mark.slow
 def test_numbers_out_of_range(overrides, sentence):
-    """X13: fairseq, numpy or torch met each of these later in words of their own, or trained on silently."""
+    """X13: each ended later in a traceback of fairseq, numpy or torch, or trained on silently."""
     with pytest.raises(UserError, match=f"^{sentence}"):
         check_composed(composed(*overrides))
 
@@ -92,12 +92,13 @@ def test_numbers_out_of_range(overrides, sentence):
     [
         (
             ["optimization.max_update=1"],
-            "lr_scheduler tri_stage has no schedule of optimization.max_update=1 updates with "
-            r"lr_scheduler.phase_ratio=\[0.1, 0.4, 0.5\]",
+            "lr_scheduler tri_stage has no schedule for optimization.max_update=1 with "
+            r"lr_scheduler.phase_ratio=\[0.1, 0.4, 0.5\], .*: give every phase at least one update$",
         ),
         (
             ["optimization.lr=[1e-3,5e-4]"],
-            r"^optimization.lr=\[0.001, 0.0005\]: lr_scheduler tri_stage takes one rate .*: give one number$",
+            r"^optimization.lr=\[0.001, 0.0005\] has several rates, but lr_scheduler tri_stage takes one .*: give one "
+            "number$",
         ),
         (["optimization.max_update=0"], "criterion.schedule=clamped_linear needs the length of the run"),
         (["lr_scheduler.phase_ratio=[0.1,0.4,0.4]"], "lr_scheduler tri_stage has no schedule .* must add up to 1"),
@@ -117,14 +118,16 @@ def test_numbers_out_of_range(overrides, sentence):
         ),
         (
             ["++optimization.stop_min_lr=1e-3"],
-            "optimization.stop_min_lr=0.001 would stop the run before its first update, where lr_scheduler tri_stage "
-            "has a learning rate of 8e-06",
+            "optimization.stop_min_lr=0.001 would stop the run before its first update, because the learning rate of "
+            "lr_scheduler tri_stage starts at 8e-06: set it below that",
         ),
     ],
 )
 @pytest.mark.slow
-def test_the_length_of_the_run_against_its_phases(overrides, sentence):
-    """X13: an AssertionError or ZeroDivisionError after the model was built; with stop_min_lr exit 0, untrained."""
+def test_a_schedule_that_does_not_fit_the_run(overrides, sentence):
+    """X13: an AssertionError or ZeroDivisionError after the model was built; with stop_min_lr, exit
+    status 0 and no training.
+    """
     with pytest.raises(UserError, match=sentence):
         check_composed(composed(*overrides))
 
@@ -132,10 +135,11 @@ def test_the_length_of_the_run_against_its_phases(overrides, sentence):
 @pytest.mark.parametrize(
     ("overrides", "warning"),
     [
-        (["model.freeze_finetune_updates=2000"], "the encoder is never trained"),
+        (["model.freeze_finetune_updates=2000"], "so only the heads are trained"),
         (
             ["lr_scheduler.phase_ratio=null", "lr_scheduler.warmup_steps=3000", "lr_scheduler.decay_steps=1000"],
-            "lr_scheduler tri_stage has phases of 4000 updates, the run ends after optimization.max_update=2000",
+            "the phases of lr_scheduler tri_stage last 4000 updates, but the run ends after "
+            "optimization.max_update=2000",
         ),
         (
             [*NO_KEYS, "lr_scheduler._name=polynomial_decay", "+lr_scheduler.total_num_update=4000"],
@@ -143,8 +147,8 @@ def test_the_length_of_the_run_against_its_phases(overrides, sentence):
         ),
     ],
 )
-def test_a_run_that_ends_inside_a_phase_is_warned_of(overrides, warning, caplog):
-    """It is possible, and somebody's purpose in a test run or with a frozen encoder."""
+def test_a_run_that_ends_inside_a_phase_gets_a_warning(overrides, warning, caplog):
+    """Not an error: a trial run, or a run with a frozen encoder, may want it."""
     check_composed(composed(*overrides))
     assert warning in caplog.text
 
@@ -155,7 +159,7 @@ def test_a_run_that_ends_inside_a_phase_is_warned_of(overrides, warning, caplog)
     [
         (
             ["checkpoint.best_checkpoint_metric=cer"],
-            r"checkpoint.best_checkpoint_metric=cer is none of the metrics of criterion skd_ctc with "
+            r"checkpoint.best_checkpoint_metric=cer is not logged by criterion skd_ctc with "
             r"model.student_layers=\[6\]: choose one of wer, uer, student_wer, student_uer, loss, ",
         ),
         (["model.student_layers=[]"], "best_checkpoint_metric=student_wer .*: choose one of wer, uer, loss, "),
@@ -163,13 +167,15 @@ def test_a_run_that_ends_inside_a_phase_is_warned_of(overrides, warning, caplog)
             ["model.student_layers=[3,6]", "checkpoint.best_checkpoint_metric=wer_5"],
             "best_checkpoint_metric=wer_5 .*choose one of .*wer_3, wer_6, ",
         ),
-        (["checkpoint.best_checkpoint_metric=raw_wer"], "best_checkpoint_metric=raw_wer is none"),
+        (["checkpoint.best_checkpoint_metric=raw_wer"], "best_checkpoint_metric=raw_wer is not logged"),
         (["checkpoint.maximize_best_checkpoint_metric=true"], "would keep the checkpoint with the highest student_wer"),
     ],
 )
 @pytest.mark.slow
 def test_the_metric_of_the_best_checkpoint(overrides, sentence):
-    """F24: a KeyError after the first epoch with nothing saved; with maximize the worst checkpoint, silently."""
+    """F24: a KeyError after the first epoch with nothing saved; with maximize, silently the worst
+    checkpoint.
+    """
     with pytest.raises(UserError, match=sentence):
         check_composed(composed(*overrides))
     check_composed(composed(*overrides, "dataset.disable_validation=true"))
@@ -181,21 +187,22 @@ def test_the_metric_of_the_best_checkpoint(overrides, sentence):
     [
         (
             ["++checkpoint.write_checkpoints_asynchronously=true"],
-            "checkpoint.write_checkpoints_asynchronously=true is refused, fairseq leaves without training where iopath",
+            r"checkpoint.write_checkpoints_asynchronously=true is refused \(fairseq exits without training if iopath",
         ),
-        (["++ema.store_ema=true"], "ema.store_ema=true is refused, fairseq cannot copy"),
+        (["++ema.store_ema=true"], r"ema.store_ema=true is refused \(fairseq cannot copy"),
         (["++common.suppress_crashes=true"], "common.suppress_crashes=true is refused"),
         (["common.fp16=true", "common.bf16=true"], "common.fp16 and common.bf16 exclude each other"),
         (["++common.memory_efficient_fp16=true"], "common.memory_efficient_fp16=true does nothing without common.fp16"),
         (
             [*(f"~criterion.{key}" for key in SELF_KEYS), "criterion._name=kd_ctc", "+criterion.teacher_path=/t"],
-            r"criterion kd_ctc trains a model of one exit, not model.student_layers=\[6\]: set model.student_layers=\[",
+            r"criterion kd_ctc trains a model with one exit, but model.student_layers=\[6\] adds more: set "
+            r"model.student_layers=\[",
         ),
     ],
 )
 @pytest.mark.slow
 def test_values_that_would_be_silently_wrong(overrides, sentence):
-    """X16 and its kind: exit 0 without a training, or a key without effect."""
+    """X16 and similar: exit status 0 without training, or a key without effect."""
     with pytest.raises(UserError, match=f"^{sentence}"):
         check_composed(composed(*overrides))
 
@@ -206,14 +213,14 @@ def test_values_that_would_be_silently_wrong(overrides, sentence):
     [
         (["+model.student_layer=[3]"], r"model.student_layer is unknown: did you mean model.student_layers\?"),
         (["+criterion.temprature=2"], r"criterion.temprature is unknown: did you mean criterion.temperature\?"),
-        (["+model.zzz=1"], "model.zzz is unknown: delete it, on a command line ~model.zzz"),
+        (["+model.zzz=1"], r"model.zzz is unknown: delete it \(on a command line: ~model.zzz\)"),
         (["+model.condition_on_students=false"], "model.condition_on_students was removed in version 0.2.0: delete"),
-        (["model.dropout=much"], "model.dropout=much cannot be used: "),
-        (["criterion.alpha=[1]"], r"criterion.alpha=\[1\] cannot be used: "),
+        (["model.dropout=much"], "model.dropout=much has the wrong type: "),
+        (["criterion.alpha=[1]"], r"criterion.alpha=\[1\] has the wrong type: "),
     ],
 )
 def test_unknown_keys_and_wrong_types(overrides, sentence):
-    """A typographical error, and a YAML of version 0.1.0, ended in omegaconf's traceback."""
+    """A typo, or a YAML of version 0.1.0, ended in omegaconf's traceback."""
     with pytest.raises(UserError, match=f"^{sentence}"):
         check_composed(composed(*overrides))
 
@@ -234,8 +241,8 @@ def test_unknown_keys_and_wrong_types(overrides, sentence):
     ],
 )
 @pytest.mark.slow
-def test_names_that_fairseq_does_not_have(overrides, sentence):
-    """KeyErrors and assertions after the model was built; of post_process in validation, after an epoch."""
+def test_names_that_fairseq_does_not_know(overrides, sentence):
+    """KeyErrors and assertions after the model was built; for post_process, an epoch later."""
     with pytest.raises(UserError, match=f"^{sentence}"):
         check_composed(composed(*overrides))
 
@@ -243,9 +250,9 @@ def test_names_that_fairseq_does_not_have(overrides, sentence):
 @pytest.mark.faults
 @pytest.mark.parametrize("key", ["fp16", "amp"])
 def test_a_precision_that_needs_a_gpu(key):
-    """X13: fp16 ended in torch's "not compiled with CUDA", amp trained in float32 silently; bf16 does train."""
+    """X13: fp16 ended in torch's "not compiled with CUDA", amp trained silently in float32."""
     cfg = check_composed(composed(f"++common.{key}=true"))
-    with pytest.raises(UserError, match=f"^common.{key}=true needs a GPU, and .*: set common.{key}=false"):
+    with pytest.raises(UserError, match=f"^common.{key}=true needs a GPU, but .*: set common.{key}=false"):
         check_device(cfg)
     check_device(check_composed(composed("common.bf16=true")))
 
@@ -253,7 +260,7 @@ def test_a_precision_that_needs_a_gpu(key):
 def test_a_gpu_that_is_there_but_not_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     cfg = check_composed(composed("common.fp16=true"))
-    with pytest.raises(UserError, match="common.cpu=true keeps it off the GPU"):
+    with pytest.raises(UserError, match="common.cpu=true forbids it"):
         check_device(cfg)
     cfg.common.cpu = False
     check_device(cfg)

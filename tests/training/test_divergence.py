@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite says at which update and with which utterances."""
+"""NaN and Inf in a training: the error names the update and the utterances."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ def trainer(tmp_path):
 @pytest.mark.faults
 @pytest.mark.slow
 def test_gradients_that_are_not_finite(trainer, tmp_path):
-    """Section 6: fairseq said "gradients are Nan/Inf" and neither update nor file; with several batches an update."""
+    """Section 6: fairseq said "gradients are Nan/Inf" and named neither update nor file."""
     first, second, third, *_ = batches(trainer)
     trainer.train_step([first])
     with torch.no_grad():
@@ -31,8 +31,8 @@ def test_gradients_that_are_not_finite(trainer, tmp_path):
         trainer.train_step([second, third])
     files = [str(tmp_path / "data" / "audio" / f"train{i}.wav") for batch in (second, third) for i in batch["id"]]
     assert str(error.value) == (
-        f"update 2: gradients are Nan/Inf, with the utterances {', '.join(files)}: lower optimization.lr, or leave "
-        f"these out if others train"
+        f"update 2: gradients are Nan/Inf, in a batch of the utterances {', '.join(files)}: lower optimization.lr, or "
+        f"leave these utterances out if others train"
     )
 
 
@@ -48,8 +48,8 @@ def test_a_large_batch_is_logged_in_full(trainer, caplog):
 
 
 @pytest.mark.slow
-def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
-    """An overflow skips the update; workers whose gradients differ get fairseq's own words."""
+def test_fp16_skips_and_other_errors_do_not_change(trainer, monkeypatch):
+    """An overflow skips the update; workers with different gradients get fairseq's own error."""
 
     def raises(error):
         def optimizer_step(*_, **__):
@@ -58,11 +58,11 @@ def test_skips_of_fp16_and_other_errors_stay_as_they_are(trainer, monkeypatch):
         monkeypatch.setattr(trainer.task, "optimizer_step", optimizer_step)
 
     (batch, *_) = batches(trainer)
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)  # fairseq's way to say that it skipped
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)  # called when an update is skipped
     raises(OverflowError("setting loss scale to: 64.0"))
     assert trainer.train_step([batch]) is None and trainer.get_num_updates() == 0
     raises(FloatingPointError("Minimum loss scale reached (0.0001). Your loss is probably exploding."))
-    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0\.0001\), with the utterances /"):
+    with pytest.raises(UserError, match=r"^update 1: Minimum loss scale reached \(0\.0001\), in a batch of the utt"):
         trainer.train_step([batch])
     raises(FloatingPointError(INCONSISTENT.format(0.5, 0.25)))
     with pytest.raises(FloatingPointError, match="inconsistent"):
@@ -80,7 +80,7 @@ INCONSISTENT = (
 @pytest.mark.parametrize("norm", [math.nan, math.inf])
 @pytest.mark.slow
 def test_nan_on_several_gpus(trainer, monkeypatch, norm):
-    """Section 6: NaN of one worker is NaN of all, and fairseq blames the DDP backend."""
+    """Section 6: NaN in one worker becomes NaN in all, and fairseq blames the DDP backend."""
 
     def optimizer_step(*_, **__):
         monkeypatch.setattr(Trainer, "data_parallel_world_size", 2)
@@ -89,13 +89,13 @@ def test_nan_on_several_gpus(trainer, monkeypatch, norm):
 
     (batch, *_) = batches(trainer)
     monkeypatch.setattr(trainer.task, "optimizer_step", optimizer_step)
-    with pytest.raises(UserError, match=r"^update 1 on worker 1: gradients are Nan/Inf, with the utterances /"):
+    with pytest.raises(UserError, match=r"^update 1 on worker 1: gradients are Nan/Inf, in a batch of the utterances "):
         trainer.train_step([batch])
 
 
 @pytest.mark.faults
 def test_a_validation_loss_that_is_not_finite(trainer):
-    """The last update of a run can diverge: its checkpoint was saved, and the run ended with status 0."""
+    """The last update can diverge: its checkpoint was saved, and the run ended with status 0."""
     batch, *_ = batches(trainer, "valid")
     trainer.valid_step(batch)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_a_validation_loss_that_is_not_finite(trainer):
         trainer.valid_step(batch)
 
 
-def test_files_of_both_tasks(tmp_path):
+def test_audio_files_are_named_in_both_tasks(tmp_path):
     data = corpus(tmp_path / "data")
     for name in TASKS:
         task = make_task(name, data)

@@ -1,4 +1,4 @@
-"""The hooks in fairseq_cli.train, alone and in the real program."""
+"""The hooks in fairseq_cli.train, by themselves and in the real program."""
 
 import sys
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ GIVEN = ["common.user_dir=/u", "task.data=/d", "model.w2v_path=/w", "common.cpu=
 
 
 @pytest.mark.slow
-def test_hooks_are_set_once_and_leave_other_models_alone(monkeypatch):
+def test_hooks_are_set_once_and_do_not_touch_other_models(monkeypatch):
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     check_at_the_door()
@@ -38,8 +38,10 @@ def test_hooks_are_set_once_and_leave_other_models_alone(monkeypatch):
 
 
 @pytest.mark.faults
-def test_a_training_does_not_know_the_best_of_an_earlier_one(monkeypatch):
-    """With --multirun the second training of a process wrote no checkpoint_best.pt, or stopped early, silently."""
+def test_a_training_forgets_the_best_result_of_an_earlier_one(monkeypatch):
+    """With --multirun, the second training of a process silently wrote no checkpoint_best.pt or
+    stopped early.
+    """
     module = SimpleNamespace(add_defaults=lambda _: None, train=None, should_stop_early=lambda *_: False)
     module.should_stop_early.best, module.should_stop_early.num_runs = 7.5, 3
     checkpoint_utils.save_checkpoint.best = 7.5
@@ -54,8 +56,8 @@ def test_a_training_does_not_know_the_best_of_an_earlier_one(monkeypatch):
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_one_training_of_a_folder(tmp_path, monkeypatch):
-    """X5: rank 0 holds the folder, others and a training that saves nothing do not; the same process may begin anew."""
+def test_only_a_training_that_saves_locks_its_folder(tmp_path, monkeypatch):
+    """X5: rank 0 locks the folder; other ranks, and a training that saves nothing, do not."""
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     held = []
@@ -68,23 +70,23 @@ def test_one_training_of_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.faults
-def test_a_complete_run_is_left_as_it_is(monkeypatch, caplog):
-    """Started again, fairseq trained update 21 of 20 and saved it over the last checkpoint; each time one more."""
+def test_a_complete_run_is_not_trained_further(monkeypatch, caplog):
+    """Started again, fairseq trained update 21 of 20 and overwrote the last checkpoint."""
     module = SimpleNamespace(add_defaults=add_defaults, train=lambda *_: "trained", should_stop_early=lambda *_: False)
     monkeypatch.setitem(sys.modules, "fairseq_cli.train", module)
     check_at_the_door()
     for last, updates, result in ((20, 19, "trained"), (20, 20, ([None], True)), (0, 20, "trained")):
         cfg = OmegaConf.create({"model": {"_name": "skd_ctc"}, "optimization": {"max_update": last}})
         assert module.train(cfg, SimpleNamespace(get_num_updates=lambda updates=updates: updates), None, None) == result
-    assert caplog.text.count("nothing is trained: None has 20 updates already, optimization.max_update=20") == 1
+    assert caplog.text.count("nothing to train: None already has 20 updates and optimization.max_update=20") == 1
     cfg = OmegaConf.create({"model": {"_name": "hubert_ctc"}, "optimization": {"max_update": 20}})
     assert module.train(cfg, SimpleNamespace(get_num_updates=lambda: 20), None, None) == "trained"
 
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_fairseq_leaves_with_an_error_before_it_has_done_anything(tmp_path):
-    """X16: the real way in. suppress_crashes would end the run with status 0, its own refusal too."""
+def test_fairseq_exits_with_an_error_before_it_does_anything(tmp_path):
+    """X16: in the real program. suppress_crashes would suppress its own refusal too."""
     data, hubert = corpus(tmp_path / "data"), write_pretrained(tmp_path / "hubert.pt")
     given = [*SMALL, f"task.data={data}", f"model.w2v_path={hubert}", "common.suppress_crashes=true"]
     result = train(tmp_path / "run", [*given, f"checkpoint.save_dir={tmp_path / 'saved'}"])

@@ -1,4 +1,4 @@
-"""Audio that fairseq crops, and utterances that it leaves out: compared with what its data sets do."""
+"""Audio that fairseq crops and utterances that it leaves out, against its own data sets."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def cropped(task, split="train"):
-    """How many utterances lose audio in one batch of all, as fairseq makes it."""
+    """Count the utterances that lose audio when fairseq batches the whole split."""
     dataset = task.dataset(split)
     items = [dataset[index] for index in range(len(dataset))]
     real = {item["id"]: len(item["source"]) for item in items}
@@ -39,7 +39,7 @@ def cropped(task, split="train"):
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.slow
 def test_max_sample_size_crops_padded_batches(name, limit, split, folder):
-    """F3: fairseq's collater takes the minimum of both."""
+    """F3: fairseq's collater crops to the smaller of the longest utterance and max_sample_size."""
     stock, task = (make_task(name, folder, max_sample_size=limit) for _ in range(2))
     stock.load_dataset(split)
     count = {1600: 4, 3200: 2, 4000: 1, 4799: 1}[limit]
@@ -49,8 +49,8 @@ def test_max_sample_size_crops_padded_batches(name, limit, split, folder):
     instead = hubert if "hubert" in name else "take them out of the manifest and labels"
     with pytest.raises(
         UserError,
-        match=rf"^task\.max_sample_size={limit} crops {count} of 5 utterances of .*{split}\.tsv and keeps their "
-        rf"transcripts whole: {instead}, or set task\.max_sample_size=null to take them whole; the first is .* line 2",
+        match=rf"^task\.max_sample_size={limit} crops {count} of 5 utterances of .*{split}\.tsv, the first is .* line 2"
+        rf".*, and keeps their transcripts whole: {instead}, or set task\.max_sample_size=null to train on whole utt",
     ):
         task.load_dataset(split)
 
@@ -74,8 +74,8 @@ def test_batches_without_padding(random_crop, folder):
     check_before_loading(task, LAYERS, root())
     with pytest.raises(
         UserError,
-        match=rf"^task\.pad_audio=false task\.random_crop={str(random_crop).lower()} crops each batch .*: set "
-        r"task\.pad_audio=true task\.random_crop=false \(up to 4 of 5 utterances of .*train\.tsv would be cropped\)$",
+        match=rf"^task\.pad_audio=false task\.random_crop={str(random_crop).lower()} crops each batch .* \(up to 4 of "
+        r"5 utterances of .*train\.tsv would be cropped\): set task\.pad_audio=true task\.random_crop=false$",
     ):
         task.load_dataset("train")
 
@@ -95,21 +95,21 @@ def test_nothing_to_pad(folder, tmp_path):
 @pytest.mark.faults
 @pytest.mark.skipif("subsample" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3 or later")
 def test_a_part_of_the_audio_with_other_transcripts(folder, tmp_path):
-    """fairseq draws four of five utterances and asserts; four of four, drawn in any order, meet others' transcripts."""
+    """fairseq draws four of five utterances and asserts; four of four get wrong transcripts."""
     corpus = write_corpus(tmp_path / "data", {"train": [(text, 0.2) for text in ("A", "E", "I", "O")]})
     stock = make_task("audio_finetuning", corpus, subsample=0.9)
     stock.load_dataset("train")
     pairs = [(stock.dataset("train")[index]["id"], index) for index in range(4)]
     assert [audio for audio, _ in pairs] != [label for _, label in pairs]
     with pytest.raises(
-        UserError, match=r"^task\.subsample=0\.9 draws audio without its transcripts, .*: leave it at 1"
+        UserError, match=r"^task\.subsample=0\.9 draws a part of the audio but not its transcripts, .*: set it to 1"
     ):
         check_settings(make_task("audio_finetuning", corpus, subsample=0.9))
 
 
 @pytest.mark.faults
 def test_transcripts_that_are_cut(tmp_path):
-    """A label rate makes fairseq take transcripts for frame labels: three units per second of 0.4 s are one unit."""
+    """With a label rate, fairseq reads transcripts as frame labels: 3 per second, 1 in 0.4 s."""
     corpus = write_corpus(tmp_path / "data", {"train": [("TEN", 0.4)]})
     task = make_task("hubert_pretraining", corpus, label_rate=3.0)
     task.load_dataset("train")
@@ -127,7 +127,7 @@ def told(caplog, task, split, **keys):
 
 
 @pytest.mark.faults
-def test_what_is_left_out_for_its_length(folder, caplog):
+def test_utterances_left_out_for_their_length_are_logged(folder, caplog):
     task = make_task("hubert_pretraining", folder, min_sample_size=2000, max_keep_size=4500)
     check_before_loading(task, LAYERS, root())
     for split, level in (("train", "INFO"), ("valid", "WARNING")):
@@ -139,8 +139,8 @@ def test_what_is_left_out_for_its_length(folder, caplog):
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("disabled", "levels"), [(False, ["WARNING", "INFO"]), (True, ["INFO", "INFO"])])
-def test_what_is_left_out_where_the_training_set_validates(disabled, levels, folder, caplog):
-    """dataset.valid_subset=train, which fairseq loads twice: error rates of a part were given silently."""
+def test_utterances_left_out_when_the_training_set_validates(disabled, levels, folder, caplog):
+    """dataset.valid_subset=train, loaded twice: error rates silently covered only a part."""
     task = make_task("hubert_pretraining", folder, max_keep_size=4000)
     check_before_loading(task, LAYERS, root(valid_subset="train", disable_validation=disabled))
     assert [told(caplog, task, "train")[0][0] for _ in range(2)] == levels
@@ -150,7 +150,7 @@ def test_what_is_left_out_where_the_training_set_validates(disabled, levels, fol
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(("steps", "workers", "seen"), [(0, 1, 2), (1, 1, 4), (0, 2, 4), (2, 1, 5), (None, 1, 5)])
 def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog):
-    """Batches of two: fairseq ends after batch number max_valid_steps, counted from 0, of each worker."""
+    """Batches of two: each worker ends after its batch number max_valid_steps, counted from 0."""
     task = make_task(name, folder)
     whole = root(max_valid_steps=steps, batch_size_valid=2, max_tokens_valid=None)
     whole.distributed_training = {"distributed_world_size": workers}
@@ -166,7 +166,7 @@ def test_validation_that_stops_early(name, steps, workers, seen, folder, caplog)
 @pytest.mark.parametrize(("multiple", "seen"), [(1, 5), (2, 4), (3, 3), (8, 0)])
 @pytest.mark.slow
 def test_a_last_batch_that_is_dropped(name, multiple, seen, folder, caplog):
-    """fairseq's default is 8: of a stock YAML's validation set up to seven utterances are missing, or all."""
+    """fairseq's default of 8 drops up to seven utterances of a validation set."""
     limits = {"max_tokens": 80_000, "max_tokens_valid": 80_000, "batch_size": None, "batch_size_valid": None}
     for split, what in (("train", "the training"), ("valid", "each validation")):
         task = make_task(name, folder)
@@ -204,7 +204,7 @@ def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
     for keys, told in (
         (
             {"combine_valid_subsets": True},
-            f"combine_valid_subsets=true combines nothing for audio: {left}, set it to false and {both}",
+            f"combine_valid_subsets=true combines nothing for audio, {left}: set it to false and {both}",
         ),
         ({"ignore_unused_valid_subsets": True}, f"ignore_unused_valid_subsets=true: {left}"),
     ):
@@ -216,7 +216,7 @@ def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
     with pytest.raises(UserError) as error:
         check_before_loading(task, LAYERS, root(valid_subset="valid"))
     assert str(error.value) == (
-        f"dataset.valid_subset=valid: {left}, set {both}, or dataset.ignore_unused_valid_subsets=true"
+        f"dataset.valid_subset=valid: {left}: set {both}, or dataset.ignore_unused_valid_subsets=true"
     )
     for keys in ({"valid_subset": "valid,valid2,valid1"}, {"valid_subset": "valid", "disable_validation": True}):
         check_before_loading(task, LAYERS, root(**keys))
@@ -225,7 +225,7 @@ def test_valid_sets_that_are_not_combined(name, tmp_path, caplog):
 @pytest.mark.faults
 @pytest.mark.skipif("multi_corpus_keys" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3")
 def test_several_corpora(folder, caplog):
-    """F3 for each manifest; an audio file is named although fairseq's data set puts words before the sentence."""
+    """F3 for each manifest; errors name the audio file although fairseq adds a prefix."""
     keys = {"multi_corpus_keys": "a,b", "multi_corpus_sampling_weights": "0.5,0.5"}
     split, limits = "a:train,b:valid", root(train_subset="a:train,b:valid", max_valid_steps=0, max_tokens_valid=4800)
     task = make_task("audio_finetuning", folder, **keys, max_sample_size=4000)

@@ -1,4 +1,4 @@
-"""What a training is told of the checkpoint that it goes on from."""
+"""Warnings and errors about the checkpoint that a training resumes from."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ SAVED = {
 
 
 def root(folder: Path | None = None, **changes):
-    """The configuration now, as it was saved but for ``section={key: value}``."""
+    """Build the configuration now: as saved, except ``section={key: value}``."""
     given = {section: {**(SAVED[section] or {}), **changes.get(section, {})} for section in SAVED}
     given["checkpoint"] |= {"save_dir": str(folder), "restore_file": "checkpoint_last.pt"} | changes.get(
         "checkpoint", {}
@@ -48,20 +48,20 @@ def test_nothing_changed():
         ({"optimization": {"lr": [8e-4, 4e-4]}}, {"optimization.lr": ([8e-4], [8e-4, 4e-4])}),
         ({"model": {"student_layers": [4, 6]}}, {"model.student_layers": ([6], [4, 6])}),
         ({"optimizer": {"_name": "adamw"}}, {"optimizer._name": ("adam", "adamw")}),
-        # one key that others take their value from
+        # a key that other keys copy
         ({"common": {"seed": 2}, "model": {"seed": 2}}, {"common.seed": (1, 2)}),
         (
             {"optimization": {"max_update": 8}, "criterion": {"max_update": "${optimization.max_update}"}},
             {"optimization.max_update": (1000, 8)},
         ),
-        # where it runs, what it logs, and where things came from
+        # device, logging and paths are not compared
         ({"common": {"log_interval": 1}, "checkpoint": {"save_interval": 5}}, {}),
         ({"model": {"w2v_path": "/moved.pt", "w2v_args": None}, "criterion": {"teacher_path": "/b.pt"}}, {}),
-        # of another version of fairseq, or unset
+        # keys of another version of fairseq, and unset keys, are not compared
         ({"criterion": {"new": 1, "kd_weight": "???"}, "task": {"data": "${nowhere}"}}, {}),
     ],
 )
-def test_what_is_told(changes, told):
+def test_settings_that_differ(changes, told):
     assert other_settings(root(**changes), SAVED) == told
 
 
@@ -70,7 +70,7 @@ def test_a_configuration_without_sections():
     assert other_settings(OmegaConf.create({"criterion": "ctc"}), {**SAVED, "task": "hubert"}) == {}
 
 
-def test_the_checkpoint_that_fairseq_takes(tmp_path):
+def test_the_checkpoint_that_fairseq_resumes_from(tmp_path):
     last, other = tmp_path / "checkpoint_last.pt", write(tmp_path / "other.pt")
     assert resumed_from(root(tmp_path)) is None
     assert resumed_from(root(tmp_path, checkpoint={"continue_once": str(other)})) == other
@@ -81,7 +81,7 @@ def test_the_checkpoint_that_fairseq_takes(tmp_path):
     assert resumed_from(OmegaConf.create({"model": {}})) is None
 
 
-def test_it_is_logged_where_training_goes_on(tmp_path, caplog):
+def test_a_resume_logs_other_settings(tmp_path, caplog):
     changed = {"criterion": {"kd_weight": 0.3}}
     with caplog.at_level(logging.WARNING):
         warn_of_other_settings(root(tmp_path, **changed))
@@ -92,12 +92,12 @@ def test_it_is_logged_where_training_goes_on(tmp_path, caplog):
         assert not caplog.records
         warn_of_other_settings(root(tmp_path, **changed))
     assert caplog.messages == [
-        f"this training goes on from {tmp_path}/checkpoint_last.pt with other settings: "
+        f"this training resumes from {tmp_path}/checkpoint_last.pt with other settings: "
         "criterion.kd_weight=0.3 (it had 0.1)"
     ]
 
 
-def test_one_worker_tells(tmp_path, caplog):
+def test_only_the_first_worker_warns(tmp_path, caplog):
     write(tmp_path / "checkpoint_last.pt")
     whole = root(tmp_path, criterion={"kd_weight": 0.3})
     for rank, count in ((1, 0), (0, 1)):
@@ -120,12 +120,12 @@ def write_resumable(path: Path, updates: int, changed: int) -> Path:
 
 
 @pytest.mark.faults
-def test_a_damaged_checkpoint_is_told_with_the_newest_intact_one(tmp_path):
-    """X3: a checkpoint_last.pt of 0 bytes from elsewhere; the sentence did not say what to do."""
+def test_the_error_on_a_damaged_checkpoint_names_the_newest_intact_one(tmp_path):
+    """X3: for a checkpoint_last.pt of 0 bytes, the error did not say what to do."""
     for number in (1, 2, 3):
         write_resumable(tmp_path / f"checkpoint_1_{number}.pt", number, changed=number)
     (tmp_path / "checkpoint_1_3.pt").write_bytes((tmp_path / "checkpoint_1_3.pt").read_bytes()[:-100])
-    os.utime(write(tmp_path / "hubert.pt"), (4, 4))  # newer, and nothing that a training can go on from
+    os.utime(write(tmp_path / "hubert.pt"), (4, 4))  # newer, but no training can resume from it
     last = write_resumable(tmp_path / "checkpoint_last.pt", 3, changed=5)
     check_resumed(root(tmp_path))
     for damaged in (b"", last.read_bytes()[:500]):
@@ -134,13 +134,13 @@ def test_a_damaged_checkpoint_is_told_with_the_newest_intact_one(tmp_path):
             check_resumed(root(tmp_path))
         assert str(caught.value) == (
             f"checkpoint {last} cannot be read, it is truncated or not a PyTorch file; the newest intact checkpoint "
-            f"beside it is checkpoint_1_2.pt of 2 updates: go on from that with "
+            f"beside it is checkpoint_1_2.pt (2 updates): to resume from that, set "
             f"checkpoint.restore_file={tmp_path / 'checkpoint_1_2.pt'}"
         )
     check_resumed(root(tmp_path, checkpoint={"restore_file": str(tmp_path / "checkpoint_1_2.pt")}))
     for number in (1, 2):
         (tmp_path / f"checkpoint_1_{number}.pt").unlink()
     with pytest.raises(
-        UserError, match=r"; no other checkpoint in .* can be gone on from: to begin anew, move it away"
+        UserError, match=rf"; {tmp_path} holds no other checkpoint to resume from: to start again, move this one away"
     ):
         check_resumed(root(tmp_path))

@@ -1,4 +1,4 @@
-"""A checkpoint read for a start or a resume: rows of the CTC heads, refusals, and what reaches fairseq's trainer."""
+"""Checkpoints for a start or a resume: rows of the CTC heads, refusals, the trainer's state."""
 
 import argparse
 import doctest
@@ -51,7 +51,7 @@ def checkpoint(folder) -> Path:
 
 
 def changed(checkpoint: Path, name: str, **parts) -> Path:
-    """A copy with parts replaced; None takes a part away."""
+    """Copy a checkpoint with parts replaced; None removes a part."""
     state = torch.load(checkpoint, weights_only=True)
     state.update(parts)
     path = checkpoint.with_name(name)
@@ -82,7 +82,7 @@ def started(checkpoint: Path, pretrained: Path, dictionary: Dictionary, criterio
 
 @pytest.mark.faults
 def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
-    """F1: the checkpoint says what it said, symbol by symbol, at every exit."""
+    """F1: every symbol keeps its logits, at every exit."""
     letters = letter_dictionary().symbols[4:]
     dictionary = dictionary_of(letters[::-1])
     original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"]
@@ -98,7 +98,7 @@ def test_symbols_in_another_order_are_mapped(checkpoint, pretrained, caplog):
 @pytest.mark.faults
 @pytest.mark.slow
 def test_new_and_dropped_symbols(checkpoint, pretrained, caplog):
-    """F9: the logits of the symbols that stay are equal, new ones start as a fresh head does."""
+    """F9: symbols that stay keep their logits, new symbols start as in a fresh head."""
     letters = letter_dictionary().symbols[4:]
     dictionary = dictionary_of(["Ä", *letters[:-2], "Ö"])  # without Q and Z
     original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["exit_logits"]
@@ -128,8 +128,8 @@ def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
     letters = letter_dictionary().symbols[4:]
     assert started(checkpoint, pretrained, letter_dictionary(), CRITERION)
     sentence = (
-        rf"^checkpoint {checkpoint} was trained with another dictionary: at index 5 the checkpoint has 'E', the "
-        rf"dictionary of task\.data has 'T'; go on with its own dictionary, or, to start a new training"
+        rf"^checkpoint {checkpoint} was trained with another dictionary \(at index 5 the checkpoint has 'E', the "
+        rf"dictionary of task\.data has 'T'\): resume with its own dictionary, or, to start a new training"
     )
     with pytest.raises(UserError, match=sentence):
         started(checkpoint, pretrained, dictionary_of(["|", "T", "E", *letters[3:]]), CRITERION)
@@ -139,20 +139,20 @@ def test_a_resume_needs_the_same_dictionary(checkpoint, pretrained):
 
 @pytest.mark.faults
 def test_a_checkpoint_without_a_dictionary(checkpoint, pretrained, caplog):
-    """Of the same size it is taken as it is, with a warning; of another size it is refused."""
+    """With the same number of symbols it starts, with a warning; otherwise it is refused."""
     bare = changed(checkpoint, "bare.pt", task_state={})
     original = started(checkpoint, pretrained, letter_dictionary())(**SAMPLE)["encoder_out"]
     with caplog.at_level(logging.WARNING):
         found = started(bare, pretrained, letter_dictionary())(**SAMPLE)["encoder_out"]
     assert torch.equal(found, original)
-    assert f"{bare} holds no dictionary: its 32 symbols are taken to be those of task.data" in caplog.text
+    assert f"{bare} holds no dictionary: its 32 symbols are assumed to be the symbols of task.data" in caplog.text
     with pytest.raises(UserError, match=r"holds no dictionary and its CTC head has 32 symbols, .* task\.data has 9:"):
         started(bare, pretrained, dictionary_of("ABCDE"))
 
 
 @pytest.mark.faults
 def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
-    """F10: the layout of published wav2vec 2.0 models: args, with the encoder's own args inside, and no dictionary."""
+    """F10: the layout of published wav2vec 2.0 models: nested args and no dictionary."""
     state = torch.load(checkpoint, weights_only=True)
     weights = {name: tensor for name, tensor in state["model"].items() if not name.startswith("student_heads")}
     args = argparse.Namespace(
@@ -170,17 +170,17 @@ def test_an_old_style_checkpoint_starts(checkpoint, pretrained, caplog):
 
 
 @pytest.mark.faults
-def test_weights_alone_start_and_do_not_resume(checkpoint, pretrained):
+def test_a_file_of_only_weights_starts_but_does_not_resume(checkpoint, pretrained):
     bare = changed(checkpoint, "weights.pt", optimizer_history=None, extra_state=None)
     state = read_state(bare, model_of(pretrained, letter_dictionary()), letter_dictionary(), None)
     assert state["extra_state"]["train_iterator"]["epoch"] == 1
-    with pytest.raises(UserError, match="holds weights only and cannot be resumed: to start a new training"):
+    with pytest.raises(UserError, match="holds only weights and cannot be resumed: to start a new training"):
         started(bare, pretrained, letter_dictionary(), CRITERION)
 
 
 @pytest.mark.faults
 def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
-    """fairseq hands the old run's number of updates to the model, and alpha of the first update follows from it."""
+    """fairseq gives the model the updates of the old run, which would set the first alpha."""
     model = model_of(pretrained, letter_dictionary())
     state = read_state(checkpoint, model, letter_dictionary(), None)
     assert state["optimizer_history"][-1]["num_updates"] == 0
@@ -189,7 +189,7 @@ def test_a_start_counts_from_the_first_update(checkpoint, pretrained):
 
 @pytest.mark.faults
 def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
-    """fairseq counts from update 0 again, silently, where checkpoint.no_save_optimizer_state was set."""
+    """With checkpoint.no_save_optimizer_state, fairseq silently counts from update 0 again."""
     bare = changed(checkpoint, "no_state.pt", last_optimizer_state=None)
     with pytest.raises(
         UserError, match=r"no_save_optimizer_state\) and cannot be resumed: to start a new training from"
@@ -201,25 +201,27 @@ def test_a_resume_needs_the_state_of_the_optimizer(checkpoint, pretrained):
 @pytest.mark.faults
 @pytest.mark.parametrize("students", [[], [3], [1, 2]])
 def test_a_resume_needs_the_same_students(checkpoint, pretrained, students):
-    """A head went on with the optimizer's state of another, or torch's words on parameter groups were the last."""
+    """A head took the optimizer's state of another head, or torch failed on parameter groups."""
     model = model_of(pretrained, letter_dictionary(), student_layers=students)
     with pytest.raises(UserError) as refused:
         read_state(checkpoint, model, letter_dictionary(), CRITERION)
     assert str(refused.value) == (
-        f"checkpoint {checkpoint} was trained with model.student_layers=[2], this run has {students}: to start a new "
-        f"training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
+        f"checkpoint {checkpoint} was trained with model.student_layers=[2], but this run has {students}: to start a "
+        f"new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
     )
     read_state(checkpoint, model, letter_dictionary(), None)
 
 
 @pytest.mark.faults
-def test_another_criterion_is_no_resume(checkpoint, pretrained):
-    with pytest.raises(UserError, match="trained with SkdCtcCriterion, this run has KdCtcCriterion: to start a new"):
+def test_a_resume_needs_the_same_criterion(checkpoint, pretrained):
+    with pytest.raises(
+        UserError, match="trained with SkdCtcCriterion, but this run has KdCtcCriterion: use that criterion, or, to"
+    ):
         started(checkpoint, pretrained, letter_dictionary(), "KdCtcCriterion")
 
 
 def saved(trainer: Trainer, folder: Path) -> str:
-    """The checkpoint of a training after its first update."""
+    """Train one update and save the checkpoint."""
     trainer.train_step(batches(trainer)[:1])
     trainer.consolidate_optimizer()
     path = str(folder / "saved.pt")
@@ -228,15 +230,15 @@ def saved(trainer: Trainer, folder: Path) -> str:
 
 
 def validated(trainer: Trainer) -> list[dict[str, float]]:
-    """Losses and error rates of each validation batch."""
+    """Return losses and error rates of each validation batch."""
     names = ("loss", "ctc_teacher", "ctc_student", "wer", "uer", "student_wer", "student_uer")
     return [{name: trainer.valid_step(batch)[name] for name in names} for batch in batches(trainer, "valid")]
 
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
-    """F1, F2: ``restore_file`` with ``reset_optimizer`` starts with the checkpoint's losses; without, it is refused."""
+def test_letters_in_another_order_in_fairseqs_trainer(tmp_path):
+    """F1, F2: with ``reset_optimizer`` it starts at the checkpoint's losses, else it is refused."""
     first = build_trainer(tmp_path)
     path, expected = saved(first, tmp_path), validated(first)
     letters = letter_dictionary().symbols[4:]
@@ -248,7 +250,7 @@ def test_the_letters_in_another_order_through_fairseqs_trainer(tmp_path):
     for found, wanted in zip(validated(started), expected, strict=True):
         assert found == pytest.approx(wanted, rel=1e-4)
     resumed = build_trainer(tmp_path, f"checkpoint.restore_file={path}")
-    with pytest.raises(UserError, match=r"another dictionary: at index 4 the checkpoint has '\|', .* has 'Z'"):
+    with pytest.raises(UserError, match=r"another dictionary \(at index 4 the checkpoint has '\|', .* has 'Z'\)"):
         checkpoint_utils.load_checkpoint(resumed.cfg.checkpoint, resumed)
 
 
@@ -281,7 +283,7 @@ def test_a_resume_needs_the_same_optimizer(tmp_path, overrides, reason):
 )
 @pytest.mark.slow
 def test_the_moments_of_an_optimizer(tmp_path, change, words):
-    """X12: a traceback in the first update, or an advice to leave out the audio that was read then."""
+    """X12: a traceback in the first update, or the wrong advice to leave out its audio."""
     file = saved(build_trainer(tmp_path), tmp_path)
     build_trainer(tmp_path).load_checkpoint(file)
     whole = torch.load(file, weights_only=False)
@@ -299,10 +301,10 @@ def test_the_moments_of_an_optimizer(tmp_path, change, words):
 
 @pytest.mark.faults
 def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
-    with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: give a pretrained"):
+    with pytest.raises(UserError, match=r"hubert\.pt has no CTC head, so it is not fine-tuned: set model\.w2v_path"):
         started(pretrained, pretrained, letter_dictionary())
     wide = write_pretrained(folder / "wide.pt", encoder_embed_dim=64)
-    with pytest.raises(UserError, match=r"does not fit the model of model\.w2v_path: \d+ tensors differ"):
+    with pytest.raises(UserError, match=r"does not fit the model: \d+ tensors differ, .*: set model\.w2v_path to"):
         started(checkpoint, wide, letter_dictionary())
     damaged = changed(checkpoint, "damaged.pt", task_state={"target_dictionary": dictionary_of("AB")})
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
@@ -314,7 +316,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
 
 @pytest.mark.faults
 def test_weights_that_are_not_finite(checkpoint, pretrained):
-    """Section "Numbers": the sentence names checkpoint and tensor."""
+    """The error names checkpoint and tensor."""
     weights = torch.load(checkpoint, weights_only=True)["model"]
     weights["w2v_encoder.proj.bias"][3] = float("nan")
     damaged = changed(checkpoint, "nan.pt", model=weights)
@@ -327,14 +329,14 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"restore_file": "/none.pt"}, r"^checkpoint\.restore_file=/none\.pt does not exist$"),
+        ({"restore_file": "/none.pt"}, r"^checkpoint\.restore_file=/none\.pt does not exist: give the absolute path"),
         (
             {"restore_file": "none.pt"},
-            r"^checkpoint\.restore_file=none\.pt does not exist in /.*: give an absolute path$",
+            r"^checkpoint\.restore_file=none\.pt does not exist in /.*, where Hydra runs this: give the absolute path",
         ),
-        ({"finetune_from_model": "/none.pt"}, r"^checkpoint\.finetune_from_model=/none\.pt does not exist$"),
+        ({"finetune_from_model": "/none.pt"}, r"^checkpoint\.finetune_from_model=/none\.pt does not exist: give "),
         ({"finetune_from_model": "/"}, r"^checkpoint\.finetune_from_model=/ is a folder: give a checkpoint in it"),
-        ({"continue_once": "/none.pt"}, r"^checkpoint\.continue_once=/none\.pt does not exist$"),
+        ({"continue_once": "/none.pt"}, r"^checkpoint\.continue_once=/none\.pt does not exist: give the absolute "),
         (
             {"finetune_from_model": "/a.pt", "restore_file": "/b.pt"},
             r"a\.pt and checkpoint\.restore_file=/b\.pt exclude",
@@ -343,19 +345,19 @@ def test_weights_that_are_not_finite(checkpoint, pretrained):
     ],
 )
 def test_a_start_file_that_is_not_there(tmp_path, keys, sentence):
-    """fairseq trains on from the pretrained weights where ``restore_file`` is missing."""
+    """fairseq silently trains from the pretrained weights if ``restore_file`` is missing."""
     cfg = OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path), **keys))
     with pytest.raises(UserError, match=sentence):
         check_start(OmegaConf.create({"checkpoint": cfg}))
 
 
 @pytest.mark.faults
-def test_a_last_checkpoint_that_leads_nowhere(tmp_path):
-    """The training began anew, silently, and wrote over the link."""
+def test_a_last_checkpoint_that_is_a_broken_link(tmp_path):
+    """The training silently started again and overwrote the link."""
     last = tmp_path / "checkpoint_last.pt"
     cfg = OmegaConf.create({"checkpoint": OmegaConf.structured(CheckpointConfig(save_dir=str(tmp_path)))})
     last.symlink_to(tmp_path / "moved.pt")
-    with pytest.raises(UserError, match=rf"^{last} leads to no file, so no training can go on from it: remove it, or"):
+    with pytest.raises(UserError, match=rf"^{last} is a broken link, so no training can resume from it: remove it, or"):
         check_start(cfg)
     (tmp_path / "moved.pt").touch()
     check_start(cfg)
@@ -371,12 +373,12 @@ def test_a_start_file_is_not_needed_once_the_run_has_a_checkpoint(tmp_path):
     check_start(OmegaConf.create({"checkpoint": cfg}))
 
 
-def test_a_folder_for_checkpoints_that_cannot_be_made(tmp_path):
-    """fairseq's traceback of an OSError was the last word."""
+def test_a_folder_for_checkpoints_that_cannot_be_created(tmp_path):
+    """fairseq ended in the traceback of an OSError."""
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"checkpoint": {"save_dir": str(tmp_path / "file" / "run")}})
     with pytest.raises(
-        UserError, match=r"^checkpoint\.save_dir=.*/file/run cannot be made \(Not a directory\): give a"
+        UserError, match=r"^checkpoint\.save_dir=.*/file/run cannot be created \(Not a directory\): give another"
     ):
         check_save_dir(cfg)
     cfg.checkpoint.save_dir = str(tmp_path / "new" / "run")
@@ -395,8 +397,8 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"optimizer_history": []}, "holds weights only and cannot be resumed"),
-        ({"optimizer_history": ["x"]}, "holds weights only and cannot be resumed"),
+        ({"optimizer_history": []}, "holds only weights and cannot be resumed"),
+        ({"optimizer_history": ["x"]}, "holds only weights and cannot be resumed"),
         ({"optimizer_history": ["x", HISTORY]}, "its optimizer_history has to be a list of dicts"),
         (
             {"optimizer_history": [{**HISTORY, "num_updates": "7"}]},
@@ -421,7 +423,7 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
             {"last_optimizer_state": {"param_groups": [{"params": [0], "betas": [[[0.9]]]}], "state": {}}},
             "last_optimizer_state.param_groups has to be",
         ),
-        ({"optimizer_history": [{**HISTORY, "criterion_name": [CRITERION]}]}, "holds weights only"),
+        ({"optimizer_history": [{**HISTORY, "criterion_name": [CRITERION]}]}, "holds only weights"),
         ({"optimizer_history": [{**HISTORY, "optimizer_name": ["x"]}]}, "optimizer_history.optimizer_name has to be"),
         ({"task_state": torch.ones(2, 2)}, "is damaged: its task_state holds no dictionary"),
         ({"task_state": {"target_dictionary": Dictionary.__new__(Dictionary)}}, "holds no dictionary"),
@@ -436,7 +438,7 @@ METER = ("loss", "AverageMeter", {"val": 1.0, "sum": 2.0, "count": 2})
 )
 @pytest.mark.slow
 def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
-    """X12: each was a traceback, and epoch -3 was trained."""
+    """X12: each ended in a traceback, except epoch -3, which was trained."""
     path = changed(checkpoint, "damaged.pt", **parts)
     with pytest.raises(UserError) as refused:
         started(path, pretrained, letter_dictionary(), CRITERION)
@@ -446,8 +448,8 @@ def test_a_damaged_state_of_a_training(checkpoint, pretrained, parts, words):
 
 
 @pytest.mark.faults
-def test_a_schedule_that_waits_for_its_first_validation(checkpoint, pretrained):
-    """reduce_lr_on_plateau saves best=inf until then; the resume was refused as damaged."""
+def test_a_resume_before_the_first_validation(checkpoint, pretrained):
+    """reduce_lr_on_plateau saves best=inf until then; the checkpoint was refused as damaged."""
     history = [{**HISTORY, "lr_scheduler_state": {"best": float("inf"), "last_epoch": 0}}]
     path = changed(checkpoint, "plateau.pt", optimizer_history=history)
     state = read_state(path, model_of(pretrained, letter_dictionary()), letter_dictionary(), CRITERION)
@@ -457,12 +459,12 @@ def test_a_schedule_that_waits_for_its_first_validation(checkpoint, pretrained):
         started(changed(checkpoint, "nan.pt", optimizer_history=history), pretrained, letter_dictionary(), CRITERION)
 
 
-def test_what_a_training_leaves_reaches_the_trainer(checkpoint, pretrained):
+def test_the_state_of_a_training_reaches_the_trainer(checkpoint, pretrained):
     extra = {
         "epoch": 3,
         "train_iterator": {"epoch": 3, "version": 2, "iterations_in_epoch": 4, "shuffle": True, "len": 9},
         "metrics": {"default": [(10, *METER)]},
-        "previous_training_time": torch.tensor(2.5),  # as several workers leave it
+        "previous_training_time": torch.tensor(2.5),  # a tensor, as several workers save it
         "best": 12.5,
         "val_loss": 12.5,
     }

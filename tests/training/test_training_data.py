@@ -39,7 +39,7 @@ def test_sound_data_are_loaded_by_fairseq(task):
         ("train.tsv", None, r"^split train of dataset\.train_subset or .* does not exist; the folder has valid"),
         ("train.tsv", "/somewhere\na.wav 3200\nb.wav\t1\n", r"train\.tsv line 2 is 'a\.wav 3200': write 'path"),
         ("train.ltr", "A |\n", r"train\.ltr has 1 lines, .*train\.tsv lists 2 utterances"),
-        ("train.ltr", "A |\n\u00c9 |\n", r"train\.ltr line 2 has the symbol '\u00c9', which the dictionary lacks"),
+        ("train.ltr", "A |\n\u00c9 |\n", r"train\.ltr line 2 has the symbol '\u00c9', which is not in the dictionary"),
         ("train.ltr", None, r"label file .*train\.ltr does not exist"),
     ],
 )
@@ -76,13 +76,13 @@ def test_no_folder_and_no_dictionary(name, folder):
     ("changes", "sentence"),
     [
         ({"data": "???"}, r"task\.data is not set"),
-        ({"data": "here"}, r"task\.data=here is not a folder below /.*, where Hydra runs this: give an absolute path"),
+        ({"data": "here"}, r"task\.data=here is not a folder in /.*, where Hydra runs this: give the absolute path"),
         ({"labels": []}, r"task\.labels is not set"),
         ({"fine_tuning": False}, r"task\.fine_tuning=false is for pretraining: set task\.fine_tuning=true"),
     ],
 )
 def test_settings_of_the_task(folder, changes, sentence):
-    task = make_task("hubert_pretraining", folder, fine_tuning=False)  # which asks for the dictionary later
+    task = make_task("hubert_pretraining", folder, fine_tuning=False)  # reads no dictionary yet
     cfg = OmegaConf.create({**task.cfg, "fine_tuning": True, **changes})
     task.cfg = cfg
     with pytest.raises(UserError, match=sentence):
@@ -90,8 +90,8 @@ def test_settings_of_the_task(folder, changes, sentence):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_what_the_task_drops_may_be_anything(name, folder):
-    """fairseq leaves out utterances below min_sample_size, and never reads their audio or labels."""
+def test_utterances_that_the_task_drops_are_not_checked(name, folder):
+    """fairseq leaves out utterances below min_sample_size and never reads their audio or labels."""
     task = make_task(name, folder, min_sample_size=2000)
     check_before_loading(task, LAYERS)
     (folder / "audio" / "train1.wav").unlink()
@@ -100,8 +100,8 @@ def test_what_the_task_drops_may_be_anything(name, folder):
     assert len(task.dataset("train")) == 1
 
 
-def test_audio_of_less_than_a_frame(task, folder):
-    """Alone in a batch it would end a training in an error of a convolution."""
+def test_audio_shorter_than_a_frame(task, folder):
+    """Alone in a batch, it ends a training in an error of a convolution."""
     audio = folder / "audio" / "train1.wav"
     soundfile.write(audio, soundfile.read(audio)[0][:100], 16000)
     with pytest.raises(UserError, match=r"1 of 2 audio files are shorter than 400 samples, one frame .* line 3: "):
@@ -110,8 +110,8 @@ def test_audio_of_less_than_a_frame(task, folder):
     manifest.write_text(manifest.read_text().replace("\t1600", "\t100"))
     with pytest.raises(
         UserError,
-        match=r"1 of 2 utterances of .*/train\.tsv are shorter than 400 samples, .*: set task\.min_sample_size=400, .*"
-        r"line 3: .*/train1\.wav$",
+        match=r"1 of 2 utterances of .*/train\.tsv are shorter than one frame of the model, 400 samples, .*line 3: "
+        r".*/train1\.wav: set task\.min_sample_size=400$",
     ):
         task.load_dataset("train")
     task.cfg.min_sample_size = 400
@@ -120,7 +120,7 @@ def test_audio_of_less_than_a_frame(task, folder):
 
 
 def test_windows_line_ends(folder):
-    """The HuBERT task reads labels by bytes, the other one by lines."""
+    """The HuBERT task reads labels by bytes, the other task by lines."""
     (folder / "train.ltr").write_bytes(b"A |\r\nN O |\r\n")
     task = make_task("audio_finetuning", folder)
     check_before_loading(task, LAYERS)
@@ -135,7 +135,7 @@ def test_windows_line_ends(folder):
 @pytest.mark.skipif(
     "target_dictionary" not in AudioFinetuningConfig.__dataclass_fields__, reason="fairseq 0.12.3 or later"
 )
-def test_a_dictionary_of_its_own_folder(folder):
+def test_a_dictionary_in_its_own_folder(folder):
     (folder / "elsewhere").mkdir()
     (folder / "dict.ltr.txt").rename(folder / "elsewhere" / "dict.ltr.txt")
     task = make_task("audio_finetuning", folder, target_dictionary=str(folder / "elsewhere"))
@@ -144,7 +144,7 @@ def test_a_dictionary_of_its_own_folder(folder):
     assert len(task.dataset("train")) == 2
 
 
-def test_other_tasks_are_left_alone(folder):
+def test_other_tasks_are_not_touched(folder):
     task = CtcTask()
     check_settings(task)
     check_before_loading(task, LAYERS)
@@ -156,7 +156,7 @@ def test_no_utterance_of_the_wanted_length(folder):
     check_before_loading(task, LAYERS)
     with pytest.raises(
         UserError,
-        match=r"train\.tsv has no utterance within task.min_sample_size=4000 and task.max_keep_size=5000: .* 1600 to",
+        match=r"train\.tsv has no utterance within task.min_sample_size=4000 and task.max_keep_size=5000 .* 1600 to",
     ):
         task.load_dataset("train")
 
@@ -169,5 +169,5 @@ def test_training_checks_and_decoding_does_not(folder, tmp_path):
     with pytest.raises(UserError, match="lists no utterances"):
         task.load_dataset("train")
     again = make_task("hubert_pretraining", folder)
-    again.build_model(config)  # which holds the encoder's configuration now, as a checkpoint does
+    again.build_model(config)  # it now holds the encoder's configuration, as in a checkpoint
     assert "load_dataset" not in vars(again)

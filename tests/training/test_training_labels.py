@@ -29,14 +29,14 @@ def task(request, folder):
 
 
 def warnings(caplog, task, split="train"):
-    """What is told of a split that is loaded."""
+    """Load a split and return our warnings."""
     caplog.set_level(logging.WARNING, "fairseq_skd")
     task.load_dataset(split)
     assert len(task.dataset(split)) > 0
     return [record.getMessage() for record in caplog.records if record.name.startswith("fairseq_skd")]
 
 
-def test_sound_labels_are_taken_silently(task, caplog):
+def test_good_labels_give_no_warning(task, caplog):
     assert warnings(caplog, task) == warnings(caplog, task, "valid") == []
 
 
@@ -44,11 +44,9 @@ def test_sound_labels_are_taken_silently(task, caplog):
 @pytest.mark.parametrize("symbol", ["<s>", "<pad>", "</s>", "<unk>"])
 @pytest.mark.parametrize("split", ["train", "valid"])
 @pytest.mark.slow
-def test_special_symbols_are_no_units(task, folder, split, symbol):
+def test_special_symbols_are_not_units(task, folder, split, symbol):
     (folder / f"{split}.ltr").write_text("".join(f"A {symbol} |\n" for _ in (folder / f"{split}.ltr").open()))
-    sentence = (
-        rf"{split}\.ltr line 1 has the symbol '{symbol}', which is fairseq's own and no unit: write what was said"
-    )
+    sentence = rf"{split}\.ltr line 1 has the symbol '{symbol}', which fairseq reserves: write what was said"
     with pytest.raises(UserError, match=sentence):
         task.load_dataset(split)
 
@@ -57,16 +55,16 @@ def test_special_symbols_are_no_units(task, folder, split, symbol):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        # X10: fairseq trains on, with a loss of 0
-        (["", "", ""], r"^3 of the 3 transcripts in .*train\.ltr are empty, .* line 1: CTC can learn nothing, check"),
+        # X10: fairseq silently trains with a loss of 0
+        (["", "", ""], r"^3 of the 3 transcripts in .*train\.ltr are empty, .* line 1; CTC can learn nothing: check"),
         (
             ["A B C D E F G H I |", "A A A |", "T E N |E"],
-            r"symbol '\|E', which the dictionary lacks: add it there, or write the line with units of the dictionary",
+            r"symbol '\|E', which is not in the dictionary: add it there, or write the line in units of the dictionary",
         ),
         (
             ["A B C D E F G H I |", "A A A |", "T E N O |"],
             r"^3 of the 3 transcripts in .*train\.ltr do not fit their audio and are left out of the loss, the first "
-            r"is line 1, which needs 10 frames and has 9 \(.*train\.tsv line 2: .*train0\.wav\): CTC can learn nothing",
+            r"is line 1, which needs 10 frames and has 9 \(.*train\.tsv line 2: .*train0\.wav\); CTC can learn nothing",
         ),
         (
             ["", "A A A |", "T E N O |"],
@@ -88,12 +86,12 @@ def test_nothing_to_validate_with(task, folder):
 
 
 @pytest.mark.faults
-def test_some_that_add_nothing(task, folder, caplog):
-    """In training, 'A A A |' wants a frame per unit and one between equal neighbours: 6 of 4."""
+def test_some_transcripts_that_add_nothing(task, folder, caplog):
+    """'A A A |' needs one frame per unit and one between equal neighbours: 6, but it has 4."""
     (folder / "train.ltr").write_text("A | N O |\n\nA A A |\n")
     empty, infeasible = warnings(caplog, task)
     path = folder / "train.ltr"
-    assert empty == f"1 of the 3 transcripts in {path} are empty, which teaches blanks, the first is line 2"
+    assert empty == f"1 of the 3 transcripts in {path} are empty, so they teach only blanks, the first is line 2"
     assert infeasible.startswith(
         f"1 of the 3 transcripts in {path} do not fit their audio and are left out of the loss, the first is line 3, "
         f"which needs 6 frames and has 4 ("
@@ -101,8 +99,8 @@ def test_some_that_add_nothing(task, folder, caplog):
 
 
 @pytest.mark.faults
-def test_the_same_utterances_as_the_criterion_leaves_out(tmp_path, caplog):
-    """Against the criterion's own rule, at the edge: 4 frames hold 4 units, or 3 with one repeated."""
+def test_the_check_agrees_with_the_criterion(tmp_path, caplog):
+    """At the limit: 4 frames hold 4 units, or 3 with one repeated."""
     texts = ["ABC", "ABCD", "AAB", "AAA", "AABB", "A"]
     folder = write_corpus(tmp_path / "data", {"train": [(text, 0.1) for text in texts]})
     task = make_task("hubert_pretraining", folder)
@@ -120,10 +118,10 @@ def test_the_same_utterances_as_the_criterion_leaves_out(tmp_path, caplog):
 
 @pytest.mark.faults
 def test_phones_as_one_word(task, folder, caplog):
-    """F26: WER is then the share of wrong utterances."""
+    """F26: WER would be the share of wrong utterances."""
     (folder / "train.ltr").write_text("A N O\nT E N\nI T\n")
     (told,) = warnings(caplog, task)
     assert told == (
-        f"criterion.post_process=letter makes one word of each transcript, none of the 3 in {folder}/train.ltr has a "
-        f"word boundary |: set criterion.post_process=none"
+        f"criterion.post_process=letter makes one word of each transcript, because none of the 3 in {folder}/train.ltr "
+        f"has a word boundary |: set criterion.post_process=none"
     )

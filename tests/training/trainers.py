@@ -1,4 +1,4 @@
-"""fairseq's trainer over a corpus of seconds, in this process."""
+"""fairseq's trainer on a corpus of a few seconds, in this process."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from tests.end_to_end.training import REPOSITORY, SMALL, corpus
 
 
 def build_trainer(folder: Path, *overrides: str) -> Trainer:
-    """Seven utterances in batches of two or three; corpus and encoder are made in ``folder`` if they are not there."""
+    """Build a trainer on seven utterances, two or three per batch.
+
+    Corpus and encoder are written to ``folder`` if they are missing.
+    """
     data, encoder = folder / "data", folder / "w2v.pt"
     if not encoder.is_file():
         corpus(data)
@@ -27,6 +30,6 @@ def build_trainer(folder: Path, *overrides: str) -> Trainer:
 
 
 def batches(trainer: Trainer, subset: str = "train") -> list:
-    """All batches of a subset."""
+    """List all batches of a subset."""
     iterator = trainer.get_train_iterator(1) if subset == "train" else trainer.get_valid_iterator(subset)
     return list(iterator.next_epoch_itr(shuffle=False))
