@@ -1,9 +1,9 @@
-"""The baselines of config/README.md, read from its table."""
+"""The baselines of docs/training.md, read from its table."""
 
 import re
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parents[1] / "config" / "README.md"
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 _ROW = re.compile(r"^\| `(\w+)`: [^|]+ \| (?:`(\w+)`)? ?\| `([^`|]+)` \|$", re.MULTILINE)
 
 
