@@ -62,7 +62,7 @@ def shortened(command: str) -> str:
     """A command that does the same in seconds: two updates on the CPU, few word pieces."""
     if _TRAINS.match(command):
         command = " ".join((command, *SHORT))
-    return re.sub(r"--vocab-size \d+", "--vocab-size 20", command)
+    return re.sub(r"--vocab-size \d+", "--vocab-size 30", command)
 
 
 def here(text: str, world: Path) -> str:

@@ -26,6 +26,24 @@ WITH_EXAMPLES = [page for page in NAMES if any(block.language in RUN for block i
 # Page -> what its text promises to be there in the end; from /: the documentation's path, else the current folder.
 PROMISED: dict[str, list[str]] = {
     "README.md": ["/data/manifests/train.tsv", "/data/manifests/dict.ltr.txt", "/runs/skd/checkpoint_last.pt"],
+    "docs/your-data.md": [
+        *(f"/data/manifests/{name}" for name in ("train.tsv", "train.ltr", "train.wrd", "train.spk", "dict.ltr.txt")),
+        *("/data/librispeech/train-clean-100.tsv", "/data/from-kaldi/dev.tsv", "/data/libri460/valid.tsv"),
+        *(f"/data/pieces/{name}" for name in ("train.spm", "dict.spm.txt", "spm.model")),
+    ],
+    "docs/training.md": [
+        *(f"/runs/{run}/checkpoint_best.pt" for run in ("long", "two", "from-ctc", "mine", "guide")),
+        *(f"/runs/skd/{name}" for name in ("checkpoint_last.pt", "hydra_train.log")),
+    ],
+    "docs/encoders.md": ["/runs/wavlm/checkpoint_best.pt"],
+    "docs/decoding.md": [
+        *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
+        *("3gram.arpa", "/data/manifests/lexicon.txt", "decode/valid-layer6-kenlm/multirun.tsv"),
+    ],
+    "docs/alignment.md": [
+        *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
+        *("/runs/skd/against-ctc/align.json", "report.html"),
+    ],
 }
 
 
@@ -85,7 +103,6 @@ class Example:
     def __init__(self, page: str, folder: Path, models: Path) -> None:
         self.page, self.folder = page, folder
         self.work = world.build(folder, models)
-        world.build_language_model(self.work)
 
     def run(self) -> None:
         """Run all blocks; Python blocks that follow each other are one program."""

@@ -9,7 +9,6 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_skd import manifest
-from fairseq_skd.ngram import main as ngram
 from tests.builders import BUCKETS, LETTERS, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.documentation.pages import REPOSITORY
@@ -51,14 +50,6 @@ def build(folder: Path, models: Path) -> Path:
     for name in ("config", "manifests", "experiments"):
         (work / name).symlink_to(REPOSITORY / name)
     return work
-
-
-def build_language_model(folder: Path) -> None:
-    """``lexicon.txt`` and ``3gram.arpa`` in the current folder of a page's world."""
-    words = folder.parent / "data" / "manifests" / "train.wrd"
-    spellings = sorted({word for text in words.read_text().splitlines() for word in text.split()})
-    (folder / "lexicon.txt").write_text("".join(f"{word}\t{' '.join(word)} |\n" for word in spellings))
-    ngram([str(words), "--order", "3", "--out", str(folder / "3gram.arpa")])
 
 
 def _tone(path: Path, text: str, rng: np.random.Generator) -> None:
