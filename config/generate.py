@@ -175,8 +175,8 @@ WAVLM_MINI = """\
 # Self-knowledge distillation on a small WavLM encoder. Written by config/generate.py from hubert_mini.yaml, which has
 # the same values: change that instead. Without a small WavLM, experiments/wavlm_from_hubert.py makes one of a HuBERT.
 #
-#   fairseq-hydra-train --config-dir config/finetune --config-name wavlm_mini \\
-#     common.user_dir="$(python -m fairseq_skd)" task.data=/abs/manifests model.w2v_path=/abs/wavlm.pt
+#   python -m fairseq_skd.train wavlm_mini task.data=/data/manifests model.w2v_path=/models/wavlm_mini.pt \\
+#     checkpoint.save_dir=/runs/skd
 """
 
 
@@ -275,9 +275,8 @@ class Recipe:
         ]
         wrapped = (textwrap.wrap(line, 116, subsequent_indent="  " * line.startswith("-")) for line in lines)
         command = [
-            f"  fairseq-hydra-train --config-dir config/finetune --config-name {self.name} \\",
-            '    common.user_dir="$(python -m fairseq_skd)" task.data=/abs/manifests '
-            f"model.w2v_path=/abs/{encoder.checkpoint}",
+            f"  python -m fairseq_skd.train {self.name} task.data=/data/manifests \\",
+            f"    model.w2v_path=/models/{encoder.checkpoint} checkpoint.save_dir=/runs/skd",
         ]
         comment = [*itertools.chain(*wrapped), "", *command]
         return "".join(f"{f'# {line}'.rstrip()}\n" for line in comment)

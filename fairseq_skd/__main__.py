@@ -3,14 +3,30 @@
 import argparse
 from pathlib import Path
 
+_TOOLS = """\
+example:
+  fairseq-hydra-train --config-dir /data/configs --config-name hubert_mini \\
+      common.user_dir="$(python -m fairseq_skd)" task.data=/data/manifests model.w2v_path=/models/hubert_mini.pt
+
+tools, each with --help
+  python -m fairseq_skd.manifest   from recordings and transcripts to fairseq's manifests
+  python -m fairseq_skd.train      fine-tune with a recipe
+  python -m fairseq_skd.infer      decode a subset: transcripts and error rates
+  python -m fairseq_skd.align      compare the frames on which teacher and student spike
+  python -m fairseq_skd.report     write a page about a folder of runs
+  python -m fairseq_skd.ngram      estimate a language model from transcripts
+  python -m fairseq_skd.demo       all of it on a small synthetic corpus, in minutes
+  python -m fairseq_skd.env        what a bug report needs
+"""
+
 
 def main() -> None:
     """Print the absolute path of this package."""
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd",
-        description="Print the path to give to fairseq-hydra-train: "
-        'fairseq-hydra-train common.user_dir="$(python -m fairseq_skd)" ...',
-        epilog="The tools: python -m fairseq_skd.manifest, .infer, .align, .report, .demo; each has --help.",
+        description="Print the path of the user dir, for common.user_dir of fairseq's own commands.",
+        epilog=_TOOLS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
     print(Path(__file__).resolve().parent)

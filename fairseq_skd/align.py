@@ -1,33 +1,36 @@
-"""``python -m fairseq_skd.align``: do teacher and student spike on the same frames? Metrics, figures, examples."""
+"""``python -m fairseq_skd.align``: compare the frames on which teacher and student spike."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from fairseq_skd.alignment.config import AlignSettings
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts, shipped_folder
 from fairseq_skd.errors import require, run_command
 
 _INSTEAD = {"common_eval.model_overrides": "use align.layer or align.teacher_layer"}
-_EXAMPLE = """examples
-the full model against its student:
-  python -m fairseq_skd.align --config-dir config/align --config-name align \\
-      task.data=/data/an4 common_eval.path=runs/skd/checkpoint_best.pt dataset.gen_subset=test
-a separate teacher against the student that it taught:
-  ... common_eval.path=runs/kd/checkpoint_best.pt align.teacher_path=runs/ctc/checkpoint_best.pt
-agreement over a run whose checkpoints were kept (checkpoint.no_epoch_checkpoints=false):
-  ... align.history=runs/skd
+_EXAMPLES = """\
+examples
+the full model and its student:
+  python -m fairseq_skd.align task.data=/data/manifests common_eval.path=/runs/skd/checkpoint_best.pt \\
+      dataset.gen_subset=test
+a separate teacher and the student that it taught:
+  python -m fairseq_skd.align task.data=/data/manifests common_eval.path=/runs/kd/checkpoint_best.pt \\
+      align.teacher_path=/runs/ctc/checkpoint_best.pt
+agreement during a run whose checkpoints were kept (checkpoint.no_epoch_checkpoints=false):
+  python -m fairseq_skd.align task.data=/data/manifests align.history=/runs/skd
 
-It writes align.json, offsets.png, history.png, and for each example spikes-<index>.png and example-<index>.flac.
-The keys, with what they are if not given:
+The command writes align.json, offsets.png, history.png, and per example spikes-<index>.png and example-<index>.flac.
+Keys and their defaults:
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Arguments in, one call, a table out."""
+    """Compare two exits and print a table."""
     args = _parser().parse_intermixed_args(arguments)
     overrides = quote_texts(args.overrides, AlignSettings.free_texts())
-    settings = AlignSettings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
+    yamls = args.config_dir or shipped_folder("align")
+    settings = AlignSettings.read(compose_values(yamls, args.config_name, overrides, _INSTEAD))
     require(["matplotlib", "rapidfuzz", "scipy"], "analysis", "the alignment analysis")
     from fairseq_skd.alignment import output
     from fairseq_skd.alignment.analysis import analyse
@@ -44,10 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd.align",
         description="Compare where two exits spike, over a subset: teacher and student of one checkpoint, or of two.",
-        epilog=_EXAMPLE + AlignSettings.describe(),
+        epilog=_EXAMPLES + AlignSettings.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_arguments(parser, "config/align", "align")
+    add_config_arguments(parser, "align")
     return parser
 
 

@@ -89,11 +89,41 @@ def _no_such_key(key: str, config: Any) -> str:
     return f"there is no key {key}, {where or 'it'} has: {', '.join(map(str, config))}"
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, folder: str, name: str) -> None:
-    """``--config-dir``, ``--config-name`` and overrides; ``folder`` and ``name`` are the shipped YAML."""
-    parser.add_argument("--config-dir", "-cd", required=True, help=f"folder of the YAML, e.g. {folder}")
-    parser.add_argument("--config-name", "-cn", default=name, help=f"its name ({name})")
+def shipped_folder(kind: str) -> Path:
+    """Find the YAML files that come with the package.
+
+    They lie in the package where it was installed, and beside it in a checkout.
+
+    Args:
+        kind: ``finetune``, ``decode``, ``align`` or ``pretrain``.
+
+    Raises:
+        UserError: the package was copied without them.
+    """
+    package = Path(__file__).resolve().parent
+    for beside in (package, package.parent):
+        if (folder := beside / "config" / kind).is_dir():
+            return folder
+    raise UserError(f"config/{kind} is neither in {package} nor beside it: copy it along, or give --config-dir DIR")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, default: str, others: Sequence[str] = ()) -> None:
+    """Add ``--config-dir``, ``--config-name`` and overrides.
+
+    Args:
+        parser: the command's parser.
+        default: the YAML that is read without ``--config-name``.
+        others: further YAML files that come with the package.
+    """
+    names = f"{', '.join(others)} (default: {default})" if others else f"default: {default}"
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own YAML files")
+    parser.add_argument("--config-name", "-cn", metavar="NAME", default=default, help=f"name of the YAML: {names}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys to set, see below")
+
+
+def yaml_names(folder: Path) -> list[str]:
+    """List the names of the YAML files in a folder, without ``.yaml``."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -110,7 +140,7 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
     folder = Path(config_dir).expanduser().resolve()
     name = config_name[: -len(".yaml")] if config_name.endswith(".yaml") else config_name
     if not (folder / f"{name}.yaml").is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "no YAML at all"
+        known = ", ".join(yaml_names(folder)) or "no YAML at all"
         raise UserError(f"--config-name {name} is not in {folder} (there: {known})")
     try:
         return compose_yaml(folder, name, overrides)
@@ -124,7 +154,7 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
 
 
 def compose_values(
-    config_dir: str, config_name: str, overrides: Sequence[str], instead: Mapping[str, str]
+    config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str], instead: Mapping[str, str]
 ) -> dict[str, Any]:
     """A YAML with ``key=value`` overrides, as plain Python.
 

@@ -21,10 +21,6 @@ from typing import Any
 import hydra
 import numpy as np
 import omegaconf
-import torch
-from fairseq.data import Dictionary
-from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import meters
 from omegaconf import DictConfig
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -35,6 +31,10 @@ _SCALAR = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
 
 def checkpoint_globals() -> list[Any]:
     """What a real fairseq checkpoint holds besides tensors: classes whose construction runs no foreign code."""
+    from fairseq.data import Dictionary  # here: composing a YAML needs neither fairseq nor torch
+    from fairseq.distributed import utils as distributed_utils
+    from fairseq.logging import meters
+
     nodes = [
         node
         for module in (omegaconf.nodes, omegaconf.base, omegaconf.dictconfig, omegaconf.listconfig)
@@ -116,6 +116,8 @@ def numpy_scalar(module: str) -> Callable[[Any, Any], Any]:
 
 def prefer_weights_only() -> None:
     """Make ``torch.load`` read weights, not programs, also where fairseq passes no ``weights_only`` or passes False."""
+    import torch
+
     torch.serialization.add_safe_globals(checkpoint_globals())
     if os.environ.get(_FORBID, "0").lower() not in ("1", "y", "yes", "true"):  # torch refuses to obey both
         os.environ.setdefault(_FORCE, "1")

@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.infer``: decode a subset with a fine-tuned checkpoint, at the depth of teacher or student."""
+"""``python -m fairseq_skd.infer``: decode a subset at one exit of a fine-tuned checkpoint."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts
+from fairseq_skd.cli import add_config_arguments, compose_values, quieten_libraries, quote_texts, shipped_folder
 from fairseq_skd.decoding import multirun
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import decode
@@ -19,23 +19,24 @@ _INSTEAD = {
     "common_eval.model_overrides": "use decoding.layer",
     "decoding.results_path": "use common_eval.results_path",
 }
-_SHOWN = 20  # audio files that a message lists
-_EXAMPLE = """example, the student of six layers on test.tsv:
-  python -m fairseq_skd.infer --config-dir config/decode --config-name viterbi \\
-      task.data=/data/an4 common_eval.path=checkpoints/checkpoint_best.pt \\
+_SHOWN = 20  # most audio files that a message lists
+_EXAMPLES = """\
+examples
+the student of six layers on test.tsv:
+  python -m fairseq_skd.infer task.data=/data/manifests common_eval.path=/runs/skd/checkpoint_best.pt \\
       dataset.gen_subset=test decoding.layer=6
-
 weights of a language model, chosen on valid.tsv; a second call runs what is missing:
-  python -m fairseq_skd.infer --config-dir config/decode --config-name kenlm --multirun --jobs 2 \\
-      task.data=/data/an4 common_eval.path=checkpoints/checkpoint_best.pt dataset.gen_subset=valid \\
-      decoding.lexicon=lexicon.txt decoding.lmpath=3gram.arpa decoding.lmweight=1,2,3 decoding.wordscore=-1,0
+  python -m fairseq_skd.infer --config-name kenlm --multirun --jobs 2 task.data=/data/manifests \\
+      common_eval.path=/runs/skd/checkpoint_best.pt dataset.gen_subset=valid \\
+      decoding.lexicon=/data/manifests/lexicon.txt decoding.lmpath=/data/manifests/3gram.arpa \\
+      decoding.lmweight=1,2,3 decoding.wordscore=-1,0
 
-It writes hypo.word, hypo.units, ref.word, ref.units and summary.json. The keys, with what they are if not given:
+The command writes hypo.word, hypo.units, ref.word, ref.units and summary.json. Keys and their defaults:
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Arguments in, one call, one line out; a table with ``--multirun``."""
+    """Decode and print one line, or with ``--multirun`` a table."""
     args = _parser().parse_intermixed_args(arguments)
     if args.multirun:
         sweep(args)
@@ -55,19 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _not_decoded(files: Sequence[dict[str, Any]]) -> str:
-    """Audio files that were left out; ``summary.json`` has all of them."""
+    """List the audio files that were left out; ``summary.json`` has all of them."""
     shown = "".join(f"\n  {one['file']}: {one['reason']}" for one in files[:_SHOWN])
     more = f"\n  and {len(files) - _SHOWN} more, see not_decoded in summary.json" if len(files) > _SHOWN else ""
     many = "1 audio file" if len(files) == 1 else f"{len(files)} audio files"
-    return f"{many} could not be read, so not decoded:{shown}{more}\nreplace what is listed"
+    return f"{many} could not be read and were not decoded:{shown}{more}\nreplace these files"
 
 
 def _read(args: argparse.Namespace, overrides: Sequence[str]) -> Settings:
-    return Settings.read(compose_values(args.config_dir, args.config_name, overrides, _INSTEAD))
+    yamls = args.config_dir or shipped_folder("decode")
+    return Settings.read(compose_values(yamls, args.config_name, overrides, _INSTEAD))
 
 
 def sweep(args: argparse.Namespace) -> None:
-    """All combinations of several values, all of them checked before the first is run; prints the table."""
+    """Decode with all combinations of several values and print a table.
+
+    All combinations are checked before the first one runs.
+    """
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} is out of range, it is at least 1")
     texts = Settings.free_texts()
@@ -93,17 +98,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fairseq_skd.infer",
         description="Decode a subset with a fine-tuned skd_ctc checkpoint, at the depth of the full model or of a "
         "student: greedily (viterbi), or by beam search with a language model (kenlm, lexfree).",
-        epilog=_EXAMPLE + Settings.describe(),
+        epilog=_EXAMPLES + Settings.describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_arguments(parser, "config/decode", "viterbi")
+    add_config_arguments(parser, "viterbi", ("kenlm", "lexfree"))
     parser.add_argument(
         "--multirun",
         "-m",
         action="store_true",
-        help="values with commas between are tried one by one, in all combinations",
+        help="decode with each value of key=a,b, in all combinations",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="with --multirun: processes at a time (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="with --multirun: parallel processes (default: 1)")
     return parser
 
 

@@ -21,8 +21,8 @@ Checks recordings and transcripts and writes the manifests that fairseq trains o
   tedlium ROOT       releases 2 and 3: train/stm/*.stm and train/sph/*.sph, ...
   kaldi DIR...       wav.scp and text, optionally segments and utt2spk; each DIR is a split
 
-SOURCE --help tells the options. Transcripts are upper-case A-Z, apostrophe and single spaces: nothing is normalised
-unless --normalize says so. Audio is WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz, one channel.
+SOURCE --help lists the options of a source. Transcripts are upper-case A-Z, apostrophe and single spaces: nothing is
+normalised unless --normalize says so. Audio is WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz, one channel.
 """
 
 TABLE = """\
@@ -90,7 +90,8 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     lines = argparse.RawDescriptionHelpFormatter
-    made = _Parser(PROGRAM, description=DESCRIPTION, epilog=EPILOG, formatter_class=lines)
+    example = f"{PROGRAM} table /data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests"
+    made = _Parser(PROGRAM, description=DESCRIPTION, epilog=f"{EPILOG}\nexample:\n  {example}\n", formatter_class=lines)
     sources = made.add_subparsers(metavar="SOURCE", required=True)
 
     def source(name: str, text: str, read: Callable[[argparse.Namespace], Corpus], example: str) -> _Parser:
@@ -99,15 +100,15 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(read=read)
         return command
 
-    table = source("table", TABLE, _table, "corpus/table.tsv --audio-root corpus --out manifests/corpus")
+    table = source("table", TABLE, _table, "/data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests")
     table.add_argument("table", metavar="TABLE", type=Path, help="the table; its suffix tells its format")
     table.add_argument("--audio-root", metavar="DIR", type=Path, required=True, help="folder that paths start from")
     table.add_argument(
         "--split", metavar="NAME", help="split of all rows if TABLE has no column split (default: train)"
     )
-    libri = source("librispeech", LIBRISPEECH, _librispeech, "/data/LibriSpeech --out manifests/librispeech")
+    libri = source("librispeech", LIBRISPEECH, _librispeech, "/data/LibriSpeech --out /data/manifests")
     libri.add_argument("root", metavar="ROOT", type=Path, help="folder of the splits")
-    talks = source("tedlium", TEDLIUM, _tedlium, "/data/TEDLIUM_release2 --out manifests/tedlium --normalize upper")
+    talks = source("tedlium", TEDLIUM, _tedlium, "/data/TEDLIUM_release2 --out /data/manifests --normalize upper")
     talks.add_argument("root", metavar="ROOT", type=Path, help="folder of the release")
     talks.add_argument(
         "--unknown-words",
@@ -115,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         default="omit",
         help="a segment with <unk>: omit it, or drop the mark (default: omit)",
     )
-    kaldi = source("kaldi", KALDI, _kaldi, "data/train data/dev --out manifests/kaldi")
+    kaldi = source("kaldi", KALDI, _kaldi, "/data/kaldi/train /data/kaldi/dev --out /data/manifests")
     kaldi.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="data folders")
     kaldi.add_argument(
         "--audio-root", metavar="DIR", type=Path, help="folder that wav.scp's paths start from (default: the current)"

@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.report``: one page from a folder of runs, to read, to print, and to listen to."""
+"""``python -m fairseq_skd.report``: write a page about a folder of runs, with audio to listen to."""
 
 import argparse
 import sys
@@ -10,10 +10,10 @@ from fairseq_skd.errors import UserError, require, run_command
 from fairseq_skd.files.disk import replacing
 
 DESCRIPTION = """\
-Write one self-contained HTML page about a folder of runs. It searches RUNS and all folders below for
+Write one HTML page about a folder of runs. The command searches RUNS and all folders below it for
 
     hydra_train.log   of fairseq-hydra-train with common.log_format=json: learning curves
-    summary.json      of fairseq_skd.infer: error rates, with intervals from the hypo.word and ref.word beside it
+    summary.json      of fairseq_skd.infer: error rates; their intervals come from hypo.word and ref.word beside it
     align.json        of fairseq_skd.align: disagreement, offsets, and utterances to listen to
 
 The page needs no network and no other file.
@@ -21,11 +21,11 @@ The page needs no network and no other file.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Arguments in, one file out."""
+    """Write the page."""
     parser = argparse.ArgumentParser(
         prog="python -m fairseq_skd.report",
         description=DESCRIPTION,
-        epilog="example:\n  python -m fairseq_skd.report /runs --out report.html",
+        epilog="example:\n  python -m fairseq_skd.report /runs --out /runs/report.html",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of runs")
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", help="default: the folder's name")
     given = parser.parse_args(arguments)
     if given.out.is_dir():
-        raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
+        raise UserError(f"--out {given.out} is a folder: give a file, such as report.html")
     require(["jinja2", "matplotlib", "scipy"], "analysis", "the report")
     from fairseq_skd.reporting.folders import read_runs
     from fairseq_skd.reporting.page import render

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-import fairseq_skd
-from fairseq_skd.cli import hydra_overrides
+from fairseq_skd.cli import hydra_overrides, shipped_folder
 from fairseq_skd.errors import UserError, run_command
 
 DESCRIPTION = """\
@@ -33,7 +32,7 @@ class Step(NamedTuple):
     Attributes:
         output: what it writes in the demo's folder.
         title: what it does, for the reader.
-        command: words with spaces between; ``{out}``, ``{config}``, ``{user_dir}`` and ``{python}`` are filled in.
+        command: words with spaces between; ``{out}``, ``{pretrain}`` and ``{python}`` are filled in.
     """
 
     output: str
@@ -61,17 +60,17 @@ STEPS = (
     Step(
         "pretrain",
         "Pretrain a HuBERT of 4 layers to predict the labels",
-        """fairseq-hydra-train --config-dir {config}/pretrain --config-name hubert_tiny common.user_dir={user_dir}
-        common.cpu=true task.data={out}/manifest task.label_dir={out}/labels optimization.max_update=1000
-        common.log_interval=10 hydra.run.dir={out}/pretrain""",
+        """{python} -m fairseq_skd.train --config-dir {pretrain} hubert_tiny common.cpu=true
+        task.data={out}/manifest task.label_dir={out}/labels optimization.max_update=1000 common.log_interval=10
+        hydra.run.dir={out}/pretrain""",
     ),
     # A smaller encoder and corpus than hubert_mini is for. Small batches without dropout give more updates in the same
     # time: the WER ends level, whatever the machine.
     Step(
         "finetune",
         "Fine-tune it with self-knowledge distillation: its first 2 layers are the student",
-        """fairseq-hydra-train --config-dir {config}/finetune --config-name hubert_mini common.user_dir={user_dir}
-        common.cpu=true task.data={out}/manifest model.w2v_path={out}/pretrain/checkpoints/checkpoint_last.pt
+        """{python} -m fairseq_skd.train hubert_mini common.cpu=true task.data={out}/manifest
+        model.w2v_path={out}/pretrain/checkpoints/checkpoint_last.pt
         model.student_layers=[2] model.dropout_input=0 model.final_dropout=0 model.dropout=0 model.attention_dropout=0
         model.activation_dropout=0 dataset.max_tokens=160000 dataset.validate_interval=2 checkpoint.save_interval=2
         optimization.lr=[3e-3] optimization.max_update=1600 common.log_interval=10 hydra.run.dir={out}/finetune""",
@@ -80,16 +79,16 @@ STEPS = (
         Step(
             f"decode-{who}",
             f"Decode the test set with the {who}, {layers}",
-            f"""{{python}} -m fairseq_skd.infer --config-dir {{config}}/decode --config-name viterbi
-            task.data={{out}}/manifest common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt common.cpu=true
-            dataset.gen_subset=test decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
+            f"""{{python}} -m fairseq_skd.infer task.data={{out}}/manifest
+            common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt common.cpu=true dataset.gen_subset=test
+            decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
         )
         for who, layer, layers in (("teacher", 4, "all 4 layers"), ("student", 2, "2 layers"))
     ),
     Step(
         "align",
         "Compare where teacher and student spike",
-        """{python} -m fairseq_skd.align --config-dir {config}/align --config-name align task.data={out}/manifest
+        """{python} -m fairseq_skd.align task.data={out}/manifest
         common_eval.path={out}/finetune/checkpoints/checkpoint_best.pt common.cpu=true dataset.gen_subset=test
         common_eval.results_path={out}/align""",
     ),
@@ -172,20 +171,22 @@ def exits_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run the steps, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m fairseq_skd.demo", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(
+        prog="python -m fairseq_skd.demo",
+        description=DESCRIPTION,
+        epilog="example:\n  python -m fairseq_skd.demo --out /runs/demo",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, default=Path("demo_out"), metavar="DIR", help="default: demo_out")
     out = parser.parse_args(arguments).out.absolute()
-    user_dir = Path(fairseq_skd.__file__).resolve().parent
-    config = user_dir.parent / "config"
-    if not config.is_dir():
-        raise UserError(f"{config} does not exist: run the demo from a checkout (pip install --editable)")
+    pretrain = shipped_folder("pretrain")
     prepare_folder(out)
     started = time.monotonic()
     python = Path(sys.executable)  # not resolved: a venv's interpreter is a link out of it
     threads = os.environ.get("OMP_NUM_THREADS") or str(min(MOST_THREADS, os.cpu_count() or 1))
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": threads}
     print(f"export PATH={shlex.quote(str(python.parent))}:$PATH OMP_NUM_THREADS={threads}")
-    places = {"out": out, "config": config, "user_dir": user_dir, "python": Path(python.name)}
+    places = {"out": out, "pretrain": pretrain, "python": Path(python.name)}
     run_steps(STEPS, out, places, environment)
     summaries = {
         who: json.loads((out / f"decode-{who}" / "summary.json").read_text(encoding="utf-8"))

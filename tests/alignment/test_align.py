@@ -33,7 +33,7 @@ def without_paths(found):
 def hypotheses(corpus, checkpoint, layer):
     """The units that infer finds, an utterance a list."""
     paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", f"common_eval.results_path=d{layer}"]
-    infer.main(["--config-dir", str(CONFIG), *paths, f"decoding.layer={layer}", "dataset.num_workers=0"])
+    infer.main([*paths, f"decoding.layer={layer}", "dataset.num_workers=0"])
     lines = Path(f"d{layer}", "hypo.units").read_text().splitlines()
     return [line.rpartition(" (None-")[0].split() for line in lines]
 
@@ -235,7 +235,7 @@ def test_help_shows_an_example_and_every_key(capsys):
     with pytest.raises(SystemExit):
         align.main(["--help"])
     text = capsys.readouterr().out
-    assert "--config-dir config/align --config-name align" in text
+    assert "python -m fairseq_skd.align task.data=/data/manifests" in text
     for key in ("layer", "teacher_path", "teacher_layer", "history", "examples", "resamples"):
         assert f"align.{key} (" in text
 

@@ -16,12 +16,12 @@ from fairseq_skd.errors import UserError, run_command
 from tests.decoding.checkpoints import CONFIG, REFERENCES, damaged, read_files, set_constant_symbols
 
 pytestmark = pytest.mark.usefixtures("here")
-YAML = ("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_workers=0")
+WORKERS = "dataset.num_workers=0"
 
 
 def decode(corpus: Path, checkpoint: Path, *overrides: str) -> dict[str, bytes]:
     paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", "common_eval.results_path=out"]
-    infer.main([*YAML, *paths, *overrides])
+    infer.main([WORKERS, *paths, *overrides])
     return read_files()
 
 
@@ -42,8 +42,8 @@ def test_keys_of_fairseqs_decoder_that_have_another_name_here(
     (tmp_path / "brought.yaml").write_text(yaml.safe_dump(brought))
     paths = (f"task.data={corpus}", f"common_eval.path={hubert}")
     for arguments in (
-        [*YAML, f"{key}={value}", *paths],
-        [*YAML, f"+{key}={value}", *paths],
+        [WORKERS, f"{key}={value}", *paths],
+        [WORKERS, f"+{key}={value}", *paths],
         ["--config-dir", str(tmp_path), "--config-name", "brought", *paths],
     ):
         with pytest.raises(UserError, match=rf"^{re.escape(key)} is no key of this command: use {instead}$"):
@@ -60,7 +60,7 @@ def test_home_accents_and_signs_in_paths(
     shutil.copy(hubert, home / "c.pt")
     monkeypatch.setenv("HOME", str(home))
     expected = decode(corpus, hubert)
-    infer.main([*YAML, "task.data=~/data", "common_eval.path=~/c.pt", "common_eval.results_path=~/été"])
+    infer.main([WORKERS, "task.data=~/data", "common_eval.path=~/c.pt", "common_eval.results_path=~/été"])
     assert read_files(home / "été") == expected
     relative = os.path.relpath(home)
     assert decode(Path(relative, "data"), Path(relative, "c.pt")) == expected
@@ -122,7 +122,7 @@ def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_mistake_ends_in_one_sentence(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*YAML, f"task.data={corpus}", "common_eval.path=nowhere.pt"]
+    arguments = [WORKERS, f"task.data={corpus}", "common_eval.path=nowhere.pt"]
     assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 2
     assert capsys.readouterr().err == f"fairseq_skd.infer: checkpoint {Path.cwd()}/nowhere.pt does not exist\n"
 
@@ -133,14 +133,14 @@ def test_files_that_were_left_out_are_listed_last(
 ) -> None:
     """F29, with exit status 3."""
     data = damaged(corpus, tmp_path / "data", 1, 3)
-    arguments = [*YAML, f"task.data={data}", f"common_eval.path={hubert}", "common_eval.results_path=out"]
+    arguments = [WORKERS, f"task.data={data}", f"common_eval.path={hubert}", "common_eval.results_path=out"]
     assert run_command("fairseq_skd.infer", lambda: infer.main(arguments)) == 3
     said, told = capsys.readouterr()
     assert " errors in 6 words), " in said and " %, 3 of 5 sentences, exit 4 of 4 layers, " in said
     lines = told[told.index("fairseq_skd.infer: ") :].splitlines()
-    assert lines[0] == "fairseq_skd.infer: 2 audio files could not be read, so not decoded:"
+    assert lines[0] == "fairseq_skd.infer: 2 audio files could not be read and were not decoded:"
     assert [line.partition(": ")[0] for line in lines[1:3]] == [f"  {data}/audio/test{i}.flac" for i in (1, 3)]
-    assert lines[3] == "replace what is listed; the error rates are of the other 3 sentences"
+    assert lines[3] == "replace these files; the error rates are of the other 3 sentences"
 
 
 def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,5 +148,5 @@ def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str])
         infer.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert "--config-dir config/decode --config-name viterbi" in text
+    assert "python -m fairseq_skd.infer task.data=/data/manifests" in text
     assert "decoding.layer (null)" in text

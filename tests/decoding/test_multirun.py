@@ -22,7 +22,7 @@ from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import Frames
 from fairseq_skd.decoding.multirun import Run, combinations, folder_name, run_all
 from fairseq_skd.errors import UserError, run_command
-from tests.decoding.checkpoints import CONFIG, damaged, read_files
+from tests.decoding.checkpoints import damaged, read_files
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -245,7 +245,7 @@ def test_what_a_killed_call_left_is_removed(here: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_the_command(corpus: Path, hubert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    arguments = ["--config-dir", str(CONFIG), "-m", f"task.data={corpus}", f"common_eval.path={hubert}"]
+    arguments = ["-m", f"task.data={corpus}", f"common_eval.path={hubert}"]
     arguments += ["dataset.num_workers=0", "common_eval.results_path=out"]
     infer.main([*arguments, "decoding.layer=0,2"])
     first = capsys.readouterr().out.splitlines()

@@ -11,7 +11,7 @@ from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
 from fairseq_skd import infer
 from tests.builders import batch, write_dictionary, write_pretrained
-from tests.decoding.checkpoints import CONFIG, NAMES
+from tests.decoding.checkpoints import NAMES
 from tests.end_to_end.training import REPOSITORY, SMALL, assert_equal, corpus, logged, parameters, train
 
 STUDENT = 2
@@ -81,7 +81,7 @@ def test_the_checkpoint_decodes_at_both_depths_by_itself(
     for layer in (4, STUDENT):
         infer.main(
             [
-                *("--config-dir", str(CONFIG), "--config-name", "viterbi", "dataset.num_workers=0"),
+                "dataset.num_workers=0",
                 *(f"task.data={run.data}", f"common_eval.path={checkpoint}", "dataset.gen_subset=valid"),
                 *(f"decoding.layer={layer}", f"common_eval.results_path=out{layer}"),
             ]

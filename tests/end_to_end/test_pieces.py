@@ -9,7 +9,7 @@ import torch
 
 from fairseq_skd import infer, manifest
 from tests.builders import write_corpus, write_pretrained
-from tests.end_to_end.training import CORPUS, REPOSITORY, SMALL, logged, train
+from tests.end_to_end.training import CORPUS, SMALL, logged, train
 
 PIECES = 30
 
@@ -54,7 +54,7 @@ def test_outputs_are_the_blank_fairseqs_specials_and_the_pieces(trained: tuple[P
 @pytest.mark.slow
 def test_decoding_counts_the_words_that_validation_counts(data: Path, trained, tmp_path: Path, layer: int, name: str):
     folder, output = trained
-    arguments = ["--config-dir", str(REPOSITORY / "config" / "decode"), f"decoding.layer={layer}", "common.cpu=true"]
+    arguments = [f"decoding.layer={layer}", "common.cpu=true"]
     arguments += [f"task.data={data}", f"common_eval.path={folder / 'checkpoint_last.pt'}", "dataset.gen_subset=valid"]
     arguments += [
         f"common_eval.results_path={tmp_path}",

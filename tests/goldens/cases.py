@@ -17,7 +17,6 @@ from tests.end_to_end.training import corpus, logged, train
 torch.set_num_threads(1)  # adds up in one order
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 KINDS = ("hubert", "wavlm")
 DEPTH, STUDENT = 4, 2
 BATCHES = {"one": "dataset.batch_size=1", "many": "dataset.batch_size=8"}
@@ -55,7 +54,7 @@ def decode(data: Path, out: Path, kind: str, layer: int, batch: str, search: str
             f"decoding.lexicon={HERE / 'corpus' / 'lexicon.txt'}",
             f"decoding.lmpath={HERE / 'corpus' / 'lm.arpa'}",
         ]
-    infer.main(["--config-dir", str(REPOSITORY / "config" / "decode"), "--config-name", search, *keys])
+    infer.main(["--config-name", search, *keys])
     names = ("hypo.word", "hypo.units", "ref.word", "ref.units")
     texts = {name: (out / name).read_text().splitlines() for name in names}
     return {**texts, "summary.json": _here(json.loads((out / "summary.json").read_text()))}
@@ -67,7 +66,7 @@ def align(data: Path, out: Path, kind: str) -> dict[str, Any]:
 
     keys = [f"task.data={data}", f"common_eval.path={HERE / kind}.pt", f"common_eval.results_path={out}"]
     keys += ["dataset.num_workers=0", "align.resamples=500", "align.examples=[1]"]
-    align.main(["--config-dir", str(REPOSITORY / "config" / "align"), "--config-name", "align", *keys])
+    align.main(keys)
     return _here(json.loads((out / "align.json").read_text()))
 
 

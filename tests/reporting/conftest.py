@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fairseq_skd import align, infer
-from tests.decoding.checkpoints import CONFIG, FULL, STUDENT
+from tests.decoding.checkpoints import FULL, STUDENT
 from tests.decoding.conftest import corpus, hubert
 
 __all__ = ["corpus", "hubert", "runs"]
@@ -33,15 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, corpus: Path, hubert: Path) -
     shared = [f"task.data={corpus}", f"common_eval.path={hubert}", "common.cpu=true", "dataset.num_workers=0"]
     for layer in (FULL, STUDENT):
         out = folder / "skd" / f"decode-{layer}"
-        infer.main(["--config-dir", str(CONFIG), *shared, f"decoding.layer={layer}", f"common_eval.results_path={out}"])
+        infer.main([*shared, f"decoding.layer={layer}", f"common_eval.results_path={out}"])
     out = folder / "skd" / "align"
-    align.main(
-        [
-            "--config-dir",
-            str(CONFIG.parent / "align"),
-            *shared,
-            f"common_eval.results_path={out}",
-            "align.examples=[3,0]",
-        ]
-    )
+    align.main([*shared, f"common_eval.results_path={out}", "align.examples=[3,0]"])
     return folder

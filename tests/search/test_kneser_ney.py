@@ -116,7 +116,7 @@ def test_the_file(tmp_path: Path) -> None:
     ("content", "arguments", "sentence"),
     [
         (b"A B\n", ["--order", "1"], "--order 1 is out of range, it is at least 2"),
-        (b"\n \n", [], "there are no words"),
+        (b"\n \n", [], "no word in it, give transcripts"),
         (b"A\nB <unk>\n", [], "line 2 holds <unk>"),
         (b"\xff\n", [], "is not UTF-8"),
         (None, [], "does not exist"),
