@@ -26,7 +26,7 @@ import generate  # noqa: E402
 EXAMPLES = Path(fairseq.__file__).parent / "examples"
 RECIPES = {recipe.name: recipe for recipe in generate.RECIPES}
 NAMES = sorted(RECIPES)
-# Where every file of ours departs from fairseq's (config/README.md), or only says the same in another way.
+# Where every file of ours departs from fairseq's (docs/training.md), or only says the same in another way.
 EVERYWHERE = {
     *("criterion._name", "model._name", "task._name", "task.labels", "task.label_dir", "task.normalize"),
     *("checkpoint.best_checkpoint_metric", "dataset.skip_invalid_size_inputs_valid_test", "dataset.valid_subset"),
@@ -64,12 +64,17 @@ def test_the_files_are_what_the_generator_writes():
 
 def test_the_generator_writes_what_is_missing_or_changed(tmp_path):
     copy = shutil.copytree(CONFIG, tmp_path / "config")
+    page = tmp_path / "docs" / "training.md"
+    page.parent.mkdir()
+    text = (CONFIG.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    page.write_text(text.replace("| 25k |", "| 26k |"), encoding="utf-8")
     yaml = copy / "finetune" / "wavlm_large_10h.yaml"
     yaml.write_text(yaml.read_text(encoding="utf-8").replace("seed: 1", "seed: 2"), encoding="utf-8")
     (copy / "finetune" / "wavlm_mini.yaml").unlink()
     runpy.run_path(str(copy / "generate.py"), run_name="__main__")
     for path in CONFIG.rglob("*.*"):
         assert path.suffix == ".pyc" or (copy / path.relative_to(CONFIG)).read_bytes() == path.read_bytes()
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_the_minis_differ_in_words_only():

@@ -38,7 +38,7 @@ PROMISED: dict[str, list[str]] = {
     "docs/encoders.md": ["/runs/wavlm/checkpoint_best.pt"],
     "docs/decoding.md": [
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
-        *("3gram.arpa", "/data/manifests/lexicon.txt", "decode/valid-layer6-kenlm/multirun.tsv"),
+        *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
     ],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
