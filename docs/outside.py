@@ -1,4 +1,4 @@
-"""Files outside ``docs`` in the site (a hook of mkdocs): ``RESULTS.md`` is a page, links to other files become text."""
+"""Files outside ``docs`` in the site (a hook of mkdocs): ``RESULTS.md`` is a page, links to other files become their names."""
 
 import posixpath
 import re
@@ -31,6 +31,8 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
         text, target, anchor = found.groups()
         file = posixpath.normpath(posixpath.join(folder, target))
         place = "results.md" if file == "RESULTS.md" else file.removeprefix("docs/")
-        return f"[{text}]({place}{anchor or ''})" if files.get_file_from_path(place) else text
+        if files.get_file_from_path(place):
+            return f"[{text}]({place}{anchor or ''})"
+        return text if file in text else f"{text} (`{file}`)"
 
     return _LINK.sub(replace, markdown)

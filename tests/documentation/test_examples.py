@@ -82,12 +82,22 @@ def _is_a_command(command: str) -> None:
     assert shlex.split(command)
 
 
+def _is_in_the_checkout(command: str) -> None:
+    """The script or module of a Python command is a file."""
+    words = shlex.split(command)
+    file = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
+    assert (REPOSITORY / file).is_file(), command
+
+
 # Commands that do not run here: pattern, reason, what is checked in their place.
 ELSEWHERE: list[tuple[str, str, Callable[[str], None]]] = [
     (r"make\b", "installs, or runs this suite", _is_a_target),
     (r"pip install\b", "asks the package index", _can_be_required),
     (r"git clone\b", "asks the network", _is_a_command),
     (r"cd\b", "the folder of the checkout", _is_a_command),
+    (r"git (diff|log|show)\b", "shows the checkout", _is_a_command),
+    (r"pre-commit\b", "writes into the checkout", _is_a_command),
+    (r"python config/\w+\.py$|python -m tests\.", "writes into the checkout; other tests compare", _is_in_the_checkout),
     (r"\. .*/bin/activate", "an environment that make writes", _is_a_command),
 ]
 

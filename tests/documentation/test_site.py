@@ -63,6 +63,7 @@ def test_the_python_page_shows_the_interface(site: Path) -> None:
     text = (site / "python.html").read_text(encoding="utf-8")
     for name in ("recognizer.load", "recognizer.Recognizer.transcribe", "objective.losses.frame_kl"):
         assert f'id="fairseq_skd.{name}"' in text, name
+    assert ":func:" not in text and ":meth:" not in text and "=====" not in text, "reStructuredText"
 
 
 @pytest.mark.slow
