@@ -1,4 +1,4 @@
-"""Files outside ``docs`` in the site (a hook of mkdocs): ``RESULTS.md`` is a page, links to other files become their names."""
+"""Files outside ``docs`` in the site (a hook of mkdocs): ``RESULTS.md`` is a page, other files are named."""
 
 import posixpath
 import re

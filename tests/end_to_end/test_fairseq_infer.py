@@ -1,4 +1,4 @@
-"""The documentation's argument for fairseq's own decoder, in a shell; where that decoder works, it decodes the student."""
+"""The documentation's argument for fairseq's own decoder; where that decoder works, it decodes the student."""
 
 import os
 import re
@@ -77,7 +77,8 @@ def test_fairseqs_decoder_decodes_the_student(tmp_path):
         f"task=hubert_pretraining task.data='{data}' task.labels=[ltr] task.fine_tuning=true task.single_target=true "
         f"task.normalize=false task.pad_audio=true task.random_crop=false common_eval.path='{tmp_path / 'model.pt'}' "
         f"common_eval.results_path='{results}' decoding.results_path='{results}' dataset.gen_subset=test "
-        f"common.cpu=true common.user_dir='{REPOSITORY / 'fairseq_skd'}' hydra.run.dir='{results}' {documented_argument()}"
+        f"common.cpu=true common.user_dir='{REPOSITORY / 'fairseq_skd'}' hydra.run.dir='{results}' "
+        f"{documented_argument()}"
     )
     environment = {**os.environ, "PYTHONPATH": str(packages), "USER": "user", "PREFIX": "prefix"}
     ran = subprocess.run(
