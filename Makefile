@@ -7,7 +7,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz lint format install clean
+.PHONY: help demo test fuzz lint format docs install clean
 
 # PYTHON: the one asked for, else the first here that we support, else python3 (which is then refused with a reason). Each
 # is run, not only looked up: the shims of version managers exist for interpreters that do not.
@@ -59,6 +59,9 @@ lint: $(INSTALLED)  ## ruff's check and format, mypy, the arrows between rooms; 
 format: $(INSTALLED)  ## let ruff sort the imports and lay out the code
 	$(RUN) -m ruff check --select I --fix
 	$(RUN) -m ruff format
+
+docs: $(INSTALLED)  ## the documentation as a site, site/index.html; a broken link is an error (Python 3.11 or later)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 install: $(INSTALLED)  ## the environment: fairseq, this package (editable), tests and linters
 	@echo "Installed in $(VENV); to use it in this shell: . $(VENV)/bin/activate"

@@ -1,4 +1,4 @@
-"""Write the recipes of config/finetune/ and the table of them in config/README.md.
+"""Write the recipes of config/finetune/ and the table of them in docs/training.md.
 
 python config/generate.py
 
@@ -301,7 +301,6 @@ class Recipe:
             f"{values['optimization.lr'][0]:.0e}".replace("e-0", "e-"),
             f"{frozen // 1000}k ({self.frozen})" if (frozen := values["model.freeze_finetune_updates"]) else "0",
             f"{values['model.mask_prob']}, {values['model.mask_channel_prob']}",
-            f"{values['model.layerdrop']}",
             f"{self.gpus} x {self.repeat} x {values['dataset.max_tokens'] / 1e6:g}M",
         )
         return f"{' | '.join(cells)} |"
@@ -345,8 +344,8 @@ def table() -> str:
     for recipe in RECIPES:
         rows.setdefault(recipe.row(), []).append(f"`{recipe.name}`")
     lines = [
-        "| YAML | values of fairseq's | updates | lr | heads alone | masks | LayerDrop | batch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| YAML | values of fairseq's | updates | lr | heads alone | masks | batch |",
+        "|---|---|---|---|---|---|---|",
         *(f"| {', '.join(names)} | {row}" for row, names in rows.items()),
     ]
     return "\n".join(lines) + "\n"
@@ -354,14 +353,14 @@ def table() -> str:
 
 def files() -> dict[Path, str]:
     """Return all generated files: path -> text."""
-    folder, readme = HERE / "finetune", HERE / "README.md"
+    folder, page = HERE / "finetune", HERE.parent / "docs" / "training.md"
     mini = (folder / "hubert_mini.yaml").read_text(encoding="utf-8")
-    before, rest = readme.read_text(encoding="utf-8").split(_BEGIN)
+    before, rest = page.read_text(encoding="utf-8").split(_BEGIN)
     _, after = rest.split(_END)
     return {
         **{folder / f"{recipe.name}.yaml": recipe.text(mini) for recipe in RECIPES},
         folder / "wavlm_mini.yaml": _with_head(mini, WAVLM_MINI),
-        readme: f"{before}{_BEGIN}{table()}{_END}{after}",
+        page: f"{before}{_BEGIN}{table()}{_END}{after}",
     }
 
 

@@ -1,9 +1,9 @@
-"""Read the baselines from the table in config/README.md."""
+"""Read the baselines from the table in docs/training.md."""
 
 import re
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parents[1] / "config" / "README.md"
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 _ROW = re.compile(r"^\| `(\w+)`: [^|]+ \| (?:`(\w+)`)? ?\| `([^`|]+)` \|$", re.MULTILINE)
 
 

@@ -26,7 +26,7 @@ import generate  # noqa: E402
 EXAMPLES = Path(fairseq.__file__).parent / "examples"
 RECIPES = {recipe.name: recipe for recipe in generate.RECIPES}
 NAMES = sorted(RECIPES)
-# Keys in which all our files differ from fairseq's (config/README.md), or say the same in another
+# Keys in which all our files differ from fairseq's (docs/training.md), or say the same in another
 # way.
 EVERYWHERE = {
     *("criterion._name", "model._name", "task._name", "task.labels", "task.label_dir", "task.normalize"),
@@ -65,12 +65,17 @@ def test_the_files_equal_the_generators_output():
 
 def test_the_generator_rewrites_missing_and_changed_files(tmp_path):
     copy = shutil.copytree(CONFIG, tmp_path / "config")
+    page = tmp_path / "docs" / "training.md"
+    page.parent.mkdir()
+    text = (CONFIG.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    page.write_text(text.replace("| 25k |", "| 26k |"), encoding="utf-8")
     yaml = copy / "finetune" / "wavlm_large_10h.yaml"
     yaml.write_text(yaml.read_text(encoding="utf-8").replace("seed: 1", "seed: 2"), encoding="utf-8")
     (copy / "finetune" / "wavlm_mini.yaml").unlink()
     runpy.run_path(str(copy / "generate.py"), run_name="__main__")
     for path in CONFIG.rglob("*.*"):
         assert path.suffix == ".pyc" or (copy / path.relative_to(CONFIG)).read_bytes() == path.read_bytes()
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_the_minis_differ_only_in_comments():

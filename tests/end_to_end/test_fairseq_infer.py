@@ -1,4 +1,4 @@
-"""The README's line for fairseq's own decoder: in a shell, and (Python 3.10) in that decoder."""
+"""The documented argument for fairseq's own decoder: in a shell, and (Python 3.10) in that decoder."""
 
 import os
 import re
@@ -20,17 +20,17 @@ from tests.end_to_end.training import REPOSITORY
 EXAMPLES = Path(fairseq.__file__).parent / "examples"
 
 
-def readme_line() -> str:
-    """Find the line of the README that sets decode_layer."""
-    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+def documented_argument() -> str:
+    """Find the line of docs/decoding.md that sets decode_layer."""
+    lines = (REPOSITORY / "docs" / "decoding.md").read_text(encoding="utf-8").splitlines()
     (line,) = [line for line in lines if "common_eval.model_overrides=" in line]
     return line
 
 
-def test_the_readmes_line_reaches_hydra():
+def test_the_documented_argument_reaches_hydra():
     """It passes a shell's quoting and Hydra's grammar; without quotes both versions refuse it."""
     printed = subprocess.run(
-        ["sh", "-c", f"printf '%s' {readme_line()}"], stdout=subprocess.PIPE, text=True, check=True
+        ["sh", "-c", f"printf '%s' {documented_argument()}"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
     (parsed,) = OverridesParser.create().parse_overrides([printed])
     assert parsed.key_or_group == "common_eval.model_overrides"
@@ -77,7 +77,8 @@ def test_fairseqs_decoder_decodes_the_student(tmp_path):
         f"task=hubert_pretraining task.data='{data}' task.labels=[ltr] task.fine_tuning=true task.single_target=true "
         f"task.normalize=false task.pad_audio=true task.random_crop=false common_eval.path='{tmp_path / 'model.pt'}' "
         f"common_eval.results_path='{results}' decoding.results_path='{results}' dataset.gen_subset=test "
-        f"common.cpu=true common.user_dir='{REPOSITORY / 'fairseq_skd'}' hydra.run.dir='{results}' {readme_line()}"
+        f"common.cpu=true common.user_dir='{REPOSITORY / 'fairseq_skd'}' hydra.run.dir='{results}' "
+        f"{documented_argument()}"
     )
     environment = {**os.environ, "PYTHONPATH": str(packages), "USER": "user", "PREFIX": "prefix"}
     ran = subprocess.run(
