@@ -192,7 +192,7 @@ def check_composed(composed: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{getattr(error, 'full_key', None) or 'the configuration'} has a value of the wrong type: {reason}"
+            f"{getattr(error, 'full_key', None) or 'the configuration'} cannot be used: {reason}"
         ) from error
     check_configuration(cfg)
     return cfg
@@ -230,7 +230,7 @@ def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"{section}.{key}={value} has the wrong type: {reason}") from error
+            raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
 
 
 def _unknown(section: str, key: str, known: list[str]) -> str:

@@ -210,7 +210,7 @@ def test_missing_audio_is_named(runs, tmp_path, capsys):
     [
         ("nowhere", "r.html", "nowhere is not a folder: give the folder that holds the runs"),
         ("empty", "r.html", r"holds no hydra_train\.log, no summary\.json"),
-        ("empty", ".", "is a folder: give the name of the page"),
+        ("empty", ".", r"is a folder: give .*report\.html$"),
     ],
 )
 def test_mistakes(tmp_path, folder, out, sentence):

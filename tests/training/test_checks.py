@@ -215,8 +215,8 @@ def test_values_that_would_be_silently_wrong(overrides, sentence):
         (["+criterion.temprature=2"], r"criterion.temprature is unknown: did you mean criterion.temperature\?"),
         (["+model.zzz=1"], r"model.zzz is unknown: delete it \(on a command line: ~model.zzz\)"),
         (["+model.condition_on_students=false"], "model.condition_on_students was removed in version 0.2.0: delete"),
-        (["model.dropout=much"], "model.dropout=much has the wrong type: "),
-        (["criterion.alpha=[1]"], r"criterion.alpha=\[1\] has the wrong type: "),
+        (["model.dropout=much"], "model.dropout=much cannot be used: "),
+        (["criterion.alpha=[1]"], r"criterion.alpha=\[1\] cannot be used: "),
     ],
 )
 def test_unknown_keys_and_wrong_types(overrides, sentence):
