@@ -28,6 +28,7 @@ import numpy as np
 import fairseq_skd
 from fairseq_skd.alignment.figures import STUDENT, TEACHER, frames_of, shown
 from fairseq_skd.alignment.spikes import find_spikes
+from fairseq_skd.cli import quieten_libraries
 
 parser = argparse.ArgumentParser(description="Train a first student on your own recordings.")
 parser.add_argument("audio", type=Path, help="folder of .wav and .flac files, each with its .txt")
@@ -87,13 +88,12 @@ def run(command: str, *words: object) -> None:
         sys.exit(status)  # the command has printed the reason
 
 
-manifests, trained = args.out / "manifests", args.out / "training"
-checkpoint = trained / "checkpoint_best.pt"
+manifests, checkpoint = args.out / "manifests", args.out / "training" / "checkpoint_best.pt"
 # The labels are the letters A-Z and the apostrophe. --normalize brings other transcripts there.
 options = ("--resample", "--normalize", "upper,punctuation,digits")
 run("manifest", "table", args.out / "table.tsv", "--audio-root", args.audio, "--out", manifests, *options)
 
-keys = [f"task.data={manifests}", f"model.w2v_path={args.encoder}", f"checkpoint.save_dir={trained}"]
+keys = [f"task.data={manifests}", f"model.w2v_path={args.encoder}", f"checkpoint.save_dir={checkpoint.parent}"]
 keys += [f"model.student_layers=[{args.student_layer}]"]
 keys += [f"optimization.max_update={args.updates}"] if args.updates else []
 run("train", args.recipe, *keys)
@@ -117,8 +117,10 @@ for name, found in summaries.items():
 
 # %%
 root, first, *_ = (manifests / "test.tsv").read_text(encoding="utf-8").splitlines()
+recording = Path(root, first.split("\t")[0])
+quieten_libraries()
 rec = fairseq_skd.load(checkpoint)  # at all exits, the teacher first
-out = rec(*rec.batch([Path(root, first.split("\t")[0])]))  # out.logits: {exit: (T, B, V)}
+out = rec(*rec.batch([recording]))  # out.logits: {exit: (T, B, V)}
 seconds = len(out.logits[rec.exits[0]]) * rec.frame_seconds
 
 figure, axes = plt.subplots(2, 1, sharex=True, sharey=True, figsize=(max(8, 2 * seconds), 4.5), layout="constrained")
@@ -134,7 +136,8 @@ for row, name, layer, colour in zip(axes, ("teacher", "student"), rec.exits, (TE
         for both in axes:
             both.vlines(times[spikes.peaks], 0, 1, color=TEACHER, linewidth=0.5, alpha=0.4)
     row.set(title=f"{name}, {layer} layers", ylabel="posterior", ylim=(0, 1.2), yticks=[0, 0.5, 1])
-    row.legend(loc="center right", fontsize=8)
-axes[1].set_xlabel(f"time (s) in {first.split()[0]}")
+    row.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+axes[1].set_xlabel("time (s)")
+figure.suptitle(f"{recording.name}: {(manifests / 'test.wrd').read_text(encoding='utf-8').splitlines()[0]}")
 figure.savefig(args.out / "spikes.png", dpi=150)
 print(f"\nspikes: {args.out / 'spikes.png'}")
