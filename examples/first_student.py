@@ -10,6 +10,7 @@ The folder has WAV or FLAC files with one channel. The transcript of `NAME.wav` 
 beside it. Put the recordings of each speaker into a subfolder: the test set then has speakers that
 training has not heard.
 
+The extras `analysis` and `digits` are needed; `make install` installs them.
 `examples/first_student.ipynb` is this script as a notebook.
 """
 
