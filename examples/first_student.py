@@ -10,6 +10,7 @@ The folder has WAV or FLAC files with one channel. The transcript of `NAME.wav` 
 beside it. Put the recordings of each speaker into a subfolder: the test set then has speakers that
 training has not heard.
 
+`key=value` at the end of the line sets a key of the recipe, for example `common.cpu=true`.
 The extras `analysis` and `digits` are needed; `make install` installs them.
 `examples/first_student.ipynb` is this script as a notebook.
 """
@@ -38,9 +39,10 @@ parser.add_argument("out", type=Path, help="folder to write")
 parser.add_argument("--recipe", default="hubert_mini", help="name in config/finetune (default: hubert_mini)")
 parser.add_argument("--student-layer", type=int, default=6, help="layers of the student (default: 6)")
 parser.add_argument("--updates", type=int, help="length of the training (default: the recipe's)")
+parser.add_argument("keys", nargs="*", metavar="key=value", help="further keys of the recipe")
 # A notebook has no command line. Write here what you would type.
 typed = ["/data/corpus", "/models/hubert_mini.pt", "/runs/first"]
-args = parser.parse_args(typed if "ipykernel" in sys.modules else None)
+args = parser.parse_intermixed_args(typed if "ipykernel" in sys.modules else None)
 
 if not args.encoder.exists():
     sys.exit(f"the encoder {args.encoder} does not exist: give a pretrained checkpoint")
@@ -97,7 +99,8 @@ run("manifest", "table", args.out / "table.tsv", "--audio-root", args.audio, "--
 keys = [f"task.data={manifests}", f"model.w2v_path={args.encoder}", f"checkpoint.save_dir={checkpoint.parent}"]
 keys += [f"model.student_layers=[{args.student_layer}]"]
 keys += [f"optimization.max_update={args.updates}"] if args.updates else []
-run("train", args.recipe, *keys)
+# If the posteriors stay on the word boundary (␣ in the figure), give model.blank_weight=2.0.
+run("train", args.recipe, *keys, *args.keys)
 
 summaries = {}
 for name, layer in (("teacher", 0), ("student", args.student_layer)):  # 0 is the full encoder

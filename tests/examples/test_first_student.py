@@ -93,7 +93,8 @@ def test_from_a_folder_to_a_student(encoder: Path, tmp_path: Path) -> None:
     """Relative paths, one with a space."""
     write_corpus(tmp_path / "my corpus")
     out = tmp_path / "first"
-    done = call(["my corpus", "encoder.pt", "first", "--student-layer", 2, "--updates", 4], tmp_path)
+    options = ("--student-layer", 2, "--updates", 4, "dataset.max_tokens=64000")
+    done = call(["my corpus", "encoder.pt", "first", *options], tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
 
     splits = {split: {row["speaker"] for row in table(out) if row["split"] == split} for split in ("train", "test")}
@@ -105,6 +106,8 @@ def test_from_a_folder_to_a_student(encoder: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     commands = [line.split()[2] for line in lines if line.startswith("python -m ")]
     assert commands == [f"fairseq_skd.{name}" for name in ("manifest", "train", "infer", "infer")]
+    (train,) = [line for line in lines if line.startswith("python -m fairseq_skd.train hubert_mini ")]
+    assert train.endswith(" 'model.student_layers=[2]' optimization.max_update=4 dataset.max_tokens=64000")
     for name, layer in (("teacher", 4), ("student", 2)):
         summary = json.loads((out / f"test-{name}" / "summary.json").read_text())
         assert summary["exit_layer"] == layer and summary["sentences"] == 2
