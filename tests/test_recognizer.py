@@ -374,7 +374,7 @@ def test_frames_and_symbols_of_two_models() -> None:
 
 @pytest.mark.parametrize("function", [load, fairseq_skd.load])
 def test_the_example_of_the_docstring(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(cases.REPOSITORY)
+    monkeypatch.chdir(Path(__file__).parents[1])
     (example,) = doctest.DocTestFinder(recurse=False).find(function, "load", globs={"load": function})
     assert doctest.DocTestRunner().run(example).failed == 0
 
