@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.report``: write a page about a folder of runs, with audio to listen to."""
+"""``python -m fairseq_skd.report``: write a page about a folder of runs, with audio."""
 
 import argparse
 import sys
