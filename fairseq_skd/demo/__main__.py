@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.demo``: all steps on a small synthetic corpus, in minutes, on a CPU."""
+"""``python -m fairseq_skd.demo``: the whole main job on a small synthetic corpus, in minutes, on a CPU."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ class Step(NamedTuple):
     Attributes:
         output: what it writes in the demo's folder.
         title: what it does, for the reader.
-        command: words with spaces between; ``{out}``, ``{pretrain}``, ``{python}`` are filled in.
+        command: words with spaces between; ``{out}``, ``{pretrain}`` and ``{python}`` are filled in.
     """
 
     output: str
