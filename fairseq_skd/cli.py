@@ -1,4 +1,4 @@
-"""What commands that read a YAML have in common: their arguments and keys, composing, and a quiet terminal."""
+"""Arguments, overrides and composing for the commands that read a YAML; a quiet terminal."""
 
 import argparse
 import logging
@@ -16,16 +16,16 @@ from omegaconf.errors import OmegaConfBaseException
 from fairseq_skd.compat import compose_yaml, to_container
 from fairseq_skd.errors import UserError
 
-_FEW = 8  # overrides that a message can hold
-# What the grammar takes for a plain value; anything else needs quotes.
+_FEW = 8  # most overrides that a message lists
+# A value that Hydra's grammar reads without quotes.
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 def hydra_overrides(settings: Mapping[str, object]) -> tuple[str, ...]:
     """Write ``key=value`` arguments.
 
-    A path that holds a space or another character of Hydra's grammar is put in quotes. Of ``~key``, which takes a key
-    out, the value is left out: Hydra would compare it.
+    A path with a space or another character of Hydra's grammar is put in quotes. ``~key``, which
+    removes a key, is written without a value: Hydra would compare the value.
     """
     return tuple(key if key.startswith("~") else f"{key}={_hydra_value(value)}" for key, value in settings.items())
 
@@ -38,14 +38,14 @@ def _hydra_value(value: object) -> str:
 
 
 def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool = False) -> list[str]:
-    """Quote paths and the like that a user typed for Hydra's grammar, which refuses ``~`` and accents.
+    """Quote the values of text keys for Hydra's grammar, which refuses ``~`` and accents.
 
-    Values that are quoted already, null, and interpolations stay as they are.
+    Quoted values, null and interpolations stay as they are.
 
     Args:
-        overrides: ``key=value``.
+        overrides: ``key=value``, as the user typed them.
         texts: keys that hold texts.
-        several: a comma stands between values, each of which is quoted.
+        several: split values at commas and quote each part.
     """
     quoted = []
     for override in overrides:
@@ -57,30 +57,30 @@ def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool 
     return quoted
 
 
-# What hydra says of a key that a configuration lacks; what follows tells how to add it, which would not help.
+# Hydra's message about a missing key. The rest of it says how to add the key, which would not help.
 _LACKING = re.compile(r"Could not override '([^']+)'")
 
 
 def explain(reason: str, overrides: Sequence[str], known: Callable[[], DictConfig]) -> str:
-    """Why hydra refused overrides: which of them, and what there is instead.
+    """Explain why Hydra refused overrides: name the override and the keys that exist.
 
     Args:
-        reason: what it said.
-        overrides: what it was given.
-        known: composes the configuration without them.
+        reason: Hydra's message.
+        overrides: given to Hydra.
+        known: composes the configuration without the overrides.
     """
     if overrides and (lacking := _LACKING.match(reason)):
         return _no_such_key(lacking[1], OmegaConf.to_container(known(), resolve=False))
     for override in overrides:
         try:
             OverridesParser.create().parse_override(override)
-        except Exception:  # of the parser that it generated, or its own
+        except Exception:  # Hydra's own, or of its generated parser
             return f"{override} cannot be read: {reason}"
     return reason
 
 
 def _no_such_key(key: str, config: Any) -> str:
-    """Names the part of the key that is unknown, and the keys beside it."""
+    """Name the unknown part of the key and the keys beside it."""
     where = ""
     for part in key.split("."):
         if not isinstance(config.get(part), Mapping):
@@ -92,7 +92,7 @@ def _no_such_key(key: str, config: Any) -> str:
 def shipped_folder(kind: str) -> Path:
     """Find the YAML files that come with the package.
 
-    They lie in the package where it was installed, and beside it in a checkout.
+    An installed package holds them. In a checkout they lie beside the package.
 
     Args:
         kind: ``finetune``, ``decode``, ``align`` or ``pretrain``.
@@ -127,15 +127,15 @@ def yaml_names(folder: Path) -> list[str]:
 
 
 def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """A Hydra YAML with ``key=value`` overrides applied, without Hydra's working directory and log files.
+    """Compose a Hydra YAML with overrides, without Hydra's working directory and log files.
 
     Args:
         config_dir: folder of the YAML, relative to the current one or absolute.
         config_name: its name, with or without ``.yaml``.
-        overrides: as on a command line.
+        overrides: ``key=value``, as on a command line.
 
     Raises:
-        UserError: no such folder or file, an unknown key, or a value that does not parse.
+        UserError: the folder, the file or a key does not exist, or a value cannot be parsed.
     """
     folder = Path(config_dir).expanduser().resolve()
     name = config_name[: -len(".yaml")] if config_name.endswith(".yaml") else config_name
@@ -144,9 +144,9 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
         raise UserError(f"--config-name {name} is not in {folder} (there: {known})")
     try:
         return compose_yaml(folder, name, overrides)
-    except Exception as error:  # hydra raises a dozen kinds, all of them about what the user wrote
+    except Exception as error:  # a dozen kinds, all about what the user wrote
         reason = str(error).partition("\n")[0] or type(error).__name__
-        if mark := getattr(error, "problem_mark", None):  # not YAML at all: where, which stands in later lines
+        if mark := getattr(error, "problem_mark", None):  # not YAML: the line stands further down
             reason = f"line {mark.line + 1}: {getattr(error, 'problem', reason)}"
         reason = explain(reason, overrides, lambda: compose(config_dir, config_name))
         given = " ".join(overrides) if len(overrides) <= _FEW else f"{len(overrides)} overrides"
@@ -156,16 +156,17 @@ def compose(config_dir: str | os.PathLike[str], config_name: str, overrides: Seq
 def compose_values(
     config_dir: str | os.PathLike[str], config_name: str, overrides: Sequence[str], instead: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A YAML with ``key=value`` overrides, as plain Python.
+    """Compose a YAML with overrides and convert it to plain Python.
 
     Args:
         config_dir: folder of the YAML.
-        config_name: its name.
-        overrides: in Hydra's grammar.
-        instead: ``section.key`` that fairseq's decoder has and the command has not, and what to do instead.
+        config_name: its name, with or without ``.yaml``.
+        overrides: ``key=value``, in Hydra's grammar.
+        instead: keys of fairseq's decoder that the command lacks -> what to do instead.
 
     Raises:
-        UserError: what :func:`compose` refuses, an interpolation of nothing, a key of ``instead``.
+        UserError: :func:`compose` failed, an interpolation names a key that does not exist, or a
+            key of ``instead`` is set.
     """
 
     def refuse(key: str) -> None:
@@ -185,8 +186,8 @@ def compose_values(
 
 
 def quieten_libraries() -> None:
-    """Leave the terminal to progress bar, result and mistakes."""
-    import fairseq  # noqa: F401  (sets logging to DEBUG; imported later, it would undo the next line)
+    """Keep log lines and warnings of libraries off the terminal."""
+    import fairseq  # noqa: F401  (sets logging to DEBUG: a later import would undo the next line)
 
     logging.getLogger().setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch, of fairseq's weight_norm
@@ -194,5 +195,5 @@ def quieten_libraries() -> None:
 
 
 def quieten_hydra() -> None:
-    """Leave out Hydra's warnings about the head of fairseq's YAML files, ``@package _group_``."""
+    """Ignore Hydra's warnings about ``@package _group_``, as in fairseq's YAML files."""
     warnings.filterwarnings("ignore", message=r"[\s\S]*hydra\.cc/docs")

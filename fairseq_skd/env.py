@@ -1,7 +1,7 @@
-"""``python -m fairseq_skd.env``: versions, GPUs and settings, for a bug report.
+"""``python -m fairseq_skd.env``: print versions, GPUs and settings for a bug report.
 
-It is most useful in a broken environment. So it imports fairseq, torch and soundfile in processes
-of their own, where a crash ends nothing but that process.
+A bug report often comes from a broken environment. The command therefore imports fairseq, torch
+and soundfile in separate processes: a crash ends only that process.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from pathlib import Path
 import fairseq_skd
 
 _DESCRIPTION = """\
-Print what a bug report needs: versions of this package, fairseq, Python, torch and the other libraries, the GPUs, the
-path of the user dir, and which of the variables are set that change how a training runs. Nothing else is read, no
-file is written, and paths within your home folder begin with ~. Each library is tried: a broken one shows its error.
+Print what a bug report needs: the versions of this package, fairseq, Python, torch and the other libraries, the GPUs,
+the path of the user dir, and environment variables that change a training. The output holds no other path. The path of
+your home folder is written as ~. A library that is installed but broken is shown with its error.
 """
 _EXAMPLE = """\
 example:
@@ -40,7 +40,7 @@ VARIABLES = (
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"),
     *("HYDRA_FULL_ERROR", "MASTER_ADDR", "WORLD_SIZE", "SLURM_NNODES"),
 )
-# Each prints a dict of lines as JSON, as its last line.
+# The last line that each prints is a JSON object: name -> value.
 PROBES = {
     "torch": """
 import json, torch
@@ -69,7 +69,7 @@ print(json.dumps(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the lines, each when it is known."""
+    """Print one line per item."""
     argparse.ArgumentParser(
         prog="python -m fairseq_skd.env",
         description=_DESCRIPTION,
@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """Find out about the environment.
+    """Collect the report.
 
     Yields:
-        a name and what there is to say about it.
+        name and value of each line.
     """
     started = {name: _start(code) for name, code in PROBES.items()}
     user_dir = Path(fairseq_skd.__file__).resolve().parent
@@ -109,7 +109,7 @@ def fairseq_lines(found: Mapping[str, str] | str) -> Iterator[tuple[str, str]]:
     """Name the installed distributions of fairseq, of which there should be one.
 
     Args:
-        found: its ``version`` if fairseq can be imported, else the error.
+        found: object with ``version`` if fairseq can be imported, else the error.
     """
     installed = [f"{name} {version}" for name in FAIRSEQS if (version := _version(name)) != MISSING]
     text = " and ".join(installed) or MISSING
@@ -133,7 +133,7 @@ def _version(name: str) -> str:
 
 
 def _commit(checkout: Path) -> str:
-    """The commit of a checkout; empty without one."""
+    """Name the commit of a checkout; empty outside a checkout."""
     if not (checkout / ".git").exists():
         return ""
     git = ("git", "-C", str(checkout))
@@ -150,7 +150,7 @@ def _start(code: str) -> "subprocess.Popen[str]":
 
 
 def _finish(process: "subprocess.Popen[str]") -> dict[str, str] | str:
-    """What a probe found, or its error in one line."""
+    """Wait for a probe: the object that it printed, or its error in one line."""
     try:
         output, errors = process.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:

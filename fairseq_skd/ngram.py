@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.ngram``: estimate a language model from transcripts, for ``decoding.lmpath``."""
+"""``python -m fairseq_skd.ngram``: estimate a language model for ``decoding.lmpath``."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""``python -m fairseq_skd.report``: write a page about a folder of runs, with audio to listen to."""
+"""``python -m fairseq_skd.report``: write a page about a folder of runs, with audio."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", help="default: the folder's name")
     given = parser.parse_args(arguments)
     if given.out.is_dir():
-        raise UserError(f"--out {given.out} is a folder: give a file, such as report.html")
+        raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
     require(["jinja2", "matplotlib", "scipy"], "analysis", "the report")
     from fairseq_skd.reporting.folders import read_runs
     from fairseq_skd.reporting.page import render

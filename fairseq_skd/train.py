@@ -1,7 +1,7 @@
-"""``python -m fairseq_skd.train NAME key=value ...``: fine-tune with the recipe NAME, from any folder.
+"""``python -m fairseq_skd.train NAME key=value ...``: fine-tune with the recipe NAME.
 
-The command finds the YAML and the user dir, checks that the GPUs are there, prints the
-``fairseq-hydra-train`` command that it stands for, and replaces itself with it.
+The command works from any folder. It finds the YAML and the user dir, checks that the GPUs are
+there, prints the ``fairseq-hydra-train`` command that it stands for, and replaces itself with it.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from fairseq_skd.files.disk import absolute
 PACKAGE = Path(__file__).resolve().parent
 _DESCRIPTION = """\
 Fine-tune an encoder with the recipe NAME. The command prints the fairseq-hydra-train command that it stands for and
-replaces itself with it. Relative paths start in the current folder. Where checkpoint.save_dir=DIR is given, the log
-hydra_train.log lies in DIR, too.
+replaces itself with it. Relative paths start in the current folder. With checkpoint.save_dir=DIR, the log
+hydra_train.log is written to DIR as well. An unknown NAME lists the recipes.
 """
 _EXAMPLES = """\
 examples
@@ -42,14 +42,14 @@ a small encoder, on one GPU or the CPU:
 the whole configuration, without a training:
   python -m fairseq_skd.train hubert_mini --cfg job
 """
-# Keys that hold paths; fairseq would look for a relative one in Hydra's folder of the run.
+# Keys that hold paths. fairseq would look for a relative path in Hydra's run folder.
 _PATHS = {
     *("common.user_dir", "common.tensorboard_logdir", "task.data", "task.label_dir", "model.w2v_path"),
     *("checkpoint.save_dir", "checkpoint.restore_file", "checkpoint.finetune_from_model", "criterion.teacher_path"),
     *("criterion.wer_kenlm_model", "criterion.wer_lexicon", "hydra.run.dir", "hydra.sweep.dir"),
 }
-_IN_SAVE_DIR = "checkpoint_last.pt"  # the one checkpoint.restore_file that fairseq looks for in checkpoint.save_dir
-# Sections of which fairseq knows more keys than the YAML has.
+_IN_SAVE_DIR = "checkpoint_last.pt"  # as checkpoint.restore_file it lies in checkpoint.save_dir
+# Sections in which fairseq has more keys than the YAML.
 _FAIRSEQ = {
     *("common", "common_eval", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema"),
     *("generation", "eval_lm", "interactive", "scoring", "bpe", "tokenizer"),
@@ -57,7 +57,7 @@ _FAIRSEQ = {
 _SECTION = "distributed_training"
 _WORLD, _FREQUENCY = f"{_SECTION}.distributed_world_size", "optimization.update_freq"
 _BATCH = {_FREQUENCY, "dataset.max_tokens", "dataset.batch_size"}
-_TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # fairseq asks for all of them
+_TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # fairseq requires all four
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not _select(config, "common.user_dir"):
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
     if not args.cfg:
-        if not (args.multirun and "hydra/launcher" in keys):  # with a launcher the GPUs are on other machines
+        if not (args.multirun and "hydra/launcher" in keys):  # a launcher uses other machines' GPUs
             here = _batches(config)
             batches = here if keys & _BATCH else _batches(recipe) or here
             check_gpus(config, batches, os.environ)
@@ -87,17 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def split_words(words: Sequence[str], folder: Path) -> tuple[str, list[str]]:
-    """Tell the recipe's name from the overrides, whatever their order.
+    """Separate the recipe's name from the overrides. Their order does not matter.
 
     Args:
-        words: of the command line.
-        folder: of the YAML files.
+        words: words of the command line.
+        folder: folder of the YAML files.
 
     Returns:
         the name without ``.yaml``, and the overrides.
 
     Raises:
-        UserError: no name, an unknown one, or a further word that is no override.
+        UserError: the name is missing or unknown, or another word is no override.
     """
     known = yaml_names(folder)
     there = f"{folder} has no YAML" if not known else f"there are: {', '.join(known)}"
@@ -126,29 +126,40 @@ def _key(override: str) -> str:
 
 
 def _with_absolute_path(override: str, several: bool) -> str:
-    """Make a path that a user typed absolute, and quote it where Hydra's grammar wants it.
+    """Make a typed path absolute. It is quoted if Hydra's grammar needs quotes.
 
-    Values that are quoted for Hydra already, null, interpolations and addresses stay as they are.
+    Other keys, null, interpolations and addresses stay as they are.
     """
     key, _, value = override.partition("=")
-    if key.lstrip("+") not in _PATHS or value in ("", "null", "???", _IN_SAVE_DIR):
+    if key.lstrip("+") not in _PATHS:
         return override
-    if value[0] in "'\"$" or "://" in value or (several and "(" in value):
+    value = value if several else _unquoted(value)
+    if value in ("", "null", "???", _IN_SAVE_DIR) or "${" in value or "://" in value:
+        return override
+    if several and set(value) & set("('\""):
         return override
     paths = value.split(",") if several else [value]
     texts = [hydra_overrides({key: absolute(path)})[0].removeprefix(f"{key}=") for path in paths]
     return f"{key}={','.join(texts)}"
 
 
-def to_check(overrides: Sequence[str], recipe: DictConfig, several: bool) -> list[str]:
-    """Write overrides so that they can be checked without fairseq: without Hydra's own, and one value for each key.
+def _unquoted(value: str) -> str:
+    quote = value[:1]
+    if quote not in ("'", '"') or value[-1:] != quote or len(value) < 2:
+        return value
+    return value[1:-1].replace(f"\\{quote}", quote)
 
-    A key that fairseq knows and the YAML does not is added to it, since Hydra would refuse it here.
+
+def to_check(overrides: Sequence[str], recipe: DictConfig, several: bool) -> list[str]:
+    """Rewrite overrides so that Hydra can check them without fairseq.
+
+    Overrides of Hydra's own settings are left out. A key that only fairseq knows gets a ``+``:
+    Hydra would refuse it here.
 
     Args:
-        overrides: from the command line.
+        overrides: overrides of the command line.
         recipe: the composed YAML.
-        several: take the first value of a key that has several (``--multirun``).
+        several: take the first of several values (``--multirun``).
     """
     plain = OmegaConf.to_container(recipe, resolve=False)
     checked = []
@@ -172,28 +183,28 @@ def _has(config: Any, key: str) -> bool:
 def _first_value(override: str) -> str:
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except Exception:  # of the parser that Hydra generated, or its own; compose words it
+    except Exception:  # Hydra's own, or of its generated parser; compose reports the mistake
         return override
     key = override.partition("=")[0]
     return f"{key}={next(iter(parsed.sweep_string_iterator()))}" if parsed.is_sweep_override() else override
 
 
 def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str]) -> None:
-    """Check that this machine has the GPUs that fairseq will use, before fairseq counts them.
+    """Check that this machine has the GPUs that fairseq will use.
 
-    fairseq ends with an assertion where they are too few. With ``distributed_init_method`` and no
-    GPU it starts no process and ends with exit status 0.
+    With too few GPUs fairseq ends with an assertion. With ``distributed_init_method`` and no GPU it
+    starts no process and ends with exit status 0.
 
     Args:
-        config: of the training.
-        batches: of an update, which a training on fewer GPUs should keep.
+        config: configuration of the training.
+        batches: batches per update, which a training on fewer GPUs should keep; 0 if unknown.
         environment: variables of torchrun and Slurm.
 
     Raises:
-        UserError: there are too few, or torchrun's processes would not work together.
+        UserError: there are too few GPUs, or the processes of torchrun would train separately.
     """
     world = _select(config, _WORLD)
-    if not isinstance(world, int) or _select(config, "common.tpu"):  # fairseq's default is the GPUs that there are
+    if not isinstance(world, int) or _select(config, "common.tpu"):  # fairseq's default: all GPUs
         return
     if world < 1:
         raise UserError(f"{_WORLD}={world} is out of range: it has to be at least 1")
@@ -221,17 +232,17 @@ def wanted_gpus(config: DictConfig, environment: Mapping[str, str]) -> int:
     """Count the GPUs that fairseq needs on this machine.
 
     Args:
-        config: of the training.
+        config: configuration of the training.
         environment: variables of torchrun and Slurm.
 
     Returns:
-        their number; 0 where fairseq does without.
+        the number of GPUs; 0 if fairseq needs none.
     """
     world = int(_select(config, _WORLD))
     if _select(config, f"{_SECTION}.distributed_no_spawn"):
         return 0  # one command per rank, perhaps on the CPU
     if _select(config, f"{_SECTION}.distributed_init_method"):
-        return 1  # one process per GPU that is here; the other machines have the rest
+        return 1  # one process per GPU here; other machines have the rest
     if world == 1:
         return 0
     if all(name in environment for name in _TORCHRUN):
@@ -240,13 +251,13 @@ def wanted_gpus(config: DictConfig, environment: Mapping[str, str]) -> int:
 
 
 def _gpus() -> int:
-    import torch  # here: a training on one GPU or the CPU need not wait for it
+    import torch  # here: it takes seconds, and most trainings have one GPU
 
     return torch.cuda.device_count()
 
 
 def _fewer_gpus(config: DictConfig, batches: int, gpus: int) -> str:
-    """Name the keys of a training on at most so many GPUs that keeps the batch."""
+    """Name the keys that keep the batch on at most this number of GPUs."""
     batches = batches or int(_select(config, _WORLD))
     world = max(n for n in range(1, max(gpus, 1) + 1) if batches % n == 0)
     keys = f"{_WORLD}={world} '{_FREQUENCY}=[{batches // world}]'"
@@ -259,11 +270,11 @@ def _fewer_gpus(config: DictConfig, batches: int, gpus: int) -> str:
 
 
 def remark_on_batch(config: DictConfig, batches: int) -> str:
-    """Say that another number of GPUs makes another batch than the recipe's.
+    """Say that the number of GPUs changes the recipe's batch.
 
     Args:
-        config: of the training.
-        batches: of an update of the recipe.
+        config: configuration of the training.
+        batches: batches per update in the recipe.
     """
     world = int(_select(config, _WORLD))
     keep = f": '{_FREQUENCY}=[{batches // world}]' keeps the recipe's" if batches % world == 0 else ""
@@ -271,14 +282,14 @@ def remark_on_batch(config: DictConfig, batches: int) -> str:
 
 
 def _batches(config: DictConfig) -> int:
-    """Batches of an update: GPUs x ``update_freq``; 0 where the YAML leaves them to fairseq."""
+    """Count the batches per update, GPUs x ``update_freq``; 0 if fairseq chooses the GPUs."""
     world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
     often = frequency[0] if isinstance(frequency, ListConfig) and frequency else 1
     return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 
 def _select(config: DictConfig, key: str) -> Any:
-    """A value; None where it is missing, null or an interpolation of nothing."""
+    """Read a value; None if it is missing, null or an interpolation that fails."""
     try:
         return OmegaConf.select(config, key)
     except OmegaConfBaseException:
@@ -286,18 +297,20 @@ def _select(config: DictConfig, key: str) -> Any:
 
 
 def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
-    """Choose the folder of the log, and make it: Hydra would answer a folder that cannot be made with a traceback.
+    """Choose the folder of the log and make it.
+
+    Hydra would end with a traceback if the folder cannot be made.
 
     Args:
         yaml: the recipe.
-        overrides: from the command line.
+        overrides: overrides of the command line.
 
     Returns:
-        the further override ``hydra.run.dir``: ``checkpoint.save_dir``, where that is given and nothing is said about
-        the log.
+        ``hydra.run.dir=<checkpoint.save_dir>``, if the user gave a ``save_dir`` and no folder of
+        the log; else nothing.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be made or is not writable.
     """
     given = {_key(override): override.partition("=")[2] for override in overrides}
     save_dir, run_dir = given.get("checkpoint.save_dir"), given.get("hydra.run.dir")
@@ -305,8 +318,8 @@ def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
         return []
     key = "checkpoint.save_dir" if run_dir is None and save_dir else "hydra.run.dir"
     value = given.get(key, "outputs")
-    if "$" not in value:
-        folder = Path(value.strip("'").replace("\\'", "'"))
+    if "${" not in value:
+        folder = Path(_unquoted(value))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -318,10 +331,10 @@ def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def hydra_train() -> tuple[list[str], list[str]]:
-    """Find ``fairseq-hydra-train`` of this Python.
+    """Find the ``fairseq-hydra-train`` that belongs to this Python.
 
     Returns:
-        its words, and how they are shown: by its name alone, where a shell finds it by that.
+        the words to execute, and the words to print: the name alone, if a shell finds it.
 
     Raises:
         UserError: fairseq is not installed.
@@ -339,7 +352,7 @@ def hydra_train() -> tuple[list[str], list[str]]:
 
 def _for_shell(word: str) -> str:
     plain = "'" not in word or set(word) & set('"$`\\!')
-    return shlex.quote(word) if plain else f'"{word}"'  # a path in quotes for Hydra stays legible
+    return shlex.quote(word) if plain else f'"{word}"'  # legible: a path in Hydra's quotes
 
 
 def _flags(args: argparse.Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""``--help`` of each command shows examples. All of them are run here, on small files in the places that they name."""
+"""``--help`` of each command shows examples. All of them are run here, on small files."""
 
 import importlib
 import json

@@ -148,14 +148,14 @@ def test_wheel_and_source_carry_all_files(built: tuple[Path, Path]) -> None:
 
 @pytest.fixture(scope="module")
 def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python of an empty environment with the wheel, which finds what the wheel needs in the running one."""
+    """Python of an empty environment with the wheel; the running one holds its dependencies."""
     folder = tmp_path_factory.mktemp("an environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     install = ["-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet", str(built[0])]
     subprocess.run([sys.executable, *install], check=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # Path files of folders that are added by a path file are not read: an editable install stays out.
+    # Path files in these folders are not read: an editable install stays out.
     (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     return python
 

@@ -1,4 +1,4 @@
-"""The command that fine-tunes with a recipe by its name: what it becomes, and what it says before."""
+"""Fine-tuning with a recipe by its name: what the command becomes, and what it says before."""
 
 import os
 import shlex
@@ -88,7 +88,8 @@ def test_the_printed_command_is_what_runs(become, tmp_path: Path, capsys: pytest
         ("checkpoint.restore_file=old.pt", "checkpoint.restore_file={here}/old.pt"),
         ("task.label_dir=null", "task.label_dir=null"),
         ("task.label_dir=${task.data}", "task.label_dir=${{task.data}}"),
-        ("task.data='a b'", "task.data='a b'"),
+        ("task.data='a b'", "task.data='{here}/a b'"),
+        ('task.data="it\'s"', "task.data='{here}/it\\'s'"),
         ("model.w2v_path=a,b", "model.w2v_path='{here}/a,b'"),
         ("dataset.train_subset=train", "dataset.train_subset=train"),
     ],
