@@ -8,7 +8,6 @@ import argparse
 import importlib.util
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -16,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.cli import compose, hydra_overrides, quieten_hydra, shipped_folder, yaml_names
@@ -49,13 +47,11 @@ _PATHS = {
     *("criterion.wer_kenlm_model", "criterion.wer_lexicon", "hydra.run.dir", "hydra.sweep.dir"),
 }
 _IN_SAVE_DIR = "checkpoint_last.pt"  # as checkpoint.restore_file it lies in checkpoint.save_dir
-# Sections in which fairseq has more keys than the YAML.
-_FAIRSEQ = {
-    *("common", "common_eval", "distributed_training", "dataset", "optimization", "checkpoint", "bmuf", "ema"),
-    *("generation", "eval_lm", "interactive", "scoring", "bpe", "tokenizer"),
-}
-_SECTION = "distributed_training"
-_WORLD, _FREQUENCY = f"{_SECTION}.distributed_world_size", "optimization.update_freq"
+_WORLD, _FREQUENCY = "distributed_training.distributed_world_size", "optimization.update_freq"
+_METHOD, _NO_SPAWN = "distributed_training.distributed_init_method", "distributed_training.distributed_no_spawn"
+# Keys whose values are looked at before fairseq starts.
+_ASKED = {"common.user_dir", "common.fp16", "common.amp", "common.tpu", _WORLD, _FREQUENCY, _METHOD, _NO_SPAWN}
+_COMPLETE = {"task", "model", "criterion", "optimizer", "lr_scheduler"}  # sections with every key in the YAML
 _BATCH = {_FREQUENCY, "dataset.max_tokens", "dataset.batch_size"}
 _TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # fairseq requires all four
 
@@ -64,61 +60,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, check it, and become ``fairseq-hydra-train``."""
     args = _parser().parse_intermixed_args(arguments)
     folder = absolute(args.config_dir) if args.config_dir else shipped_folder("finetune")
-    name, overrides = split_words(args.words, folder)
-    overrides = [_with_absolute_path(override, args.multirun) for override in overrides]
-    keys = {_key(override) for override in overrides}
+    name = _recipe(args.name, folder)
+    overrides = [_with_absolute_path(override, args.multirun) for override in _checked(args.overrides)]
     recipe = compose(folder, name)
-    config = compose(folder, name, to_check(overrides, recipe, args.multirun))
+    config = recipe if args.multirun else compose(folder, name, _to_compose(overrides))
     if not _select(config, "common.user_dir"):
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
-    if not args.cfg:
-        if not (args.multirun and "hydra/launcher" in keys):  # a launcher uses other machines' GPUs
-            here = _batches(config)
-            batches = here if keys & _BATCH else _batches(recipe) or here
-            check_gpus(config, batches, os.environ)
-            if here and batches != here:
-                print(f"fairseq_skd.train: {remark_on_batch(config, batches)}", file=sys.stderr)
-        if not args.multirun:
-            overrides += log_beside_checkpoints(folder / f"{name}.yaml", overrides)
+    if not (args.cfg or args.multirun):  # a sweep may run on other machines
+        given = {_key(word) for word in overrides}
+        batches = _batches(config if given & _BATCH else recipe)
+        check_gpus(config, batches, os.environ)
+        if remark := remark_on_batch(config, batches):
+            print(f"fairseq_skd.train: {remark}", file=sys.stderr)
+        overrides += log_beside_checkpoints(folder / f"{name}.yaml", overrides)
     program, shown = hydra_train()
     words = ["--config-dir", str(folder), "--config-name", name, *overrides, *_flags(args)]
     print(" ".join(map(_for_shell, [*shown, *words])), file=sys.stderr, flush=True)
     os.execv(program[0], [*program, *words])
 
 
-def split_words(words: Sequence[str], folder: Path) -> tuple[str, list[str]]:
-    """Separate the recipe's name from the overrides. Their order does not matter.
-
-    Args:
-        words: words of the command line.
-        folder: folder of the YAML files.
+def _recipe(name: str | None, folder: Path) -> str:
+    """Check the recipe's name.
 
     Returns:
-        the name without ``.yaml``, and the overrides.
+        the name without ``.yaml``.
 
     Raises:
-        UserError: the name is missing or unknown, or another word is no override.
+        UserError: the folder has no such YAML.
     """
     known = yaml_names(folder)
-    there = f"{folder} has no YAML" if not known else f"there are: {', '.join(known)}"
-    overrides = [word for word in words if _is_override(word)]
-    others = [word for word in words if not _is_override(word)]
-    if not others:
-        raise UserError(f"give the name of a recipe, as in python -m fairseq_skd.train hubert_mini; {there}")
-    found = [word for word in others if word.removesuffix(".yaml") in known]
-    name = found[0] if found else others[0]
-    others.remove(name)
-    if not found:
-        file = Path(name)
-        own = f"; for your own YAML give --config-dir {file.parent} {file.stem}" if file.is_file() else ""
-        raise UserError(f"there is no recipe {name}; {there}{own}")
-    if others:
-        raise UserError(f"{others[0]} cannot be read: give a key and its value with = and no space between, key=value")
-    return name.removesuffix(".yaml"), overrides
+    there = f"there are: {', '.join(known)}" if known else f"{folder} has no YAML"
+    if name is None or "=" in name:
+        raise UserError(f"give the name of a recipe first, as in python -m fairseq_skd.train hubert_mini; {there}")
+    if name.removesuffix(".yaml") in known:
+        return name.removesuffix(".yaml")
+    file = Path(name)
+    own = f"; for your own YAML give --config-dir {file.parent} {file.stem}" if file.is_file() else ""
+    raise UserError(f"there is no recipe {name}; {there}{own}")
 
 
-def _is_override(word: str) -> bool:
-    return word.startswith("~") or ("=" in word and bool(_key(word)))
+def _checked(overrides: Sequence[str]) -> Sequence[str]:
+    for word in overrides:
+        if word[0] != "~" and not word.partition("=")[0] * ("=" in word):
+            raise UserError(f"{word} cannot be read: give a key and its value with = and no space between, key=value")
+    return overrides
 
 
 def _key(override: str) -> str:
@@ -126,67 +111,21 @@ def _key(override: str) -> str:
 
 
 def _with_absolute_path(override: str, several: bool) -> str:
-    """Make a typed path absolute. It is quoted if Hydra's grammar needs quotes.
+    """Make a typed path absolute; quote it if Hydra's grammar needs quotes.
 
-    Other keys, null, interpolations and addresses stay as they are.
+    Other keys, null, interpolations, addresses, quoted values, and several values stay as they are.
     """
     key, _, value = override.partition("=")
-    if key.lstrip("+") not in _PATHS:
+    plain = value not in ("", "null", _IN_SAVE_DIR) and "://" not in value and "${" not in value
+    if key.lstrip("+") not in _PATHS or not plain or value[0] in ("'", '"') or (several and set(value) & {",", "("}):
         return override
-    value = value if several else _unquoted(value)
-    if value in ("", "null", "???", _IN_SAVE_DIR) or "${" in value or "://" in value:
-        return override
-    if several and set(value) & set("('\""):
-        return override
-    paths = value.split(",") if several else [value]
-    texts = [hydra_overrides({key: absolute(path)})[0].removeprefix(f"{key}=") for path in paths]
-    return f"{key}={','.join(texts)}"
+    return hydra_overrides({key: absolute(value)})[0]
 
 
-def _unquoted(value: str) -> str:
-    quote = value[:1]
-    if quote not in ("'", '"') or value[-1:] != quote or len(value) < 2:
-        return value
-    return value[1:-1].replace(f"\\{quote}", quote)
-
-
-def to_check(overrides: Sequence[str], recipe: DictConfig, several: bool) -> list[str]:
-    """Rewrite overrides so that Hydra can check them without fairseq.
-
-    Overrides of Hydra's own settings are left out. A key that only fairseq knows gets a ``+``:
-    Hydra would refuse it here.
-
-    Args:
-        overrides: overrides of the command line.
-        recipe: the composed YAML.
-        several: take the first of several values (``--multirun``).
-    """
-    plain = OmegaConf.to_container(recipe, resolve=False)
-    checked = []
-    for override in overrides:
-        section = re.split("[./]", _key(override))[0]
-        if section == "hydra":
-            continue
-        added = section in _FAIRSEQ and override[0] not in "+~" and not _has(plain, _key(override))
-        checked.append("+" * added + (_first_value(override) if several else override))
-    return checked
-
-
-def _has(config: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return False
-        config = config[part]
-    return True
-
-
-def _first_value(override: str) -> str:
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except Exception:  # Hydra's own, or of its generated parser; compose reports the mistake
-        return override
-    key = override.partition("=")[0]
-    return f"{key}={next(iter(parsed.sweep_string_iterator()))}" if parsed.is_sweep_override() else override
+def _to_compose(overrides: Sequence[str]) -> list[str]:
+    """Choose the overrides to check here. fairseq has more keys in its own sections than the YAML."""
+    ours = [word for word in overrides if _key(word).partition(".")[0] in _COMPLETE]
+    return ours + [f"++{word.lstrip('+')}" for word in overrides if _key(word) in _ASKED]
 
 
 def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str]) -> None:
@@ -201,48 +140,30 @@ def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str])
         environment: variables of torchrun and Slurm.
 
     Raises:
-        UserError: there are too few GPUs, or the processes of torchrun would train separately.
+        UserError: there are too few GPUs.
     """
-    world = _select(config, _WORLD)
-    if not isinstance(world, int) or _select(config, "common.tpu"):  # fairseq's default: all GPUs
-        return
+    world, method = _select(config, _WORLD), _select(config, _METHOD)
+    if not isinstance(world, int) or _select(config, "common.tpu") or _select(config, _NO_SPAWN):
+        return  # fairseq takes all GPUs that it finds, or each rank has its own command
     if world < 1:
-        raise UserError(f"{_WORLD}={world} is out of range: it has to be at least 1")
-    begun = int(environment["WORLD_SIZE"]) if all(name in environment for name in _TORCHRUN) else 0
-    method = _select(config, f"{_SECTION}.distributed_init_method")
-    if begun > 1 and world == 1 and not method:
-        alone = f"makes each of the {begun} processes of torchrun train alone"
-        raise UserError(f"{_WORLD}=1 {alone}: give {_WORLD}={begun}")
-    wanted = wanted_gpus(config, environment)
+        raise UserError(f"{_WORLD}={world} is out of range: set it to at least 1")
+    wanted = 1 if method else _wanted_gpus(world, environment)
     there = _gpus() if wanted else 0
     if there >= wanted:
         return
     has = f"this machine has {there or 'none'}"
     if method:
         raise UserError(
-            f"{_SECTION}.distributed_init_method={method} starts one process per GPU and {has}: leave it out and give "
-            f"{_WORLD}=1, or start one command per rank with {_SECTION}.distributed_no_spawn=true"
+            f"{_METHOD}={method} starts one process per GPU and {has}: leave it out and give {_WORLD}=1, or start one "
+            f"command per rank with {_NO_SPAWN}=true"
         )
-    if wanted != world or begun:
+    if wanted < world:
         raise UserError(f"{_WORLD}={world} needs {wanted} GPU{'s' * (wanted > 1)} on each machine, {has}: ask for more")
-    raise UserError(f"{_WORLD}={world} needs {world} GPUs, {has}: {_fewer_gpus(config, batches, there)}")
+    raise UserError(f"{_WORLD}={world} needs {world} GPUs, {has}: {_fewer_gpus(config, batches or world, there)}")
 
 
-def wanted_gpus(config: DictConfig, environment: Mapping[str, str]) -> int:
-    """Count the GPUs that fairseq needs on this machine.
-
-    Args:
-        config: configuration of the training.
-        environment: variables of torchrun and Slurm.
-
-    Returns:
-        the number of GPUs; 0 if fairseq needs none.
-    """
-    world = int(_select(config, _WORLD))
-    if _select(config, f"{_SECTION}.distributed_no_spawn"):
-        return 0  # one command per rank, perhaps on the CPU
-    if _select(config, f"{_SECTION}.distributed_init_method"):
-        return 1  # one process per GPU here; other machines have the rest
+def _wanted_gpus(world: int, environment: Mapping[str, str]) -> int:
+    """Count the GPUs that ``world`` processes need on this machine; 0 if one process may use the CPU."""
     if world == 1:
         return 0
     if all(name in environment for name in _TORCHRUN):
@@ -258,33 +179,32 @@ def _gpus() -> int:
 
 def _fewer_gpus(config: DictConfig, batches: int, gpus: int) -> str:
     """Name the keys that keep the batch on at most this number of GPUs."""
-    batches = batches or int(_select(config, _WORLD))
     world = max(n for n in range(1, max(gpus, 1) + 1) if batches % n == 0)
-    keys = f"{_WORLD}={world} '{_FREQUENCY}=[{batches // world}]'"
+    keys = f"give {_WORLD}={world} '{_FREQUENCY}=[{batches // world}]'"
     if gpus:
-        return f"give {keys}, which is the same batch"
-    halves = [f"common.{key}=false" for key in ("fp16", "amp") if _select(config, f"common.{key}")]
-    keys = " ".join([keys, *halves])
-    small = ", or take hubert_mini for a small encoder" if batches > 1 else ""
-    return f"give {keys}, which is the same batch on the CPU{small}"
+        return f"{keys}, which is the same batch"
+    halves = "".join(f" common.{key}=false" for key in ("fp16", "amp") if _select(config, f"common.{key}"))
+    return f"{keys}{halves}, which is the same batch on the CPU, or take hubert_mini for a small encoder"
 
 
 def remark_on_batch(config: DictConfig, batches: int) -> str:
-    """Say that the number of GPUs changes the recipe's batch.
+    """Say that the number of GPUs changes the recipe's batch; empty if it does not.
 
     Args:
         config: configuration of the training.
-        batches: batches per update in the recipe.
+        batches: batches per update in the recipe; 0 if unknown.
     """
-    world = int(_select(config, _WORLD))
+    now = _batches(config)
+    if now == batches or not now or not batches:
+        return ""
+    world = _select(config, _WORLD)
     keep = f": '{_FREQUENCY}=[{batches // world}]' keeps the recipe's" if batches % world == 0 else ""
-    return f"an update has {_batches(config)} x dataset.max_tokens samples, in the recipe {batches} x{keep}"
+    return f"an update has {now} x dataset.max_tokens samples, in the recipe {batches} x{keep}"
 
 
 def _batches(config: DictConfig) -> int:
-    """Count the batches per update, GPUs x ``update_freq``; 0 if fairseq chooses the GPUs."""
-    world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
-    often = frequency[0] if isinstance(frequency, ListConfig) and frequency else 1
+    """Count the batches per update, GPUs x ``update_freq``; 0 if the YAML does not say both."""
+    world, often = _select(config, _WORLD), _select(config, f"{_FREQUENCY}[0]")
     return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 
@@ -297,37 +217,31 @@ def _select(config: DictConfig, key: str) -> Any:
 
 
 def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
-    """Choose the folder of the log and make it.
-
-    Hydra would end with a traceback if the folder cannot be made.
+    """Let the log be written beside the checkpoints, unless a folder is given for it.
 
     Args:
         yaml: the recipe.
         overrides: overrides of the command line.
 
     Returns:
-        ``hydra.run.dir=<checkpoint.save_dir>``, if the user gave a ``save_dir`` and no folder of
-        the log; else nothing.
+        ``hydra.run.dir=<checkpoint.save_dir>``, or nothing.
 
     Raises:
-        UserError: the folder cannot be made or is not writable.
+        UserError: the folder cannot be made; Hydra would end with a traceback.
     """
-    given = {_key(override): override.partition("=")[2] for override in overrides}
-    save_dir, run_dir = given.get("checkpoint.save_dir"), given.get("hydra.run.dir")
-    if run_dir is None and OmegaConf.select(OmegaConf.load(yaml), "hydra.run.dir") is not None:
+    given = {_key(word): word.partition("=")[2] for word in overrides}
+    save_dir = given.get("checkpoint.save_dir", "")
+    if "hydra.run.dir" in given or OmegaConf.select(OmegaConf.load(yaml), "hydra.run.dir"):
         return []
-    key = "checkpoint.save_dir" if run_dir is None and save_dir else "hydra.run.dir"
-    value = given.get(key, "outputs")
-    if "${" not in value:
-        folder = Path(_unquoted(value))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = f"{folder.absolute()} cannot be made ({error.strerror})"
-            raise UserError(f"{key}: {why}; give checkpoint.save_dir=DIR, a folder that can be written") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise UserError(f"{key}={value} is not writable: give a folder that is")
-    return [f"hydra.run.dir={value}"] if key == "checkpoint.save_dir" else []
+    if not save_dir or "$" in save_dir:
+        return []
+    folder = Path(save_dir.strip("'").replace("\\'", "'"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{folder} cannot be made ({error.strerror})"
+        raise UserError(f"checkpoint.save_dir: {why}; give a folder that can be written") from error
+    return [f"hydra.run.dir={save_dir}"]
 
 
 def hydra_train() -> tuple[list[str], list[str]]:
@@ -368,7 +282,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", nargs="*", metavar="NAME key=value", help="the recipe, and keys of its YAML to set")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys of the recipe to set")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="folder of your own YAML files")
     parser.add_argument("--multirun", "-m", action="store_true", help="Hydra's: train for each value of key=a,b")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="Hydra's: print the configuration only")

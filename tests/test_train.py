@@ -52,9 +52,7 @@ def refusal(call: Callable[[], object]) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(
-    "words", [["hubert_mini", "common.seed=2"], ["common.seed=2", "hubert_mini"], ["hubert_mini.yaml", "common.seed=2"]]
-)
+@pytest.mark.parametrize("words", [["hubert_mini", "common.seed=2"], ["hubert_mini.yaml", "common.seed=2"]])
 def test_a_name_stands_for_yaml_and_user_dir(become, words: list[str]) -> None:
     assert become(*words) == [
         *("--config-dir", str(FINETUNE), "--config-name", "hubert_mini", USER_DIR, "common.seed=2")
@@ -88,8 +86,8 @@ def test_the_printed_command_is_what_runs(become, tmp_path: Path, capsys: pytest
         ("checkpoint.restore_file=old.pt", "checkpoint.restore_file={here}/old.pt"),
         ("task.label_dir=null", "task.label_dir=null"),
         ("task.label_dir=${task.data}", "task.label_dir=${{task.data}}"),
-        ("task.data='a b'", "task.data='{here}/a b'"),
-        ('task.data="it\'s"', "task.data='{here}/it\\'s'"),
+        ("task.data='a b'", "task.data='a b'"),
+        ("task.data=it's", "task.data='{here}/it\\'s'"),
         ("model.w2v_path=a,b", "model.w2v_path='{here}/a,b'"),
         ("dataset.train_subset=train", "dataset.train_subset=train"),
     ],
@@ -100,8 +98,8 @@ def test_paths_start_in_the_current_folder(become, tmp_path, monkeypatch, typed:
 
 
 def test_hydras_own_flags_pass(become, tmp_path: Path) -> None:
-    assert become("hubert_mini", "--multirun", "common.seed=1,2", "model.w2v_path=a,b c")[-3:] == [
-        *("common.seed=1,2", f"model.w2v_path={tmp_path}/a,'{tmp_path}/b c'", "--multirun")
+    assert become("hubert_mini", "--multirun", "common.seed=1,2", "model.w2v_path=a,b", "task.data=c")[-4:] == [
+        *("common.seed=1,2", "model.w2v_path=a,b", f"task.data={tmp_path}/c", "--multirun")
     ]
     assert become("--cfg", "job", "hubert_base_100h", "--resolve")[-3:] == ["--cfg", "job", "--resolve"]
     assert become("-m", "hubert_base_100h", "hydra/launcher=submitit_slurm")[-2:] == [
@@ -130,11 +128,12 @@ def test_the_log_lies_beside_the_checkpoints(become, tmp_path: Path) -> None:
     assert become("--config-dir", ".", "own", "checkpoint.save_dir=c")[5:] == [f"checkpoint.save_dir={tmp_path}/c"]
 
 
-@pytest.mark.parametrize("override", ["checkpoint.save_dir=file/x", "hydra.run.dir=file"])
-def test_a_folder_that_cannot_be_made(become, tmp_path: Path, override: str) -> None:
+def test_a_folder_that_cannot_be_made(become, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    key, _, name = override.partition("=")
-    assert refusal(lambda: become("hubert_mini", override)).startswith(f"{key}: {tmp_path / name} cannot be made (")
+    sentence = (
+        f"checkpoint.save_dir: {tmp_path}/file/x cannot be made (Not a directory); give a folder that can be writ"
+    )
+    assert refusal(lambda: become("hubert_mini", "checkpoint.save_dir=file/x")).startswith(sentence)
 
 
 def test_keys_that_fairseq_knows_and_the_yaml_does_not(become) -> None:
@@ -146,20 +145,21 @@ def test_keys_that_fairseq_knows_and_the_yaml_does_not(become) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "give the name of a recipe, as in python -m fairseq_skd.train hubert_mini; there are: hubert_base_100h, "),
-        (["common.seed=2"], "give the name of a recipe, as in "),
+        (
+            [],
+            "give the name of a recipe first, as in python -m fairseq_skd.train hubert_mini; there are: hubert_base_100h",
+        ),
+        (["common.seed=2", "hubert_mini"], "give the name of a recipe first, as in "),
         (["hubert_tiny"], "there is no recipe hubert_tiny; there are: hubert_base_100h, hubert_base_10h, "),
         (["hubert_mini", "wavlm_mini"], "wavlm_mini cannot be read: give a key and its value with = and no space"),
-        (["common.seed", "hubert_mini"], "common.seed cannot be read: give a key and its value with ="),
         (["hubert_mini", "common.seed", "=", "2"], "common.seed cannot be read: "),
         (["hubert_mini", "=2"], "=2 cannot be read: "),
         (
             ["hubert_mini", "model.layer=2"],
             f"{FINETUNE}/hubert_mini.yaml with model.layer=2: there is no key model.lay",
         ),
-        (["hubert_mini", "models.x=2"], f"{FINETUNE}/hubert_mini.yaml with models.x=2: there is no key models.x, it"),
         (["hubert_mini", "model.student_layers=[2"], f"{FINETUNE}/hubert_mini.yaml with model.student_layers=[2: "),
-        (["hubert_mini", f"{WORLD}=0"], f"{WORLD}=0 is out of range: it has to be at least 1"),
+        (["hubert_mini", f"{WORLD}=0"], f"{WORLD}=0 is out of range: set it to at least 1"),
         (["--config-dir", "no where", "x"], "there is no recipe x; {here}/no where has no YAML"),
     ],
 )
@@ -240,7 +240,6 @@ def test_a_method_without_gpus_would_train_nothing(become, gpus, world: int) -> 
             1,
             "=4 needs 2 GPUs on each machine, this machine has 1: ask",
         ),
-        ({"WORLD_SIZE": "2"}, 1, 2, "=1 makes each of the 2 processes of torchrun train alone: give {world}=2"),
         ({"SLURM_NNODES": "2"}, 8, 4, None),
         ({"SLURM_NNODES": "2"}, 8, 0, "=8 needs 4 GPUs on each machine, this machine has none: ask for more"),
     ],
