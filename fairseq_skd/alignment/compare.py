@@ -18,6 +18,7 @@ from fairseq_skd.decoding.config import DatasetSettings
 from fairseq_skd.decoding.evaluation_set import Ran, run
 from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import STYLE, tracked
 
 _BY_UPDATE = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 _BY_EPOCH = re.compile(r"checkpoint\d+\.pt")
@@ -40,7 +41,7 @@ def kept_checkpoints(folder: Path) -> list[tuple[int, Path]]:
         if _BY_UPDATE.fullmatch(path.name) or _BY_EPOCH.fullmatch(path.name):
             kept.append(path)
     # All of them now: a damaged one would otherwise be met when the ones before it were run, and lose what they gave.
-    for path in tqdm(kept, desc="reading checkpoints", unit="checkpoint", delay=1.0):
+    for path in tracked(kept, "reading checkpoints", "checkpoint"):
         state = load_checkpoint(path)
         match = _BY_UPDATE.fullmatch(path.name)
         updates = int(match[1]) if match else _updates(path, state)
@@ -99,7 +100,7 @@ def compare_sides(sides: Sides, dataset: DatasetSettings, examples: Sequence[int
     agreements: dict[int, Agreement] = {}
     certainties: tuple[list[Certainty], list[Certainty]] = ([], [])
     posteriors: dict[int, Posteriors] = {}
-    with tqdm(total=utterances, desc="comparing", unit="utterance") as progress:
+    with tqdm(total=utterances, desc="comparing", unit="utterance", **STYLE) as progress:
         for places, lengths, ours, theirs in _log_posteriors(sides, dataset):
             pairs = zip(batch_frames(ours, lengths), batch_frames(theirs, lengths), strict=True)
             for index, pair in zip(places, pairs, strict=True):

@@ -19,6 +19,7 @@ from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_devic
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
@@ -53,13 +54,20 @@ class Frames(Iterable[Ran]):
         device: name of the GPU, or ``cpu``.
         threads: of the encoder, on the CPU; a search may have fewer.
         unreadable: place in the manifest -> why its audio could not be read; complete after the last batch.
+        utterances: number of utterances, those that cannot be read included.
     """
 
     def __init__(
-        self, batches: Iterable[Ran], parameters: int, device: str, threads: int, unreadable: dict[int, str]
+        self,
+        batches: Iterable[Ran],
+        parameters: int,
+        device: str,
+        threads: int,
+        unreadable: dict[int, str],
+        utterances: int = 0,
     ) -> None:
         self.batches, self.parameters, self.unreadable = batches, parameters, unreadable
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.utterances = device, threads, utterances
 
     def __iter__(self) -> Iterator[Ran]:
         return iter(self.batches)
@@ -70,9 +78,10 @@ class Frames(Iterable[Ran]):
         device, dtype = choose_device(plan.settings.common)
         recognizer = Recognizer(plan.trained, (plan.exit_layer,), device, dtype)
         unreadable: dict[int, str] = {}
-        batches = run(recognizer, plan.data.subset, plan.settings.dataset, unreadable.__setitem__)
+        subset = plan.data.subset
+        batches = run(recognizer, subset, plan.settings.dataset, unreadable.__setitem__)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable)
+        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable, len(subset.names))
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -153,7 +162,7 @@ def _search(frames: Iterable[Ran], searcher: Searcher, utterances: int) -> tuple
     """Hypotheses by place in the manifest, in its order; samples; and seconds of encoder, head and search."""
     hypotheses: dict[int, Hypothesis] = {}
     samples, seconds = 0, 0.0
-    with tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
+    with tqdm(total=utterances, desc="decoding", unit="utterance", **STYLE) as progress:
         for batch in frames:
             started = time.perf_counter()
             (logits,) = batch.output.logits.values()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 
 # What lies in a folder of this prefix below the one that is changed: a lock that lasts as long as the process, the new
 # files, the ones that they replace, and, while they move, their names.
@@ -146,7 +147,7 @@ def _commit(room: Path, out: Path, force: bool, free: Collection[str]) -> None:
     moved: list[Path] = []
     created: list[Path] = []
     try:
-        for name in changed:
+        for name in tracked(changed, "moving files", "file"):
             moved.append(name)
             created += _make((out / name).parent)
             if (out / name).exists():

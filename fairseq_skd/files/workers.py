@@ -3,18 +3,17 @@
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 FEW = 1000  # below this many headers, starting processes costs more than it saves
 CHEAP = 256  # items handed to a process at once, if each takes a tenth of a millisecond: Ctrl-C waits for them
-_PATIENCE = 0.5  # seconds of work that need no progress bar, nor the import of one
 
 
 def default_jobs(items: int) -> int:
@@ -48,7 +47,7 @@ def run_over(
         UserError: if a worker process dies.
     """
     if jobs == 1 or len(items) < 2:
-        for item in _bar(items, len(items), title, unit):
+        for item in tracked(items, title, unit):
             yield function(item)
         return
     # Here, as a small folder, in one process, need not wait for these imports.
@@ -62,7 +61,7 @@ def run_over(
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context(method), initializer=_leave_signals)
     try:
         results = pool.map(function, items, chunksize=max(1, min(chunk, len(items) // (4 * jobs))))
-        yield from _bar(results, len(items), title, unit)
+        yield from tracked(results, title, unit, len(items))
     except BrokenProcessPool as error:
         reason = "a worker process was ended from outside, as happens when memory runs out"
         raise UserError(f"{reason}; use fewer --jobs") from error
@@ -72,18 +71,6 @@ def run_over(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """``items``; if they take their time, with a progress bar that vanishes when they are done."""
-    iterator = iter(items)
-    begun = time.monotonic()
-    for done, item in enumerate(iterator, start=1):
-        yield item
-        if time.monotonic() - begun > _PATIENCE:
-            from tqdm import tqdm
-
-            yield from tqdm(iterator, total=total, initial=done, desc=title, unit=unit, mininterval=0.5, leave=False)
 
 
 def _leave_signals() -> None:
