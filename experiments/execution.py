@@ -56,6 +56,7 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> list[Run]:
                             print(f"{error}; no other run is started, these go on: {names}", flush=True)
                     elif future.result():
                         left.remove(run)
+                        print(f"{run.name}: {len(runs) - len(left)} of {len(runs)} runs are done", flush=True)
                         elsewhere.clear()  # the other job may have ended by now
                         folder.collect(out)
                     else:
@@ -135,7 +136,7 @@ def _run_one(run: Run, commands: Commands) -> bool:
             print(f"{run.name}: already done", flush=True)
             return True
         if not folder.is_trained(run.folder):
-            print(f"{run.name}\n{shown(run.train)}", flush=True)
+            print(f"{run.name}\n{shown(run.train)}\nlog: {run.folder / folder.TRAIN_LOG}", flush=True)
             with folder.attempt(run):
                 commands.call(run.train, run.folder / folder.TRAIN_LOG, run, lock)
         if not run.checkpoint.is_file():
@@ -147,6 +148,7 @@ def _run_one(run: Run, commands: Commands) -> bool:
         (run.folder / folder.RESULT).unlink(missing_ok=True)  # an old result must not pass for the new one
         for step in (*run.decode, *run.align):
             if not folder.is_done(run, step):
+                print(f"{run.name}: {step.log.stem}", flush=True)
                 with folder.doing(run, step):
                     commands.call(step.command, step.log, run, lock)
         folder.write_result(run)

@@ -20,6 +20,7 @@ from fairseq_skd.cli import compose, quieten_libraries
 from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.subset import read_manifest
 from fairseq_skd.models.heads import check_student_layers
 from fairseq_skd.training.checks import check_composed
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for run in runs:
             print(f"{run.name}: {state(run)}\n  {shown(run.train)}")
         return
-    for run in runs:
+    for run in tracked(runs, "checking folders", "run"):
         check_folder(run)
     left = run_all(runs, out, args.jobs)
     print(out / "results.jsonl")
@@ -116,7 +117,7 @@ def check_runs(runs: Sequence[Run]) -> None:
     first = {run.arm: run for run in reversed(runs)}  # seeds of an arm do not differ in what is checked
     encoders: dict[str, PretrainedEncoder] = {}
     seen: set[tuple[str, ...]] = set()
-    for arm in dict.fromkeys(run.arm for run in runs):
+    for arm in tracked(dict.fromkeys(run.arm for run in runs), "checking arms", "arm"):
         try:
             _check(first[arm], encoders, seen)
         except UserError as error:

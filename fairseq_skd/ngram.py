@@ -5,9 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.search.kneser_ney import BEGIN, END, UNKNOWN, estimate, write_arpa
 
 _DESCRIPTION = """\
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sentences = list(_sentences(args.text))
     if not any(sentences):
         raise UserError(f"{', '.join(map(str, args.text))}: no word in it, give transcripts")
-    model = estimate(tqdm(sentences, desc="counting", unit="sentence"), args.order)
+    model = estimate(tracked(sentences, "counting", "sentence"), args.order)
     for n in model.fallbacks:
         print(f"too few {n}-grams to estimate discounts: using 0.5, 1 and 1.5", file=sys.stderr)
     write_arpa(model, args.out)

@@ -1,6 +1,5 @@
 """The whole analysis: check all inputs, run the models, write the files."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from fairseq_skd.alignment.compare import compare_sides
 from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.alignment.sides import choose_sides, kept_checkpoints
 from fairseq_skd.files.disk import absolute, read_speakers
+from fairseq_skd.files.progress import tracked
 
 _EXAMPLES = 3  # drawn if align.examples is null
 
@@ -37,13 +37,12 @@ def analyse(settings: AlignSettings) -> tuple[Path, dict[str, Any]]:
     if kept:
         found["history"] = [
             {"updates": updates, **(measured if checkpoint == shown else _measure(settings, checkpoint, speakers))}
-            for updates, checkpoint in kept
+            for updates, checkpoint in tracked(kept, "measuring the history", "checkpoint")
         ]
     output.write(sides.folder, found, output.examples(sides, compared))
     return sides.folder, found
 
 
 def _measure(settings: AlignSettings, checkpoint: Path, speakers: list[str] | None) -> dict[str, Any]:
-    print(checkpoint, file=sys.stderr)
     sides = choose_sides(settings, str(checkpoint))
     return output.metrics(sides, compare_sides(sides, settings.dataset), settings, speakers)

@@ -14,6 +14,7 @@ from fairseq_skd.alignment.totals import Certainty
 from fairseq_skd.decoding.config import DatasetSettings
 from fairseq_skd.decoding.evaluation_set import Ran, run
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import STYLE
 
 
 @dataclass
@@ -53,7 +54,7 @@ def compare_sides(sides: Sides, dataset: DatasetSettings, examples: Sequence[int
     agreements: dict[int, Agreement] = {}
     certainties: tuple[list[Certainty], list[Certainty]] = ([], [])
     posteriors: dict[int, Posteriors] = {}
-    with tqdm(total=utterances, desc="comparing", unit="utterance") as progress:
+    with tqdm(total=utterances, desc="comparing", unit="utterance", **STYLE) as progress:
         for places, lengths, ours, theirs in _log_posteriors(sides, dataset):
             pairs = zip(batch_frames(ours, lengths), batch_frames(theirs, lengths), strict=True)
             for index, pair in zip(places, pairs, strict=True):

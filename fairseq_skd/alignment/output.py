@@ -17,6 +17,7 @@ from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.alignment.figures import Example, spike_records
 from fairseq_skd.alignment.sides import Side, Sides
 from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.waveforms import read_audio
 from fairseq_skd.scoring.bootstrap import LEVEL, resampling
 from fairseq_skd.scoring.transcripts import write_summary
@@ -93,7 +94,7 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
     summary = folder / "align.json"
     summary.unlink(missing_ok=True)
     records = []
-    for example in chosen:
+    for example in tracked(chosen, "drawing spikes", "utterance"):
         figure, audio = f"spikes-{example.index}.png", f"example-{example.index}.flac"
         _save(figures.draw_spikes(example, names), folder / figure)
         encoded = io.BytesIO()

@@ -8,14 +8,13 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.decoding.decode import results_folder
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, choose_device, open_set
 from fairseq_skd.encoders.checkpoint import load_checkpoint
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.subset import check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
@@ -144,7 +143,7 @@ def kept_checkpoints(folder: Path) -> list[tuple[int, Path]]:
         if _BY_UPDATE.fullmatch(path.name) or _BY_EPOCH.fullmatch(path.name):
             kept.append(path)
     # Read all of them first: a damaged one found later would lose the results of earlier ones.
-    for path in tqdm(kept, desc="reading checkpoints", unit="checkpoint", delay=1.0):
+    for path in tracked(kept, "reading checkpoints", "checkpoint"):
         state = load_checkpoint(path)
         match = _BY_UPDATE.fullmatch(path.name)
         updates = int(match[1]) if match else _updates(path, state)

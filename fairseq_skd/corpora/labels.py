@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.validation import label_faults
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import working
 from fairseq_skd.files.units import LETTERS, Units
 
 LEXICON = "lexicon.txt"
@@ -68,7 +69,8 @@ def choose_units(labels: Labels, records: Sequence[Record]) -> Units | None:
     texts = [record.text for record in _training(labels, records)]
     if any(fault for record in records for fault in label_faults(record)):
         return None
-    return train_pieces(texts, labels.vocab_size or 0)
+    with working(f"training {labels.vocab_size} word pieces on {len(texts)} transcripts"):
+        return train_pieces(texts, labels.vocab_size or 0)
 
 
 def make_lexicon(labels: Labels, records: Sequence[Record], units: Units) -> dict[str, bytes]:

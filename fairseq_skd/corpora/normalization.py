@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇´`", "'"))
 _TO_SPACE = frozenset("-‐‑‒–—―−/\\…_")
@@ -97,7 +98,7 @@ def normalize(records: Sequence[Record], steps: Sequence[str]) -> tuple[list[Rec
         if name not in steps:
             continue
         count, example = 0, ""
-        for index, record in enumerate(changed):
+        for index, record in enumerate(tracked(changed, f"normalizing, {name}", "transcript")):
             text = step(record.text)
             if text != record.text:
                 count += 1

@@ -19,6 +19,7 @@ from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_devic
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
@@ -54,13 +55,20 @@ class SubsetLogits(Iterable[Ran]):
         threads: CPU threads of the encoder; a search may use fewer.
         unreadable: index in the manifest -> why its audio could not be read; complete after the
             last batch.
+        utterances: number of utterances, with those that cannot be read.
     """
 
     def __init__(
-        self, batches: Iterable[Ran], parameters: int, device: str, threads: int, unreadable: dict[int, str]
+        self,
+        batches: Iterable[Ran],
+        parameters: int,
+        device: str,
+        threads: int,
+        unreadable: dict[int, str],
+        utterances: int = 0,
     ) -> None:
         self.batches, self.parameters, self.unreadable = batches, parameters, unreadable
-        self.device, self.threads = device, threads
+        self.device, self.threads, self.utterances = device, threads, utterances
 
     def __iter__(self) -> Iterator[Ran]:
         return iter(self.batches)
@@ -71,9 +79,10 @@ class SubsetLogits(Iterable[Ran]):
         device, dtype = choose_device(plan.settings.common)
         recognizer = Recognizer(plan.trained, (plan.exit_layer,), device, dtype)
         unreadable: dict[int, str] = {}
-        batches = run(recognizer, plan.data.subset, plan.settings.dataset, unreadable.__setitem__)
+        subset = plan.data.subset
+        batches = run(recognizer, subset, plan.settings.dataset, unreadable.__setitem__)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable)
+        return cls(batches, recognizer.parameters, name, torch.get_num_threads(), unreadable, len(subset.names))
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
@@ -162,7 +171,7 @@ def _search(frames: Iterable[Ran], searcher: Searcher, utterances: int) -> tuple
     """Return hypotheses by index in the manifest, samples, and seconds of encoder and search."""
     hypotheses: dict[int, Hypothesis] = {}
     samples, seconds = 0, 0.0
-    with tqdm(total=utterances, desc="decoding", unit="utterance") as progress:
+    with tqdm(total=utterances, desc="decoding", unit="utterance", **STYLE) as progress:
         for batch in frames:
             started = time.perf_counter()
             (logits,) = batch.output.logits.values()

@@ -26,6 +26,7 @@ from fairseq_skd.decoding.decode import SubsetLogits, prepare, results_folder, s
 from fairseq_skd.decoding.evaluation_set import Ran
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import absolute, replacing
+from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.workers import run_over
 from fairseq_skd.recognizer import Output
 
@@ -167,10 +168,12 @@ def save_logits(frames: SubsetLogits, folder: Path) -> None:
             the disk is full.
     """
     count = 0
-    for count, batch in enumerate(tqdm(frames, desc="running the encoder", unit="batch"), start=1):
-        logits = {layer: values.cpu() for layer, values in batch.output.logits.items()}
-        with replacing(folder / f"{count}.pt") as path:
-            torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
+    with tqdm(total=frames.utterances, desc="running the encoder", unit="utterance", **STYLE) as progress:
+        for count, batch in enumerate(frames, start=1):
+            logits = {layer: values.cpu() for layer, values in batch.output.logits.items()}
+            with replacing(folder / f"{count}.pt") as path:
+                torch.save((batch.places, logits, batch.output.lengths.cpu(), batch.samples, batch.seconds), path)
+            progress.update(len(batch.places))
     about = {name: value for name, value in vars(frames).items() if name != "batches"}
     with replacing(folder / "about.pt") as path:
         torch.save({"batches": count, **about}, path)

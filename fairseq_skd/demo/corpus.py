@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
-from tqdm import tqdm
 
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.progress import tracked
 
 Waveform = npt.NDArray[np.float32]
 
@@ -201,7 +201,7 @@ def table_text(utterances: list[Utterance]) -> str:
 def write_audio(utterances: list[Utterance], audio_root: Path) -> None:
     """Speak every utterance into a FLAC file under ``audio_root``: 16 kHz, mono, 16 bit."""
     with open_synthesiser() as synthesiser:
-        for utterance in tqdm(utterances, desc="speaking", unit="utt"):
+        for utterance in tracked(utterances, "speaking", "utterance"):
             waveform = synthesiser.speak(utterance.text.lower(), voice_of(utterance))
             # Resampling overshoots a little: clip, or 16-bit samples would wrap around.
             resampled = soxr.resample(waveform, synthesiser.sample_rate, SAMPLE_RATE).clip(-1.0, 1.0)

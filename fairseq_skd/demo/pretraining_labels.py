@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 from sklearn.cluster import MiniBatchKMeans
-from tqdm import tqdm
 
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.progress import tracked, working
 from fairseq_skd.files.subset import read_manifest
 
 CEPSTRA = 13
@@ -115,11 +115,12 @@ def label_splits(
     chosen = {split: read_manifest(manifests, split, f"--splits {split}") for split in splits}
     features = {
         split: [
-            features_of(Path(subset.root) / name) for name in tqdm(subset.names, desc=f"MFCCs of {split}", unit="utt")
+            features_of(Path(subset.root) / name) for name in tracked(subset.names, f"MFCCs of {split}", "utterance")
         ]
         for split, subset in chosen.items()
     }
-    model = fit_clusters(features[splits[0]], clusters, seed, max_frames)
+    with working(f"finding {clusters} clusters"):
+        model = fit_clusters(features[splits[0]], clusters, seed, max_frames)
     labels = {split: [model.predict(frames) for frames in features[split]] for split in splits}
     counts = np.bincount(np.concatenate(labels[splits[0]]), minlength=clusters)  # 0 for a cluster without frames
     for split in splits:

@@ -27,6 +27,7 @@ from fairseq_skd.encoders.convolutions import ConvLayer
 from fairseq_skd.encoders.masking import SpanMask
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.wavlm import WavLMConfig, WavLMEncoder, WavLMModel
+from fairseq_skd.files.progress import working
 
 
 def frame_lengths(samples: Tensor, layers: Sequence[ConvLayer]) -> Tensor:
@@ -194,7 +195,8 @@ class Trunk(nn.Module):
         feature_grad_mult: float = 1.0,
     ) -> None:
         super().__init__()
-        self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
+        with working("building the encoder"):
+            self.w2v_model: Any = build_fairseq_encoder(pretrained, layers, settings)
         self.proj: nn.Linear | None = None  # the teacher's head, under its name in fairseq's checkpoints
         self.conv_layers, self.shortest_audio = pretrained.conv_layers, pretrained.shortest_audio
         self.frame_grid = pretrained.frame_grid

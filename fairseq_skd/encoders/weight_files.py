@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairseq_skd.encoders.unpickling import MOST_BYTES, NO_PICKLE, RefusedError, Storage, Unpickler
 from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files.progress import progress, working
 
 _ARCHIVE = b"PK\x03\x04"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -28,16 +29,17 @@ def read_torch_file(file: Path) -> Any:
         RefusedError: the file holds something that :mod:`fairseq_skd.encoders.unpickling` refuses.
         Exception: the file is damaged or of another kind; Python raises a dozen exception types.
     """
-    with file.open("rb") as stream:
+    size = file.stat().st_size
+    with file.open("rb") as stream, progress(f"reading {shown(file.name, 200)}", "B", size, unit_scale=True) as step:
         if stream.read(len(_ARCHIVE)) != _ARCHIVE:
             stream.seek(0)
-            return _read_legacy(stream, file.stat().st_size)
+            return _read_legacy(stream, size, step)
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
-            return _read_archive(archive, file.stat().st_size)
+            return _read_archive(archive, size, step)
 
 
-def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
+def _read_archive(archive: zipfile.ZipFile, size: int, step: Callable[[int], None]) -> Any:
     members = {member.filename: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()) or len(members) > _MOST_MEMBERS:
         raise RefusedError("it is an archive with two members of the same name, or with too many members")
@@ -55,6 +57,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         with archive.open(members[f"{folder}/{name}"]) as content:
             if content.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
                 raise EOFError(name)
+        step(len(buffer))
 
     if f"{folder}/data.pkl" not in members:
         raise RefusedError("it is an archive without data.pkl, so not a PyTorch file")
@@ -80,7 +83,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     return Unpickler(BytesIO(pickled), storage).load()
 
 
-def _read_legacy(stream: BinaryIO, size: int) -> Any:
+def _read_legacy(stream: BinaryIO, size: int, step: Callable[[int], None]) -> Any:
     """Read the format before torch 1.6.
 
     It has five pickles (a magic number, the protocol, the machine, the object, the keys of the
@@ -115,6 +118,7 @@ def _read_legacy(stream: BinaryIO, size: int) -> Any:
         buffer = _bytes(numbers)
         if stream.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
             raise EOFError(key)
+        step(len(buffer))
     return result
 
 
@@ -176,7 +180,8 @@ def load_safetensors(file: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise UserError(f"{file} needs the library safetensors: pip install safetensors") from error
     try:
-        return load_file(file)
+        with working(f"reading {shown(file.name, 200)}"):
+            return load_file(file)
     except Exception as error:  # SafetensorError, and torch's errors about shapes and types
         raise UserError(f"checkpoint {file} cannot be read, it is truncated or not a safetensors file") from error
 

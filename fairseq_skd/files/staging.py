@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 
 # A staging folder, inside the folder to change, holds a lock that lasts as long as the process, the
 # new files, the files that they replace, and, while they move, the list of their names.
@@ -149,7 +150,7 @@ def _commit(place: Path, out: Path, force: bool, free: Collection[str]) -> None:
     moved: list[Path] = []
     created: list[Path] = []
     try:
-        for name in changed:
+        for name in tracked(changed, "moving files", "file"):
             moved.append(name)
             created += _make((out / name).parent)
             if (out / name).exists():

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import soundfile
 from fairseq.data import Dictionary
-from tqdm import tqdm
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files import dictionaries
 from fairseq_skd.files.disk import read_lines
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.staging import refuse_incomplete
 from fairseq_skd.files.units import WORD_MARK
 
@@ -187,7 +187,7 @@ def check_audio(
     """
     found: dict[str, list[tuple[int, str]]] = {}  # kind of fault -> (index, detail) of each utterance
     chosen = range(len(subset.names)) if indices is None else indices
-    for index in tqdm(chosen, desc="checking audio", unit="file", delay=1.0):
+    for index in tracked(chosen, "checking audio", "file"):
         path = subset.path(index)
         if ".zip:" in path:  # fairseq's <zip>:<offset>:<length>; the audio inside is checked when it is read
             path = path[: path.index(".zip:") + len(".zip")]

@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,7 +15,6 @@ R = TypeVar("R")
 FEW = 1000  # for fewer headers, starting processes costs more time than it saves
 # Items per call of a process if each takes about 0.1 ms. Not more, since Ctrl-C waits for the call.
 CHEAP = 256
-_PATIENCE = 0.5  # seconds after which a progress bar is worth its import
 
 
 def default_jobs(items: int) -> int:
@@ -50,7 +49,7 @@ def run_over(
         UserError: a worker process dies.
     """
     if jobs == 1 or len(items) < 2:
-        for item in _bar(items, len(items), title, unit):
+        for item in tracked(items, title, unit):
             yield function(item)
         return
     # Imported here: a small folder needs one process and does not wait for these imports.
@@ -64,7 +63,7 @@ def run_over(
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context(method), initializer=_leave_signals)
     try:
         results = pool.map(function, items, chunksize=max(1, min(chunk, len(items) // (4 * jobs))))
-        yield from _bar(results, len(items), title, unit)
+        yield from tracked(results, title, unit, len(items))
     except BrokenProcessPool as error:
         reason = "a worker process was killed, as happens when memory runs out"
         raise UserError(f"{reason}; use fewer --jobs") from error
@@ -74,18 +73,6 @@ def run_over(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _bar(items: Iterable[T], total: int, title: str, unit: str) -> Iterator[T]:
-    """Yield ``items``; long work shows a progress bar, which disappears at the end."""
-    iterator = iter(items)
-    begun = time.monotonic()
-    for done, item in enumerate(iterator, start=1):
-        yield item
-        if time.monotonic() - begun > _PATIENCE:
-            from tqdm import tqdm
-
-            yield from tqdm(iterator, total=total, initial=done, desc=title, unit=unit, mininterval=0.5, leave=False)
 
 
 def _leave_signals() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
 from fairseq_skd.scoring.transcripts import utterance_errors, utterance_speakers
 
@@ -73,14 +74,16 @@ def read_runs(folder: Path) -> Runs:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder that holds the runs")
     trained = []
-    for path in _files(folder, "hydra_train.log"):
+    for path in tracked(list(_files(folder, "hydra_train.log")), "reading logs", "log"):
         try:
             trained.append(Trained(_name(folder, path), read_log(path)))
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
         Decoded(_name(folder, path), found, *wer_interval(path.parent, found))
-        for path, found in _records(folder, "summary.json", "exit_layer")
+        for path, found in tracked(
+            list(_records(folder, "summary.json", "exit_layer")), "reading transcripts", "folder"
+        )
     ]
     aligned = [
         Aligned(_name(folder, path), path.parent, found)

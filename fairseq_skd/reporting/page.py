@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import fairseq_skd
 from fairseq_skd.alignment.figures import draw_history, draw_offsets, shown
+from fairseq_skd.files.progress import tracked
 from fairseq_skd.reporting import player
 from fairseq_skd.reporting.folders import Aligned, Curve, Decoded, Runs
 
@@ -112,7 +113,7 @@ def render(runs: Runs, title: str) -> str:
         Table("Error rates", DECODED, [decoded_row(one) for one in runs.decoded], 3),
         Table("Alignment of teacher and student", ALIGNED, [aligned_row(one) for one in runs.aligned], 4),
     ]
-    analyses = [analysis(one) for one in runs.aligned]
+    analyses = [analysis(one) for one in tracked(runs.aligned, "drawing analyses", "analysis")]
     return environment.get_template("report.html.j2").render(
         title=title,
         version=fairseq_skd.__version__,
@@ -123,7 +124,7 @@ def render(runs: Runs, title: str) -> str:
         tables=[table for table in tables if table.rows],
         curves=[
             (run.name, inline_svg(draw_curves({run.name: run.curves}), f"learning curves of {run.name}"))
-            for run in runs.trained
+            for run in tracked(runs.trained, "drawing curves", "run")
         ],
         analyses=analyses,
         geometry=player,

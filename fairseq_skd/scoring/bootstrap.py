@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fairseq_skd.files.progress import progress
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 _DRAWN_AT_ONCE = 4_000_000  # indices: 32 MB
@@ -143,15 +145,21 @@ def _drawn_sums(columns: Floats, resamples: int, seed: int) -> Floats:
     units = columns.shape[1]
     if units < 2:
         return columns
-    found = bootstrap(
-        columns,
-        lambda *drawn, axis: np.stack([column.sum(axis) for column in drawn]),
-        paired=True,
-        n_resamples=resamples,
-        batch=max(1, _DRAWN_AT_ONCE // units),
-        method="percentile",
-        rng=seed,
-    )
+    with progress("drawing bootstrap samples", "sample", resamples) as step:
+
+        def sums(*drawn: Floats, axis: int) -> Floats:
+            step(drawn[0].size // units)
+            return np.stack([column.sum(axis) for column in drawn])
+
+        found = bootstrap(
+            columns,
+            sums,
+            paired=True,
+            n_resamples=resamples,
+            batch=max(1, _DRAWN_AT_ONCE // units),
+            method="percentile",
+            rng=seed,
+        )
     return np.asarray(found.bootstrap_distribution, np.float64)
 
 

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import editdistance
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
+from tqdm import tqdm
 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import read_lines, read_speakers, replacing
+from fairseq_skd.files.progress import PATIENCE, STYLE
 from fairseq_skd.files.subset import units_of
 from fairseq_skd.search.greedy import Hypothesis
 
@@ -118,6 +120,7 @@ def read_texts(file: Path) -> list[str]:
 
 
 NO_CHARACTER = "\ufffd"
+_LATE: dict[str, Any] = {"delay": PATIENCE, "leave": False, **STYLE}
 
 
 class Transcript(NamedTuple):
@@ -151,7 +154,7 @@ def transcribe(units: Sequence[Sequence[int]], dictionary: Dictionary, process: 
         dictionary: dictionary of the labels.
         process: how units become words, one of fairseq's ``post_process`` names.
     """
-    texts = [dictionary.string(sequence) for sequence in units]
+    texts = [dictionary.string(sequence) for sequence in tqdm(units, "spelling out", unit="utterance", **_LATE)]
     return Transcript(texts, [post_process(text, process) for text in texts])
 
 
@@ -195,7 +198,8 @@ def transcribe_hypotheses(hypotheses: Sequence[Hypothesis], dictionary: Dictiona
 def score(hypothesis: Transcript, reference: Transcript) -> Score:
     """Count errors over all utterances; a space between words counts as one character."""
     words, characters = ErrorCount(0, 0), ErrorCount(0, 0)
-    for found, wanted in zip(hypothesis.words, reference.words, strict=True):
+    pairs = list(zip(hypothesis.words, reference.words, strict=True))
+    for found, wanted in tqdm(pairs, "scoring", unit="utterance", **_LATE):
         words += count_errors(found.split(), wanted.split())
         characters += count_errors(" ".join(found.split()), " ".join(wanted.split()))
     return Score(words, characters)

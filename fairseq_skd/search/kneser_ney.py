@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.files.disk import replacing
+from fairseq_skd.files.progress import tracked
 
 Gram = tuple[str, ...]
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -65,7 +66,7 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> Model:
     probabilities: list[dict[Gram, float]] = []
     backoffs: list[dict[Gram, float]] = []
     fallbacks = []
-    for n, grams in enumerate(counts, start=1):
+    for n, grams in enumerate(tracked(counts, "estimating", "order"), start=1):
         predicted = {gram: count for gram, count in grams.items() if gram != (BEGIN,)}
         discounts = _discounts(predicted.values())
         if discounts is None:
@@ -96,7 +97,7 @@ def write_arpa(model: Model, path: Path) -> None:
         orders[0][BEGIN,] = 1e-99  # never predicted
         file.write("\\data\\\n")
         file.writelines(f"ngram {n}={len(grams)}\n" for n, grams in enumerate(orders, start=1))
-        for n, grams in enumerate(orders, start=1):
+        for n, grams in enumerate(tracked(orders, "writing", "order"), start=1):
             file.write(f"\n\\{n}-grams:\n")
             backoffs = model.backoffs[n - 1] if n < len(orders) else {}
             for gram in sorted(grams):

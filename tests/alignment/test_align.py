@@ -202,7 +202,7 @@ def test_extremes(corpus, hubert, tmp_path, capsys, symbols, disagreement):
 
 
 @pytest.mark.slow
-def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
+def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys, at_once):
     """Files named by update and by epoch; two files of one update count once."""
     runs = tmp_path / "run"
     runs.mkdir()
@@ -221,8 +221,11 @@ def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys):
     assert found["student"]["checkpoint"].endswith("checkpoint_10_300.pt")
     assert found["history"][-1]["frame_disagreement"] == found["frame_disagreement"]
     assert (Path("out") / found["figures"]["history"]).is_file()
-    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()]
+    printed = capsys.readouterr()
+    rows = [line.split()[0] for line in printed.out.splitlines() if line.strip()]
     assert rows[:4] == ["updates", "20", "100", "300"]
+    for progress in ("reading checkpoints: 4 of 4", "measuring the history: 3 of 3", "building the encoder, "):
+        assert progress in printed.err
 
 
 @pytest.mark.slow

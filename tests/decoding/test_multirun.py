@@ -296,3 +296,14 @@ def test_searches_end_with_their_parent_process(
             os.kill(int(file.read_text()), 0)
     assert len(list(here.glob("*.pid"))) == 2, "the third was not begun"
     assert not list(here.glob(".logits-*"))
+
+
+def test_encoder_and_searches_show_their_progress(
+    corpus: Path, hubert: Path, here: Path, at_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--multirun", f"task.data={corpus}", f"common_eval.path={hubert}"]
+    infer.main([*arguments, "dataset.num_workers=0", "decoding.blankweight=0,-1"])
+    said = capsys.readouterr().err
+    assert "running the encoder: 5 of 5 (100 %)" in said
+    assert "searching: 2 of 2 (100 %)" in said
+    assert "decoding: " not in said  # one at a time

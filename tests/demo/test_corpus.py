@@ -62,12 +62,13 @@ def espeak():
 
 
 @pytest.mark.usefixtures("espeak")
-def test_audio_is_16_khz_mono_and_differs_by_voice(tmp_path):
+def test_audio_is_16_khz_mono_and_differs_by_voice(tmp_path, at_once, capsys):
     utterances = [
         corpus.Utterance("a/1.flac", "OPEN THE RED DOOR", "a", "en-us+m3"),
         corpus.Utterance("a/2.flac", "OPEN THE RED DOOR", "a", "en-us+f2"),
     ]
     corpus.write_audio(utterances, tmp_path)
+    assert "speaking: 2 of 2 (100 %)" in capsys.readouterr().err
     waveforms = []
     for utterance in utterances:
         info = soundfile.info(tmp_path / utterance.path)

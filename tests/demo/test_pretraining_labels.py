@@ -159,3 +159,9 @@ def test_audio_shorter_than_a_frame(manifests):
 def test_more_clusters_than_frames():
     with pytest.raises(UserError, match=r"50 clusters need 50 frames, the audio has 20: lower --clusters"):
         fit_clusters([np.zeros((10, 39), np.float32)] * 2, clusters=50, seed=1, max_frames=100)
+
+
+def test_long_steps_show_their_progress(at_once, manifests, tmp_path, capsys):
+    label_splits(manifests, tmp_path / "labels", ["train"], clusters=3)
+    said = capsys.readouterr().err
+    assert "MFCCs of train: 4 of 4 (100 %)" in said and "finding 3 clusters, " in said

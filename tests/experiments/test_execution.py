@@ -39,9 +39,16 @@ def test_results_are_collected_and_nothing_runs_twice(grid, tmp_path, data):
     assert skd["data_sha256"] == data_hash(runs[0].data.training_files()) and len(skd["data_sha256"]) == 64
 
 
-def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data):
+def test_what_was_added_to_a_grid_is_done_without_training(grid, tmp_path, data, capsys):
     (run,) = stubbed(grid, tmp_path, data, ["skd"], [1])
     execution.run_all([run], tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert f"log: {run.folder / 'train.log'}" in said
+    assert [line.partition(": ")[2] for line in said if line.startswith("tiny skd seed 1: ")] == [
+        *(f"decode-{subset}-layer{layer}" for subset in ("valid", "test") for layer in (4, 2)),
+        "align-layer2",
+        "1 of 1 runs are done",
+    ]
     before = (run.folder / "decode" / "test-layer2" / "summary.json").stat().st_mtime_ns
     (more,) = stubbed(replace(grid, subsets=("test", "more")), tmp_path, data, ["skd"], [1])
     execution.run_all([more], tmp_path)

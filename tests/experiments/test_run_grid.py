@@ -113,9 +113,11 @@ def test_a_subset_without_labels_and_an_encoder_that_is_none(data, given):
 
 
 @pytest.mark.slow
-def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, capsys):
+def test_a_grid_that_has_nothing_wrong_is_listed(tmp_path, given, at_once, capsys):
     run_grid.main([*given, "--list"])
-    states = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny ")]
+    printed = capsys.readouterr()
+    assert "checking arms: 3 of 3 (100 %)" in printed.err
+    states = [line for line in printed.out.splitlines() if line.startswith("tiny ")]
     assert states == [f"tiny {arm} seed {seed}: to do" for seed in (1, 2) for arm in ("ctc", "skd", "kd")]
     assert not (tmp_path / "out").exists()
 

@@ -36,9 +36,9 @@ def dawdle(number: int) -> int:
 def test_long_work_shows_progress_and_short_work_none(jobs: int, capsys, monkeypatch):
     assert [*run_over(dawdle, range(5), jobs, "dawdling")] == [*range(5)]
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("fairseq_skd.files.workers._PATIENCE", 0.05)
+    monkeypatch.setattr("fairseq_skd.files.progress.PATIENCE", 0.05)
     assert [*run_over(dawdle, range(30), jobs, "dawdling")] == [*range(30)]
-    assert "dawdling: " in capsys.readouterr().err
+    assert "dawdling: 30 of 30 (100 %)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -55,3 +55,10 @@ def test_a_dead_worker_is_reported():
 def test_jobs_by_default():
     assert default_jobs(FEW - 1) == 1
     assert default_jobs(10 * FEW) == min(available_cpus(), 16)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_bar_is_there_before_the_first_result(at_once: None, jobs: int, capsys):
+    """A search or a recording can take minutes."""
+    assert [*run_over(double, [1, 2, 3], jobs, "doubling", unit="run")] == [2, 4, 6]
+    assert "doubling: 3 of 3 (100 %)" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fairseq_skd import report
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.reporting.folders import read_runs
-from fairseq_skd.reporting.page import inline_svg
+from fairseq_skd.reporting.page import inline_svg, render
 from fairseq_skd.scoring.bootstrap import rate_interval
 from fairseq_skd.scoring.transcripts import count_errors, utterance_errors
 
@@ -245,3 +245,10 @@ def test_the_templates_are_part_of_the_package():
     folder = Path(report.__file__).parent / "reporting"
     data = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
     assert data == {path.name for pattern in patterns for path in folder.glob(pattern)}
+
+
+def test_long_steps_show_their_progress(runs, at_once, capsys):
+    render(read_runs(runs), "runs")
+    said = capsys.readouterr().err
+    for step in ("reading logs: 1", "reading transcripts: 2", "drawing curves: 1", "drawing analyses: 1"):
+        assert f"{step} of {step[-1]} (100 %)" in said
