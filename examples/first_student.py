@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fairseq_skd
-from fairseq_skd.alignment.figures import STUDENT, TEACHER, frames_of, shown
+from fairseq_skd.alignment.figures import STUDENT, TEACHER, frames_of, shown, stagger
 from fairseq_skd.alignment.spikes import find_spikes
 from fairseq_skd.cli import quieten_libraries
 
@@ -127,19 +127,20 @@ rec = fairseq_skd.load(checkpoint)  # at all exits, the teacher first
 out = rec(*rec.batch([recording]))  # out.logits: {exit: (T, B, V)}
 seconds = len(out.logits[rec.exits[0]]) * rec.frame_seconds
 
-figure, axes = plt.subplots(2, 1, sharex=True, sharey=True, figsize=(max(8, 2 * seconds), 4.5), layout="constrained")
+figure, axes = plt.subplots(2, 1, sharex=True, sharey=True, figsize=(2 + 3 * seconds, 4.5), layout="constrained")
 for row, name, layer, colour in zip(axes, ("teacher", "student"), rec.exits, (TEACHER, STUDENT), strict=True):
     posteriors = out.logits[layer][:, 0].softmax(dim=-1).cpu().numpy()  # (T, B, V) -> (T, V)
     times = np.arange(len(posteriors)) * rec.frame_seconds
     row.plot(times, posteriors[:, 0], color="0.75", label="blank")
     row.plot(times, posteriors[:, 1:].max(axis=1), color=colour, label="most probable unit")
     spikes = find_spikes(frames_of(posteriors))
-    for symbol, peak in zip(spikes.symbols, spikes.peaks, strict=True):
-        row.text(times[peak], 1.05, shown(rec.symbols[symbol]), ha="center", color=colour)
+    levels = stagger(times[spikes.peaks].tolist(), room=0.05)  # neighbours closer than 50 ms stand above each other
+    for symbol, peak, level in zip(spikes.symbols, spikes.peaks, levels, strict=True):
+        row.text(times[peak], 1.05 + 0.17 * level, shown(rec.symbols[symbol]), ha="center", color=colour)
     if name == "teacher":
         for both in axes:
             both.vlines(times[spikes.peaks], 0, 1, color=TEACHER, linewidth=0.5, alpha=0.4)
-    row.set(title=f"{name}, {layer} layers", ylabel="posterior", ylim=(0, 1.2), yticks=[0, 0.5, 1])
+    row.set(title=f"{name}, {layer} layers", ylabel="posterior", ylim=(0, 1.6), yticks=[0, 0.5, 1])
     row.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 axes[1].set_xlabel("time (s)")
 figure.suptitle(f"{recording.name}: {(manifests / 'test.wrd').read_text(encoding='utf-8').splitlines()[0]}")
