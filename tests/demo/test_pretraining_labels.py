@@ -164,4 +164,4 @@ def test_more_clusters_than_frames():
 def test_long_steps_show_their_progress(at_once, manifests, tmp_path, capsys):
     label_splits(manifests, tmp_path / "labels", ["train"], clusters=3)
     said = capsys.readouterr().err
-    assert "MFCCs of train: 4 of 4 (100 %)" in said and "finding 3 clusters, " in said
+    assert "MFCCs of train: 4 of 4 (100 %)" in said and "finding 3 clusters ..." in said
