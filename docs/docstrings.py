@@ -1,4 +1,4 @@
-"""Docstrings as Markdown in the site (an extension of griffe): roles become code, simple tables become tables."""
+"""Show docstrings as Markdown in the site (a griffe extension)."""
 
 import re
 from typing import Any

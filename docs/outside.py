@@ -1,4 +1,4 @@
-"""Files outside ``docs`` in the site (a hook of mkdocs): ``RESULTS.md`` is a page, other files are named."""
+"""Add ``RESULTS.md`` to the site; links to other files become names (a mkdocs hook)."""
 
 import posixpath
 import re

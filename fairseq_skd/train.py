@@ -123,7 +123,7 @@ def _with_absolute_path(override: str, several: bool) -> str:
 
 
 def _to_compose(overrides: Sequence[str]) -> list[str]:
-    """Choose the overrides to check here. fairseq has more keys in its own sections than the YAML."""
+    """Choose the overrides to check here; fairseq's own sections have more keys than the YAML."""
     ours = [word for word in overrides if _key(word).partition(".")[0] in _COMPLETE]
     return ours + [f"++{word.lstrip('+')}" for word in overrides if _key(word) in _ASKED]
 
@@ -163,7 +163,7 @@ def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str])
 
 
 def _wanted_gpus(world: int, environment: Mapping[str, str]) -> int:
-    """Count the GPUs that ``world`` processes need on this machine; 0 if one process may use the CPU."""
+    """Count the GPUs that ``world`` processes need on this machine; one process may use the CPU."""
     if world == 1:
         return 0
     if all(name in environment for name in _TORCHRUN):

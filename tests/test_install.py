@@ -41,7 +41,7 @@ def declared() -> list[Requirement]:
 
 
 def pinned(environment: dict[str, str] | None = None) -> dict[str, Requirement]:
-    """The lines of constraints.txt that hold in an environment (this one: None), by name; each name at most once."""
+    """Map names to lines of constraints.txt that hold in an environment (this one: None)."""
     pins: dict[str, Requirement] = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if text := line.split("#")[0].strip():
@@ -106,7 +106,7 @@ def test_every_version_of_the_environment_is_pinned() -> None:
         for name, found in installed.items()
         if name in pins and not pins[name].specifier.contains(found)
     }
-    # A venv's own setuptools may stay as it came where nothing asks for it (3.10); what is built uses the pin.
+    # On 3.10 nothing asks for setuptools, so a venv keeps its own; builds use the pin.
     if sys.version_info < (3, 11):
         unlike.pop(canonicalize_name("setuptools"), None)
     assert not unlike

@@ -1,4 +1,4 @@
-"""What the files about the project say twice: versions, Pythons, and commands that contributors type."""
+"""Compare what the project's files say twice: versions, Pythons, commands."""
 
 import configparser
 import importlib.util
@@ -101,7 +101,7 @@ def test_commands_for_contributors_exist(command: str) -> None:
 
 
 def test_files_for_contributors_exist() -> None:
-    """Paths in code and in links, from the root or from ``fairseq_skd/``, whose rooms are named without it."""
+    """Find the paths in code and links, from the root or from ``fairseq_skd/``."""
     quoted = [text for _, text in CODE if re.fullmatch(r"[\w./]+(\.\w+|/)", text) and "/" in text]
     linked = re.findall(r"\]\(([^)#:]+)\)", CONTRIBUTING)
     assert len(quoted) > 10 and len(linked) > 2

@@ -1,4 +1,4 @@
-"""Examples of the documentation: which blocks a page has, and how a block becomes a script that runs here."""
+"""Find the examples of a page and turn them into scripts that run here."""
 
 import re
 from collections.abc import Iterator

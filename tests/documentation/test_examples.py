@@ -1,4 +1,4 @@
-"""Every shell, Python and YAML example of README and docs runs, in the order of its page, on small real files.
+"""Run every shell, Python and YAML example of README and docs, page by page, on small real files.
 
 A command that cannot run here is named in ELSEWHERE with its reason, and checked otherwise.
 """
@@ -23,7 +23,7 @@ from tests.documentation import world
 from tests.documentation.pages import NAMES, REPOSITORY, RUN, SHOWN, Block, blocks, commands, here, shortened
 
 WITH_EXAMPLES = [page for page in NAMES if any(block.language in RUN for block in blocks(page))]
-# Page -> what its text promises to be there in the end; from /: the documentation's path, else the current folder.
+# Page -> files that its text promises, as the documentation names them.
 PROMISED: dict[str, list[str]] = {
     "README.md": ["/data/manifests/train.tsv", "/data/manifests/dict.ltr.txt", "/runs/skd/checkpoint_last.pt"],
     "docs/your-data.md": [

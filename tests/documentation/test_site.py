@@ -1,4 +1,4 @@
-"""The documentation builds as a site: every link and anchor resolves, and reading it asks no network."""
+"""Build the site: every link and anchor resolves, and no page needs the network."""
 
 import html.parser
 import os

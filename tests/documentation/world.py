@@ -1,4 +1,4 @@
-"""What the documentation's paths name, in a folder: a corpus, pretrained encoders, fine-tuned checkpoints."""
+"""Make the files that the documentation names: corpora, encoders, fine-tuned checkpoints."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def build_models(folder: Path) -> None:
 
 
 def build(folder: Path, models: Path) -> Path:
-    """One page's folder: ``models`` is shared, ``runs`` copied, the corpus made; ``here`` is where commands run."""
+    """Make a page's folder; its commands run in ``here``."""
     work = folder / "here"
     work.mkdir(parents=True)
     (folder / "models").symlink_to(models / "models")

@@ -1,4 +1,4 @@
-"""The documented argument for fairseq's own decoder: in a shell, and (Python 3.10) in that decoder."""
+"""Try the documented argument for fairseq's own decoder in a shell and (Python 3.10) in it."""
 
 import os
 import re

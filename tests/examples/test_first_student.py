@@ -51,7 +51,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def example(monkeypatch):
-    """Run the script in this process, without the commands that it calls: each would end with status 7."""
+    """Run the script in this process. Each command that it calls ends with status 7."""
 
     def run(*arguments: object) -> int | str | None:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])

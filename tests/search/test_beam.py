@@ -189,7 +189,7 @@ def test_the_language_model_corrects_greedy_errors(tmp_path: Path) -> None:
 
 
 def test_weights_and_width(tmp_path: Path) -> None:
-    """A word score adds words, silweight adds frames of |, and a narrow beam can miss the best path."""
+    """A word score adds words, silweight adds frames of |, a narrow beam misses the best path."""
     log_probs = posteriors(7, LETTERS, 3, scale=0.5)
     few, many = (
         search(tmp_path, LETTERS, SPELT, lmweight=0.0, wordscore=score).search(log_probs) for score in (-9.0, 9.0)
