@@ -101,10 +101,10 @@ def readme() -> str:
     header = ("model", "layers", "parameters", "test WER % [95 %]", "matched spikes on the same frame % [95 %]")
     seeds = len({run.seed for run in results})
     caption = (
-        f"CMU AN4: 0.63 h of training speech, 130 test utterances, letters, greedy decoding. Means over {len(results)} "
+        f"CMU AN4: 0.63 h of training speech, 130 test utterances, letters, greedy decoding. Mean of {len(results)} "
         f"runs ({seeds} seeds, each on {' and on '.join(FILES['an4'])}), 95 % interval over runs. The encoder is a "
-        "small stand-in, hardly pretrained. The last column compares the student with its teacher, and the six layers "
-        "trained alone with plain CTC of the same seed."
+        "small stand-in, hardly pretrained. Last column: the student against its teacher; six layers trained alone "
+        "against plain CTC of the same seed."
     )
     return f"{_table(header, rows)}\n{textwrap.fill(caption, 100)}\n"
 
