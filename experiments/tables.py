@@ -41,7 +41,7 @@ NAMES = {
     Model("skd", 6): "**SKD, student**",
     Model("skd_nonblank", 6): "SKD without blank frames, student",
     Model("interctc", 6): "InterCTC, lower exit",
-    Model("pruning", 6): "layer pruning (six layers alone)",
+    Model("pruning", 6): "six layers trained alone (pruning)",
     Model("guide", 6): "separate teacher, Guide-CTC",
     Model("softmax_l2", 6): "separate teacher, squared distance",
     Model("softmax_kl", 6): "separate teacher, KL",

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = _recipe(args.name, folder)
     overrides = [_with_absolute_path(override, args.multirun) for override in _checked(args.overrides)]
     recipe = compose(folder, name)
-    config = recipe if args.multirun else compose(folder, name, _to_compose(overrides))
+    config = recipe if args.multirun else compose(folder, name, _to_compose(overrides, recipe))
     if not _select(config, "common.user_dir"):
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
     if not (args.cfg or args.multirun):  # a sweep may run on other machines
@@ -122,10 +122,15 @@ def _with_absolute_path(override: str, several: bool) -> str:
     return hydra_overrides({key: absolute(value)})[0]
 
 
-def _to_compose(overrides: Sequence[str]) -> list[str]:
+def _to_compose(overrides: Sequence[str], recipe: DictConfig) -> list[str]:
     """Choose the overrides to check here; fairseq's own sections have more keys than the YAML."""
     ours = [word for word in overrides if _key(word).partition(".")[0] in _COMPLETE]
-    return ours + [f"++{word.lstrip('+')}" for word in overrides if _key(word) in _ASKED]
+    plain = OmegaConf.to_container(recipe, resolve=False)
+    for word in overrides:
+        section, _, name = _key(word).partition(".")
+        if _key(word) in _ASKED and isinstance(plain, dict):
+            ours.append(("" if name in plain.get(section, {}) else "+") + word.lstrip("+"))
+    return ours
 
 
 def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str]) -> None:
@@ -204,7 +209,8 @@ def remark_on_batch(config: DictConfig, batches: int) -> str:
 
 def _batches(config: DictConfig) -> int:
     """Count the batches per update, GPUs x ``update_freq``; 0 if the YAML does not say both."""
-    world, often = _select(config, _WORLD), _select(config, f"{_FREQUENCY}[0]")
+    world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
+    often = frequency[0] if OmegaConf.is_list(frequency) and len(frequency) else None
     return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 

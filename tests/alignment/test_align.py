@@ -224,7 +224,7 @@ def test_history_is_in_order_of_updates(corpus, hubert, tmp_path, capsys, at_onc
     printed = capsys.readouterr()
     rows = [line.split()[0] for line in printed.out.splitlines() if line.strip()]
     assert rows[:4] == ["updates", "20", "100", "300"]
-    for progress in ("reading checkpoints: 4 of 4", "measuring the history: 3 of 3", "building the encoder, "):
+    for progress in ("reading checkpoints: 4 of 4", "measuring the history: 3 of 3", "building the encoder ..."):
         assert progress in printed.err
 
 

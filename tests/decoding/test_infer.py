@@ -115,7 +115,7 @@ def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("WER ")
     assert done.stdout.count("\n") == 1
-    assert "decoding: 100%" in done.stderr
+    assert "decoding: 5 of 5 (100 %)" in done.stderr
     assert not [word for word in ("DEBUG", "INFO", "Warning") if word in done.stderr]
     assert Path("decode/test-layer2/ref.word").read_text() == REFERENCES["ref.word"]
 

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, arguments, sentenc
         (
             "[valid, test]",
             "[valid, tset]",
-            "arm ctc: .* subset tset: .*tset.tsv does not exist .there: test, ",
+            "arm ctc: .* subset tset: .*tset.tsv does not exist; the folder has test, ",
         ),
         ("exits: [4, 2]", "exits: [4, 3]", "arm skd: exits has 3, the model will have 2, 4"),
         ("keep_layers: 2", "keep_layers: 20", "arm kd: model.keep_layers=20 is out of range: this encoder has"),
