@@ -101,7 +101,7 @@ def _recipe(name: str | None, folder: Path) -> str:
 
 def _checked(overrides: Sequence[str]) -> Sequence[str]:
     for word in overrides:
-        if word[0] != "~" and not word.partition("=")[0] * ("=" in word):
+        if not (word.startswith("~") or (word.partition("=")[0] and "=" in word)):
             raise UserError(f"{word} cannot be read: give a key and its value with = and no space between, key=value")
     return overrides
 
@@ -129,7 +129,7 @@ def _to_compose(overrides: Sequence[str], recipe: DictConfig) -> list[str]:
     for word in overrides:
         section, _, name = _key(word).partition(".")
         if _key(word) in _ASKED and isinstance(plain, dict):
-            ours.append(("" if name in plain.get(section, {}) else "+") + word.lstrip("+"))
+            ours.append(("" if name in (plain.get(section) or {}) else "+") + word.lstrip("+"))
     return ours
 
 
@@ -210,7 +210,11 @@ def remark_on_batch(config: DictConfig, batches: int) -> str:
 def _batches(config: DictConfig) -> int:
     """Count the batches per update, GPUs x ``update_freq``; 0 if the YAML does not say both."""
     world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
-    often = frequency[0] if OmegaConf.is_list(frequency) and len(frequency) else None
+    often = (
+        _select(OmegaConf.create({"often": OmegaConf.to_container(frequency, resolve=False)[0]}), "often")
+        if (OmegaConf.is_list(frequency) and len(frequency))
+        else None
+    )
     return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 
@@ -239,7 +243,7 @@ def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
     save_dir = given.get("checkpoint.save_dir", "")
     if "hydra.run.dir" in given or OmegaConf.select(OmegaConf.load(yaml), "hydra.run.dir"):
         return []
-    if not save_dir or "$" in save_dir:
+    if save_dir in ("", "null") or "$" in save_dir:
         return []
     folder = Path(save_dir.strip("'").replace("\\'", "'"))
     try:
