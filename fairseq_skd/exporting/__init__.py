@@ -1,0 +1,1 @@
+"""A fine-tuned checkpoint in other formats."""
