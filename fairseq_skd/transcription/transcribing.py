@@ -1,6 +1,7 @@
 """Transcribe audio of any length, and align known texts: log-probs of stretches to transcripts."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -104,14 +105,17 @@ class Transcriber:
         Raises:
             UserError: audio cannot be used, and ``unreadable`` is None.
         """
-        for index, seconds, parts in self._files(audio, batch_size, unreadable):
+        for index, parts in self._files(audio, batch_size):
             ways: list[Aligned] | None = None
-            for stretch in parts:
-                found = self._search(stretch)
-                ways = found if ways is None else self._combined(ways, found)
-            if ways is not None:
-                best, *others = (self._transcript(way, seconds()) for way in ways)
-                yield index, replace(best, nbest=tuple(others))
+            for part in parts:
+                if isinstance(part, Stretch):
+                    found = self._search(part)
+                    ways = found if ways is None else self._combined(ways, found)
+                elif isinstance(part, float):
+                    best, *others = (self._transcript(way, part) for way in ways or ())
+                    yield index, replace(best, nbest=tuple(others))
+                else:
+                    _tell(unreadable, index, part)
 
     def align(
         self,
@@ -130,26 +134,26 @@ class Transcriber:
                 audio.
         """
         spelt = [units_of_text(text, self.dictionary, self.post_process) for text in texts]
-        for index, seconds, parts in self._files(audio, batch_size, unreadable):
-            log_probs = [stretch.log_probs for stretch in parts]
-            if not log_probs:
-                continue
-            try:
-                found = align_units(np.concatenate(log_probs), spelt[index])
-            except UserError as error:
-                if unreadable is None:
-                    raise
-                unreadable(index, error)
-            else:
-                yield index, self._transcript(Aligned(spelt[index], found, None), seconds())
+        for index, parts in self._files(audio, batch_size):
+            log_probs: list[Floats] = []
+            for part in parts:
+                if isinstance(part, Stretch):
+                    log_probs.append(part.log_probs)
+                    continue
+                if isinstance(part, float):
+                    try:
+                        found = align_units(np.concatenate(log_probs), spelt[index])
+                    except UserError as error:
+                        part = error
+                    else:
+                        yield index, self._transcript(Aligned(spelt[index], found, None), part)
+                        continue
+                _tell(unreadable, index, part)
 
     def _files(
-        self, audio: Iterable[Audio], batch_size: int, unreadable: Unreadable | None
-    ) -> Iterator[tuple[int, Callable[[], float], Iterator[Stretch]]]:
-        """Yield per file: its index, its duration once it was read, and its stretches.
-
-        A file that cannot be read has no stretches from there on. What was made of it is dropped.
-        """
+        self, audio: Iterable[Audio], batch_size: int
+    ) -> Iterator[tuple[int, Iterator[Stretch | float | UserError]]]:
+        """Yield per file its index and its stretches; after them the duration or the error."""
         samples: dict[int, int] = {}
 
         def blocks(index: int, one: Audio) -> Iterator[Floats]:
@@ -158,28 +162,25 @@ class Transcriber:
                 samples[index] += len(block)
                 yield block
 
+        def parts(
+            index: int, group: Iterable[tuple[int, Stretch | UserError]]
+        ) -> Iterator[Stretch | float | UserError]:
+            for _, item in group:
+                yield item
+                if isinstance(item, UserError):
+                    return
+            yield samples.pop(index) / self.waveforms.sample_rate
+
         sources = (blocks(index, one) for index, one in enumerate(audio))
         found = stretches(sources, self.run, self.grid, self.waveforms.sample_rate, batch_size=batch_size)
         for index, group in itertools.groupby(found, key=lambda item: item[0]):
-            failed: list[UserError] = []
-            parts = list(_until_error(group, failed))
-            if failed and unreadable is None:
-                raise failed[0]
-            if failed and unreadable is not None:
-                unreadable(index, failed[0])
-            else:
-                rate = self.waveforms.sample_rate
-                yield index, lambda: samples.pop(index) / rate, iter(parts)  # noqa: B023 (called at once)
+            yield index, parts(index, group)
 
     def _read(self, audio: Audio) -> Iterator[Floats]:
-        if (
-            isinstance(audio, np.ndarray | torch.Tensor)
-            or not hasattr(audio, "__fspath__")
-            and not isinstance(audio, str)
-        ):
-            yield replace(self.waveforms, normalize=False).read(audio).numpy()
-        else:
+        if isinstance(audio, str | os.PathLike):
             yield from read_blocks(audio, self.waveforms.sample_rate, self.waveforms.shortest)
+        else:
+            yield replace(self.waveforms, normalize=False).read(audio).numpy()
 
     def _search(self, stretch: Stretch) -> list[Aligned]:
         """Return the best hypotheses of a stretch, each with another text."""
@@ -232,9 +233,7 @@ class Transcriber:
         return Transcript(text, tuple(timed), confidence, seconds, round(aligned.found.score, 6))
 
 
-def _until_error(group: Iterable[tuple[int, Stretch | UserError]], failed: list[UserError]) -> Iterator[Stretch]:
-    for _, item in group:
-        if isinstance(item, UserError):
-            failed.append(item)
-        else:
-            yield item
+def _tell(unreadable: Unreadable | None, index: int, error: UserError) -> None:
+    if unreadable is None:
+        raise error
+    unreadable(index, error)
