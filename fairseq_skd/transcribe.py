@@ -183,7 +183,7 @@ def _texts(given: argparse.Namespace, sources: Sequence["Source"]) -> list[str] 
 def _run(
     given: argparse.Namespace, rec: "Recognizer", sources: Sequence["Source"], texts: Sequence[str] | None
 ) -> list[tuple[str, str]]:
-    """Transcribe or align all files and write; returns the files without transcript, with reasons."""
+    """Transcribe or align all files and write; returns the files that failed, with reasons."""
     from fairseq_skd.transcription.formats import Named
     from fairseq_skd.transcription.language import language_search
 

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fairseq.data import Dictionary
@@ -70,20 +71,24 @@ def arpa_words(path: Path) -> list[str] | None:
     """
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
-    opened = gzip.open(path, "rb") if packed else path.open("rb")
-    words: list[str] = []
-    try:
-        with opened as lines:
+        file.seek(0)
+        try:
+            lines = gzip.open(file) if packed else file  # noqa: SIM115 (closed with the file)
             if not lines.readline().strip().startswith(b"\\data\\"):
                 return None
-            inside = False
-            for line in lines:
-                if line.startswith(b"\\"):
-                    if inside:
-                        break
-                    inside = line.strip() == b"\\1-grams:"
-                elif inside and len(fields := line.decode("utf-8").split()) > 1:
-                    words.append(fields[1])
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"--lm {path} cannot be read ({error}): give an ARPA file in UTF-8") from error
+            words = [line.split()[1].decode("utf-8") for line in _unigrams(lines)]
+        except (OSError, EOFError, UnicodeDecodeError, IndexError) as error:
+            raise UserError(f"--lm {path} cannot be read ({error}): give an ARPA file in UTF-8") from error
     return [word for word in dict.fromkeys(words) if word not in _MARKS]
+
+
+def _unigrams(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of the section of unigrams."""
+    inside = False
+    for line in lines:
+        if line.startswith(b"\\"):
+            if inside:
+                return
+            inside = line.strip() == b"\\1-grams:"
+        elif inside and line.strip():
+            yield line
