@@ -68,6 +68,7 @@ def details(
 def examples(sides: Sides, compared: Compared) -> list[Example]:
     """Collect the utterances whose posteriors were kept, with audio and text."""
     data, seconds = sides.data, sides.student.recognizer.frame_seconds
+    assert data.reference is not None  # align refuses a subset without labels
     found = []
     for index, posteriors in sorted(compared.posteriors.items()):
         waveform, sample_rate = read_audio(data.subset.path(index))

@@ -5,12 +5,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fairseq
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import fairseq_skd
@@ -18,7 +19,7 @@ from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, precision, run
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.disk import absolute, replacing
 from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
@@ -26,6 +27,8 @@ from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.scoring import transcripts
 from fairseq_skd.search.greedy import Hypothesis
+from fairseq_skd.transcription.formats import Named, ctm
+from fairseq_skd.transcription.transcribing import align_hypothesis
 
 _FEW = 5  # symbols named in one message
 
@@ -86,7 +89,7 @@ class SubsetLogits(Iterable[Ran]):
 
 
 def decode(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Decode a subset, score it and write the results.
+    """Decode a subset, score it if it has references, and write the results.
 
     Audio that cannot be read is left out, also from the error rates; ``not_decoded`` in the summary
     lists it.
@@ -117,8 +120,9 @@ def prepare(settings: Settings) -> Plan:
         exit_layer = check_exit(layer, trained.students, trained.depth)
     except NoExitError as error:
         raise UserError(f"decoding.layer={layer}: {error}") from error
-    data = open_set(settings.task, settings.dataset, settings.common_eval.post_process, trained)
-    search = plan_search(settings.decoding, data.dictionary, data.reference.words)
+    data = open_set(settings.task, settings.dataset, settings.common_eval.post_process, trained, optional=True)
+    references = data.reference.words if data.reference is not None else []
+    search = plan_search(settings.decoding, data.dictionary, references)
     check_audio(data.subset, trained.waveforms.sample_rate, trained.waveforms.shortest, leave_out=True)
     searcher = search.build(data.dictionary)  # now: it loads the language model, which may be broken
     name = f"{settings.dataset.gen_subset}-layer{exit_layer}"
@@ -137,23 +141,26 @@ def search_and_write(plan: Plan, frames: SubsetLogits) -> dict[str, Any]:
         the summary.
 
     Raises:
-        UserError: no reference word is left to score, or the model cannot be run, see
+        UserError: nothing is left to score or write, or the model cannot be run, see
             :func:`~fairseq_skd.decoding.evaluation_set.run`.
     """
     data, utterances = plan.data, plan.data.subset
-    hypotheses, samples, seconds = _search(frames, plan.searcher, len(utterances.names))
-    decoded, reference = list(hypotheses), data.reference.of(list(hypotheses))
-    if frames.unreadable and not any(words.split() for words in reference.words):
+    hypotheses, samples, seconds = _search(frames, plan, len(utterances.names))
+    decoded = list(hypotheses)
+    reference = data.reference.of(decoded) if data.reference is not None else None
+    nothing = not decoded if reference is None else not any(words.split() for words in reference.words)
+    if frames.unreadable and nothing:
         first, count = min(frames.unreadable), len(frames.unreadable)
         more = f" ({count} files in all, no word is left to score)" if count > 1 else ""
         raise UserError(f"{utterances.where(first)} cannot be read: {frames.unreadable[first]}{more}")
-    hypothesis = transcripts.transcribe_hypotheses(list(hypotheses.values()), data.dictionary, data.post_process)
+    found = [hypothesis for hypothesis, _ in hypotheses.values()]
+    hypothesis = transcripts.transcribe_hypotheses(found, data.dictionary, data.post_process)
     if not plan.settings.common_eval.quiet:
-        for text, wanted in zip(hypothesis.words, reference.words, strict=True):
-            print(f"HYPO: {text}\nREF: {wanted}")
-    if not any(one.units for one in hypotheses.values()):
+        for place, text in enumerate(hypothesis.words):
+            print(f"HYPO: {text}" + ("" if reference is None else f"\nREF: {reference.words[place]}"))
+    if not any(one.units for one in found):
         print(plan.search.empty, file=sys.stderr)
-    summary = _error_rates(transcripts.score(hypothesis, reference))
+    summary = {} if reference is None else _error_rates(transcripts.score(hypothesis, reference))
     summary |= plan.conditions | _costs(frames, samples, seconds, plan.sample_rate)
     summary["sentences"] = len(hypotheses)
     summary["not_decoded"] = [
@@ -163,24 +170,52 @@ def search_and_write(plan: Plan, frames: SubsetLogits) -> dict[str, Any]:
     file = plan.folder / "summary.json"
     file.unlink(missing_ok=True)  # written last: a folder with a summary is complete
     transcripts.write_transcripts(plan.folder, hypothesis, reference, decoded)
+    times = plan.folder / "hypo.ctm"
+    times.unlink(missing_ok=True)  # of an earlier decode
+    if plan.settings.decoding.times:
+        with replacing(times) as beside:
+            beside.write_text("".join(lines for _, lines in hypotheses.values()), encoding="utf-8")
     transcripts.write_summary(file, summary)
     return summary
 
 
-def _search(frames: Iterable[Ran], searcher: Searcher, utterances: int) -> tuple[dict[int, Hypothesis], int, float]:
-    """Return hypotheses by index in the manifest, samples, and seconds of encoder and search."""
-    hypotheses: dict[int, Hypothesis] = {}
+def _search(frames: Iterable[Ran], plan: Plan, utterances: int) -> tuple[dict[int, tuple[Hypothesis, str]], int, float]:
+    """Return hypotheses and their CTM lines by index in the manifest, samples, and seconds.
+
+    The seconds are those of encoder and search, without the times of words.
+    """
+    hypotheses: dict[int, tuple[Hypothesis, str]] = {}
     samples, seconds = 0, 0.0
     with tqdm(total=utterances, desc="decoding", unit="utterance", **STYLE) as progress:
         for batch in frames:
             started = time.perf_counter()
             (logits,) = batch.output.logits.values()
-            found = searcher(logits, batch.output.lengths)
+            found = plan.searcher(logits, batch.output.lengths)
             seconds += batch.seconds + time.perf_counter() - started
             samples += batch.samples
-            hypotheses.update(zip(batch.places, found, strict=True))
+            lines = _times(plan, batch, logits, found) if plan.settings.decoding.times else [""] * len(found)
+            hypotheses.update(zip(batch.places, zip(found, lines, strict=True), strict=True))
             progress.update(len(found))
     return dict(sorted(hypotheses.items())), samples, seconds
+
+
+def _times(plan: Plan, batch: Ran, logits: Tensor, found: Sequence[Hypothesis]) -> list[str]:
+    """Align each hypothesis with its frames; returns its lines of ``hypo.ctm``."""
+    log_probs = logits.float().log_softmax(dim=-1).transpose(0, 1).cpu().numpy()  # (T, B, V) -> (B, T, V)
+    lines = []
+    for row, (place, hypothesis) in enumerate(zip(batch.places, found, strict=True)):
+        frames = log_probs[row, : int(batch.output.lengths[row])]
+        aligned = align_hypothesis(frames, hypothesis, plan.search.lexicon, plan.data.dictionary)
+        subset = plan.data.subset
+        transcript = aligned.transcript(
+            plan.data.dictionary,
+            plan.data.post_process,
+            plan.trained.encoder.frame_grid.step / plan.sample_rate,
+            subset.samples[place] / plan.sample_rate,
+        )
+        name = os.path.splitext(subset.names[place])[0]
+        lines.append(ctm(Named(subset.path(place), name, transcript)))
+    return lines
 
 
 def results_folder(path: str) -> Path:
@@ -211,6 +246,8 @@ def _warn_of_references(data: EvaluationSet) -> None:
             f"({most}{more}): the model cannot output them, so each counts as an error",
             file=sys.stderr,
         )
+    if data.reference is None:
+        return
     if better := better_post_process(data.post_process, data.reference.units):
         print(
             f"common_eval.post_process=letter makes one word of each transcript, because no reference of "

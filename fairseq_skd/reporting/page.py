@@ -140,9 +140,9 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
         "full" if found["exit_layer"] == found["layers"] else "student",
         f"{found['exit_layer']} of {found['layers']}",
         f"{found['parameters']:,}",
-        f"{found['wer']:.2f}",
+        f"{found['wer']:.2f}" if "wer" in found else "-",  # decoded without references
         f"{one.interval.low:.2f} to {one.interval.high:.2f}{_speakers(one.resampled)}" if one.interval else "-",
-        f"{found['cer']:.2f}",
+        f"{found['cer']:.2f}" if "cer" in found else "-",
         f"{found['sentences']:,}{_left_out(found)}",
     )
 
