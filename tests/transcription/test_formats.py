@@ -1,6 +1,7 @@
 """Formats of transcripts, by their specifications."""
 
 import doctest
+import itertools
 import json
 import re
 
@@ -78,7 +79,7 @@ def test_textgrid_covers_the_audio(words: tuple[tuple[str, float, float], ...]) 
     intervals = parse_textgrid(text)
     assert f"intervals: size = {len(intervals)}\n" in text
     assert intervals[0][0] == 0.0 and intervals[-1][1] == 10.0
-    assert all(one[1] == other[0] and one[0] < one[1] for one, other in zip(intervals, intervals[1:], strict=False))
+    assert all(one[1] == other[0] and one[0] < one[1] for one, other in itertools.pairwise(intervals))
     assert [label for *_, label in intervals if label] == [word for word, *_ in words]
 
 

@@ -21,6 +21,8 @@ def test_any_units_give_the_text_of_post_process(process: str) -> None:
     """Random units, with fairseq's own symbols among them; each character belongs to its unit."""
     dictionary = Dictionary()
     for symbol in SYMBOLS:
+        if process == "wordpiece" and symbol == "B_EOW":
+            continue  # would be two words at once
         dictionary.add_symbol(symbol)
     rng = np.random.default_rng(0)
     for size in [0, 1, 2, 3, *[9] * 60]:
