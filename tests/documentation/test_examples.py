@@ -40,6 +40,10 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
         *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
     ],
+    "docs/transcription.md": [
+        *("subtitles/audio/001.srt", "/runs/skd/times/hypo.ctm", "pseudo.tsv", "/data/pseudo/train.tsv"),
+        "/runs/pseudo/checkpoint_last.pt",
+    ],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
         *("/runs/skd/against-ctc/align.json", "report.html"),
