@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fairseq_skd.transcription.words import Transcript
 
 OUTPUTS = ("txt", "jsonl", "ctm", "srt", "vtt", "TextGrid")
+_MARKS = ("<pad>", "<unk>")  # fairseq's own symbols, which no label may hold
 _SHOWN = 20  # most audio files that a message lists
 _DESCRIPTION = """\
 Transcribe audio with a fine-tuned checkpoint, or an exported folder. AUDIO is a file of any format that libsndfile
@@ -269,7 +270,8 @@ def _table(given: argparse.Namespace) -> Iterator[Callable[["Source", "Transcrip
         def keep(source: "Source", transcript: "Transcript") -> None:
             nonlocal kept, count
             count += 1
-            if transcript.text.strip() and transcript.confidence >= given.min_confidence:
+            usable = transcript.words and not any(mark in transcript.text for mark in _MARKS)
+            if usable and transcript.confidence >= given.min_confidence:
                 kept += 1
                 print(f"{os.path.abspath(source.path)}\t{transcript.text.strip()}\ttrain", file=file)
 

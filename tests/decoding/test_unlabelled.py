@@ -22,13 +22,13 @@ def unlabelled(tmp_path: Path) -> Path:
     data = cases.manifests(tmp_path / "labelled")
     folder = tmp_path / "data"
     folder.mkdir()
-    shutil.copy(Path(data) / "many.tsv", folder)
+    shutil.copy(Path(data) / "test.tsv", folder)
     return folder
 
 
 def decode(data: Path, out: Path, *overrides: str) -> None:
     keys = (f"task.data={data}", f"common_eval.path={HUBERT}", f"common_eval.results_path={out}", "common.cpu=true")
-    infer.main([*keys, "dataset.gen_subset=many", "dataset.num_workers=0", *overrides])
+    infer.main([*keys, "dataset.gen_subset=test", "dataset.num_workers=0", *overrides])
 
 
 def test_a_subset_without_labels(unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,7 +41,7 @@ def test_a_subset_without_labels(unlabelled: Path, tmp_path: Path, capsys: pytes
     assert sorted(path.name for path in out.iterdir()) == ["hypo.units", "hypo.word", "summary.json"]
     output, errors = capsys.readouterr()
     assert output.startswith("no references, ")
-    assert f"{unlabelled}/many.ltr does not exist: decoding without references and error rates" in errors
+    assert f"{unlabelled}/test.ltr does not exist: decoding without references and error rates" in errors
     summary = json.loads((out / "summary.json").read_text())
     assert not {"wer", "cer", "words"} & summary.keys() and summary["sentences"] > 1
     (row,) = map(decoded_row, read_runs(tmp_path / "out").decoded)
@@ -59,7 +59,7 @@ def test_labels_that_are_asked_for_must_be_there(unlabelled: Path, tmp_path: Pat
 def test_times_are_those_of_transcribe(unlabelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     decode(unlabelled, out, "decoding.times=true")
-    root, *lines = (unlabelled / "many.tsv").read_text().splitlines()
+    root, *lines = (unlabelled / "test.tsv").read_text().splitlines()
     names = [line.split("\t")[0] for line in lines]
     found = load(HUBERT, (0,), "cpu").transcribe([Path(root, name) for name in names])
     expected = [ctm(Named(name, name.rpartition(".")[0], one)) for name, one in zip(names, found, strict=True)]

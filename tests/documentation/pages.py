@@ -59,7 +59,7 @@ def commands(block: Block) -> Iterator[str]:
 
 
 def shortened(command: str) -> str:
-    """A command that does the same in seconds: two updates on the CPU, few word pieces, all transcripts."""
+    """A command that does the same in seconds: two updates on the CPU, few word pieces."""
     if _TRAINS.match(command):
         command = " ".join((command, *SHORT))
     command = re.sub(r"--min-confidence [\d.]+", "--min-confidence 0", command)  # random weights are never sure
