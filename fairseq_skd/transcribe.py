@@ -171,13 +171,13 @@ def _texts(given: argparse.Namespace, sources: Sequence["Source"]) -> list[str] 
     found = []
     for source in sources:
         names = (source.shown, source.name, os.path.basename(source.shown), os.path.basename(source.name))
-        text = next((known[name] for name in names if known.get(name)), None)
-        if text is None:
+        words = next((known[name] for name in names if known.get(name)), None)
+        if words is None:
             raise UserError(
                 f"--text-file {given.text_file} has no text for {source.shown}: add a line '{source.name} WORDS', or "
                 f"leave out the audio file"
             )
-        found.append(text)
+        found.append(words)
     return found
 
 

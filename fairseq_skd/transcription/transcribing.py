@@ -45,7 +45,14 @@ class Aligned(NamedTuple):
         one, two, units = self.found, other.found, other.units
         if self.units and units and self.units[-1] == units[0] and one.ends[-1] == two.starts[0]:
             one, two, units = _join_spike(one, two, units)  # the cut was inside it
-        parts = [np.concatenate(pair) for pair in zip(one[:5], two[:5], strict=True)]
+        found = Alignment(
+            np.concatenate([one.starts, two.starts]),
+            np.concatenate([one.ends, two.ends]),
+            np.concatenate([one.peaks, two.peaks]),
+            np.concatenate([one.heights, two.heights]),
+            np.concatenate([one.means, two.means]),
+            one.score + two.score,
+        )
         words = None
         if self.words is not None and other.words is not None:
             dropped = len(other.units) - len(units)
@@ -53,7 +60,7 @@ class Aligned(NamedTuple):
                 (word, (a + len(self.units) - dropped, b + len(self.units) - dropped)) for word, (a, b) in other.words
             ]
             words = self.words + moved
-        return Aligned(self.units + units, Alignment(*parts, one.score + two.score), words)
+        return Aligned(self.units + units, found, words)
 
     def transcript(self, dictionary: Dictionary, process: str, frame_seconds: float, seconds: float) -> Transcript:
         """Turn units or words into a transcript with times.
@@ -77,12 +84,12 @@ class Aligned(NamedTuple):
 def _join_spike(one: Alignment, two: Alignment, units: list[int]) -> tuple[Alignment, Alignment, list[int]]:
     """Give the last spike of ``one`` the frames of the first spike of ``two``."""
     sizes = one.ends[-1] - one.starts[-1], two.ends[0] - two.starts[0]
-    ends, peaks, heights, means = (values.copy() for values in one[1:5])
+    ends, peaks, heights, means = one.ends.copy(), one.peaks.copy(), one.heights.copy(), one.means.copy()
     ends[-1] = two.ends[0]
     if two.heights[0] > heights[-1]:
         peaks[-1], heights[-1] = two.peaks[0], two.heights[0]
     means[-1] = (sizes[0] * means[-1] + sizes[1] * two.means[0]) / sum(sizes)
-    rest = Alignment(*(values[1:] for values in two[:5]), two.score)
+    rest = Alignment(two.starts[1:], two.ends[1:], two.peaks[1:], two.heights[1:], two.means[1:], two.score)
     return Alignment(one.starts, ends, peaks, heights, means, one.score), rest, units[1:]
 
 

@@ -41,7 +41,7 @@ PROMISED: dict[str, list[str]] = {
         *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
     ],
     "docs/transcription.md": [
-        *("subtitles/audio/001.srt", "/runs/skd/times/hypo.ctm", "pseudo.tsv", "/data/pseudo/train.tsv"),
+        *("subtitles/001.srt", "/runs/skd/times/hypo.ctm", "pseudo.tsv", "/data/pseudo/train.tsv"),
         "/runs/pseudo/checkpoint_last.pt",
     ],
     "docs/alignment.md": [
