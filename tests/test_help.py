@@ -24,7 +24,7 @@ from tests.end_to_end.training import CORPUS
 REPOSITORY = Path(fairseq_skd.__file__).resolve().parents[1]
 SOURCES = ("table", "librispeech", "tedlium", "kaldi")
 COMMANDS = ["manifest", *(f"manifest {source}" for source in SOURCES)]
-COMMANDS += ["train", "infer", "align", "report", "ngram", "demo", "env", "__main__"]
+COMMANDS += ["train", "infer", "score", "align", "report", "ngram", "demo", "env", "__main__"]
 # Trainings are cut short, and run without the GPUs that the example has.
 SHORT = (
     *("optimization.max_update=2", "distributed_training.distributed_world_size=1", "common.fp16=false"),
