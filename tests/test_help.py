@@ -72,6 +72,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ngram.main([str(manifests / "train.wrd"), "--out", str(manifests / "3gram.arpa")])
     log = '[2026-11-27 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "9.5", "num_updates": "10"}'
     (root / "runs" / "skd" / "hydra_train.log").write_text(f"{log}\n")
+    for side, text in (("hypo", "IT IS"), ("ref", "IT IT")):
+        (root / "runs" / "skd" / "test6").mkdir(exist_ok=True)
+        (root / "runs" / "skd" / "test6" / f"{side}.word").write_text(f"{text} (None-0)\n")
+    (manifests / "test.spk").write_text("ann\nann\nbob\n")
+    (root / "data" / "hyp.jsonl").write_text('{"path": "elsewhere/a.flac", "text": "go on"}\n')
     configs = root / "data" / "configs"
     configs.mkdir()
     yaml = (REPOSITORY / "config" / "finetune" / "hubert_mini.yaml").read_text()

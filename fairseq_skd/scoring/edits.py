@@ -50,8 +50,8 @@ def align(hypothesis: Sequence[str], reference: Sequence[str]) -> Aligned:
 
     pairs: Aligned = []
     for step in Levenshtein.opcodes(reference, hypothesis):
-        wanted = reference[step.src_start : step.src_end]
-        found = hypothesis[step.dest_start : step.dest_end]
+        wanted: list[str | None] = [*reference[step.src_start : step.src_end]]
+        found: list[str | None] = [*hypothesis[step.dest_start : step.dest_end]]
         pairs += zip(wanted or [None] * len(found), found or [None] * len(wanted), strict=True)
     return pairs
 

@@ -121,9 +121,8 @@ def _utterances(scores: Scores) -> list[dict[str, Any]]:
 
 def compare(scores: Scores, other: Scores) -> dict[str, Any]:
     """Compute the difference in WER of two systems on the same utterances, paired, in points."""
-    errors = [[edits.errors for edits in one.words] for one in (scores, other)]
-    totals = [edits.total for edits in scores.words]
-    found = paired_difference(*errors, totals, groups=scores.speakers)
+    mine, its = ([edits.errors for edits in one.words] for one in (scores, other))
+    found = paired_difference(mine, its, [edits.total for edits in scores.words], groups=scores.speakers)
     return {
         "wer": round(sum(other.words, Edits()).rate, 4),
         "difference": round(100 * found.interval.value, 4),
