@@ -143,6 +143,8 @@ def _table(found: dict[str, Any]) -> str:
     lines = tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=columns)
     if "speakers" in drawn:
         return f"{lines}\n\nintervals: bootstrap over {found['sentences']} utterances and {found['speakers']} speakers"
+    if not drawn:
+        return f"{lines}\n\nno intervals: there is one utterance"
     why = "there is one speaker" if found["speakers"] else "speakers are unknown, see --speakers"
     return f"{lines}\n\nintervals: bootstrap over {found['sentences']} utterances; {why}"
 
@@ -172,6 +174,8 @@ def _disguised(aligned: Sequence[Aligned]) -> list[str]:
 
 def _compare(scores: Scores, pairs: Pairs, path: Path) -> dict[str, Any]:
     """Compare with another hypothesis, and print a line."""
+    if len(scores.names) == 1:
+        raise UserError(f"{path}: --against compares several utterances; HYP and REF share one")
     if pairs.names != scores.names:
         raise UserError(
             f"{path}: --against lacks other utterances than HYP; use --unmatched delete, or complete the files"

@@ -102,6 +102,19 @@ def test_two_systems(decoded: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.faults
+def test_one_utterance_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Drawn again and again, it would give an interval without width."""
+    (tmp_path / "hyp").write_text("GO ON\n")
+    (tmp_path / "ref").write_text("GO IN\n")
+    run(tmp_path / "hyp", tmp_path / "ref", "--json", tmp_path / "s.json")
+    shown = capsys.readouterr().out
+    assert "50.00" in shown and "95 %" not in shown and "no intervals: there is one utterance" in shown
+    assert json.loads((tmp_path / "s.json").read_text())["intervals"] == {"level": 0.95}
+    with pytest.raises(UserError, match="--against compares several utterances"):
+        run(tmp_path / "hyp", tmp_path / "ref", "--against", tmp_path / "ref")
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

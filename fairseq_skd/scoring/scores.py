@@ -69,7 +69,9 @@ def summarize(scores: Scores) -> dict[str, Any]:
         found |= {f"{kind}_errors": edits.errors, many: edits.total}
         found |= {f"{kind}_{what}": number for what, number in zip(_KINDS, edits, strict=False)}
     found |= {"sentence_errors": pooled["ser"].errors, "sentences": len(scores.names)}
-    found["intervals"] = {"level": LEVEL, "utterances": _intervals(counted, None)}
+    found["intervals"] = {"level": LEVEL}
+    if len(scores.names) > 1:  # one utterance drawn again and again would give an interval without width
+        found["intervals"]["utterances"] = _intervals(counted, None)
     drawn = resampling(scores.speakers)
     if drawn["resampled"] == "speakers":
         found["intervals"]["speakers"] = _intervals(counted, scores.speakers)
