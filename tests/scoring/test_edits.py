@@ -1,9 +1,12 @@
 """Alignments against hand-worked cases, all alignments of short texts, and editdistance."""
 
+import doctest
 import random
+from types import ModuleType
 
 import pytest
 
+from fairseq_skd.scoring import edits, scores
 from fairseq_skd.scoring.edits import Aligned, Edits, align, count_edits, display_width, show_alignment
 from fairseq_skd.scoring.transcripts import count_errors
 
@@ -85,3 +88,9 @@ def test_long_utterances_are_broken_and_control_characters_escaped() -> None:
     assert len(lines) == 9 and all(display_width(line) <= 100 for line in lines)
     assert " ".join(line[6:] for line in lines[::3]).split() == [*words[:20], "*" * len(r"x\x1b[2J"), *words[20:]]
     assert "x\\x1b[2J" in lines[4] and "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("module", [edits, scores])
+def test_the_examples(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 1 and found.failed == 0
