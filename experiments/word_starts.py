@@ -3,9 +3,10 @@ r"""Measure how far spikes are from the starts of words, on the demo corpus, at 
 python -m experiments.word_starts demo_out/finetune/checkpoints/checkpoint_best.pt demo_out/corpus \
     --out results/demo/word_starts.json
 
-The truth is espeak-ng's own, in ``words.tsv`` of the corpus. A word's spike is at the start of the
-first frame of its first letter. Only test utterances whose greedy text equals the reference count.
-An error is spike minus start: negative if the spike is early. First words start at 0, where the
+The truth is espeak-ng's own, in ``words.tsv`` of the corpus. A word's spike is the start that
+``Recognizer.transcribe`` gives it: the first sample of the first frame of its first unit. Only test
+utterances whose greedy text equals the reference count. An error is spike minus start: negative if
+the spike is early. First words start at 0, where the
 demo's exits spike, too, so figures without first words stand beside the figures of all words. Needs
 the extra ``analysis``.
 """
@@ -14,7 +15,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fairseq_skd import load
-from fairseq_skd.alignment.compare import batch_frames
-from fairseq_skd.alignment.spikes import Spikes, find_spikes
 from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, require, run_command
 from fairseq_skd.files.disk import replacing
-from fairseq_skd.files.progress import tracked
 from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.scoring.bootstrap import LEVEL, RESAMPLES, quantile_interval
+from fairseq_skd.transcription.words import Word
 
 SPLIT = "test"
-BATCH = 8
 SHARES = {"median": 0.5, "90th_percentile": 0.9}
-WORD_END = "|"
 
 Starts = list[float | None]  # seconds, one per word; None: not known
 Errors = npt.NDArray[np.float64]  # ms, one per word; NaN where the start is not known
@@ -60,68 +57,34 @@ def read_starts(path: Path) -> dict[str, Starts]:
     return starts
 
 
-def spiked_words(spikes: Spikes, symbols: Sequence[str]) -> list[tuple[str, int]]:
-    """List the words that spikes of letters write, each with the first frame of its first spike."""
-    words: list[tuple[str, int]] = []
-    inside = False
-    for symbol, start in zip(spikes.symbols.tolist(), spikes.starts.tolist(), strict=True):
-        letter = symbols[symbol]
-        if letter == WORD_END:
-            inside = False
-        elif inside:
-            text, frame = words[-1]
-            words[-1] = (text + letter, frame)
-        else:
-            words.append((letter, start))
-            inside = True
-    return words
-
-
-def errors_of(frames: Sequence[int], starts: Starts, frame_seconds: float) -> Errors:
+def errors_of(words: Sequence[Word], starts: Starts) -> Errors:
     """Compute spike minus start in ms, (words,)."""
-    pairs = zip(frames, starts, strict=True)
-    return np.array([np.nan if start is None else 1000 * (frame * frame_seconds - start) for frame, start in pairs])
-
-
-def run_exits(rec: Recognizer, audio: Sequence[Path]) -> Iterator[dict[int, list[tuple[str, int]]]]:
-    """Yield each utterance's words at each exit, in order."""
-    batches = [audio[first : first + BATCH] for first in range(0, len(audio), BATCH)]
-    for batch in tracked(batches, "finding spikes", "batch"):
-        out = rec(*rec.batch(batch))
-        out.check_finite()
-        found = {
-            layer: batch_frames(logits.float().log_softmax(dim=-1), out.lengths.tolist())
-            for layer, logits in out.logits.items()
-        }
-        for row in range(len(batch)):
-            yield {layer: spiked_words(find_spikes(frames[row]), rec.symbols) for layer, frames in found.items()}
+    pairs = zip(words, starts, strict=True)
+    return np.array([np.nan if start is None else 1000 * (word.start - start) for word, start in pairs])
 
 
 def measure(rec: Recognizer, corpus: Path) -> dict[str, Any]:
-    """Run the test utterances and compare each exit's spikes with the starts.
+    """Transcribe the test utterances and compare each exit's spikes with the starts.
 
     Raises:
-        UserError: the model's units are not letters, a table is missing, or no text is right.
+        UserError: a table is missing, or no text is right.
     """
-    if rec.post_process != "letter":
-        raise UserError(f"checkpoint {rec.path} has units of {rec.post_process!r}: give a model of letters")
     starts = read_starts(corpus / "words.tsv")
     rows = [row for row in read_tsv(corpus / "demo.tsv") if row["split"] == SPLIT]
     known = [start is not None for row in rows for start in starts[row["path"]]]
-    errors: dict[int, list[Errors]] = {layer: [] for layer in rec.exits}
-    ran = run_exits(rec, [corpus / "audio" / row["path"] for row in rows])
-    for row, by_exit in zip(rows, ran, strict=True):
-        for layer, words in by_exit.items():
-            if [word for word, _ in words] == row["text"].split():
-                frames = [frame for _, frame in words]
-                errors[layer].append(errors_of(frames, starts[row["path"]], rec.frame_seconds))
+    audio = [corpus / "audio" / row["path"] for row in rows]
+    exits = []
+    for layer in rec.exits:
+        found = zip(rows, rec.transcribe(audio, exit_layer=layer), strict=True)
+        right = [errors_of(said.words, starts[row["path"]]) for row, said in found if said.text == row["text"]]
+        exits.append(_figures(layer, rec.depth, right))
     return {
         "utterances": len(rows),
         "words": len(known),
         "words_without_start": known.count(False),
         "frame_ms": 1000 * rec.frame_seconds,
         "interval": {"level": LEVEL, "resampled": "utterances", "resamples": RESAMPLES},
-        "exits": [_figures(layer, rec.depth, found) for layer, found in errors.items()],
+        "exits": exits,
     }
 
 

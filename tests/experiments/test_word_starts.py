@@ -4,11 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments import word_starts
-from fairseq_skd.alignment.spikes import Frames, find_spikes
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import file_hash
 
@@ -36,8 +34,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def test_figures_of_two_exits(corpus, monkeypatch):
-    monkeypatch.setattr(word_starts, "BATCH", 3)  # the last batch is smaller
+def test_figures_of_two_exits(corpus):
     word_starts.main([str(GOLDENS / "hubert.pt"), str(corpus), "--out", str(corpus / "found.json")])
     found = json.loads((corpus / "found.json").read_text())
     assert found["checkpoint_sha256"] == file_hash(GOLDENS / "hubert.pt")
@@ -55,14 +52,6 @@ def test_figures_of_two_exits(corpus, monkeypatch):
         assert list(values.values()) == pytest.approx([0, 14, 10, 34, -10, 14, 30, 38])
         assert (exit_["all_words"]["words"], exit_["without_first_words"]["words"]) == (4, 2)
         assert exit_["without_first_words"]["signed_ms"]["median"] == {"value": -10.0, "low": -40.0, "high": 20.0}
-
-
-def test_words_of_spikes():
-    """Word boundaries may be missing at the ends, or doubled; a repeated letter follows a blank."""
-    symbols = ["<s>", "|", "A", "B"]
-    best = np.array([1, 0, 2, 2, 0, 2, 1, 0, 1, 3, 3, 2])
-    spikes = find_spikes(Frames(best, np.zeros(12, np.float32), np.zeros(12, np.float32)))
-    assert word_starts.spiked_words(spikes, symbols) == [("AA", 2), ("BA", 9)]
 
 
 def test_a_corpus_without_starts(corpus):
