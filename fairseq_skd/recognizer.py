@@ -135,6 +135,8 @@ class Recognizer:
 
     Attributes:
         path: the checkpoint.
+        model: the network at these exits, in evaluation mode.
+        config: the training configuration as plain Python.
         depth: L, the number of layers of the full model.
         exits: layer counts, in the order of the argument.
         parameters: number of parameters that these exits use.
@@ -165,12 +167,13 @@ class Recognizer:
             )
         self.exits = tuple(dict.fromkeys(check_exit(layer, trained.students, trained.depth) for layer in wanted))
         self.path, self.depth, self._dictionary = trained.path, trained.depth, trained.dictionary
+        self.config = trained.config
         self.frame_grid = trained.encoder.frame_grid
         self.waveforms = trained.waveforms
         self._post_process = trained.post_process
         check_finite(trained.weights, f"checkpoint {trained.path}")
-        self._model = _build(trained, self.exits)
-        self.parameters = sum(p.numel() for name, p in self._model.named_parameters() if not name.endswith("mask_emb"))
+        self.model = _build(trained, self.exits)
+        self.parameters = sum(p.numel() for name, p in self.model.named_parameters() if not name.endswith("mask_emb"))
         self._turn = threading.Lock()
         try:
             self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
@@ -181,7 +184,7 @@ class Recognizer:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Recognizer":
         """Move the model to a device and a precision."""
         self.device, self.dtype = torch.device(device), dtype
-        self._model.to(device=self.device, dtype=dtype)
+        self.model.to(device=self.device, dtype=dtype)
         return self
 
     @property
@@ -258,7 +261,7 @@ class Recognizer:
         padding_mask = padding_mask.to(self.device) if padding_mask is not None else None
         try:
             with self._turn:
-                net = self._model(source=source, padding_mask=padding_mask)
+                net = self.model(source=source, padding_mask=padding_mask)
         except torch.cuda.OutOfMemoryError as error:
             raise DeviceMemoryError from error
         return Output({layer: net["exit_logits"][layer] for layer in self.exits}, net["frame_lengths"])
