@@ -92,6 +92,9 @@ class OnnxRecognizer(Recognizer):
     def __call__(self, source: Tensor, padding_mask: Tensor | None = None) -> Output:
         """Compute the log posteriors of the exit.
 
+        Utterances run one at a time. On a CPU a batch is no faster, and an int8 model scales its
+        activations by the largest in the batch, so that utterances would change each other.
+
         Args:
             source: (B, samples) in [-1, 1]; the graph scales it if the model was trained so.
             padding_mask: (B, samples) bool, true on padding; None: no padding.
@@ -100,14 +103,18 @@ class OnnxRecognizer(Recognizer):
             UserError: the graph cannot be run.
         """
         real = torch.ones_like(source, dtype=torch.bool) if padding_mask is None else ~padding_mask
-        inputs = {"x": source.float().numpy(), "lengths": real.sum(dim=1).numpy()}
-        try:
-            log_probs, lengths = map(torch.from_numpy, self._session.run(_SIGNATURE[1], inputs))
-        except Exception as error:  # each of ONNX Runtime's errors is a class of its own
-            raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
-        log_probs, frames = log_probs.transpose(0, 1), torch.arange(log_probs.size(1))  # (N, T, V) -> (T, B, V)
-        padding = frames.unsqueeze(1) >= lengths  # (T, B)
-        return Output({self.exits[0]: log_probs.masked_fill(padding.unsqueeze(2), 0)}, lengths)
+        log_probs, lengths = [], []
+        for wave, samples in zip(source.float(), real.sum(dim=1), strict=True):
+            wave = wave[: max(int(samples), self.waveforms.shortest)]
+            try:
+                found, frames = self._session.run(
+                    _SIGNATURE[1], {"x": wave.unsqueeze(0).numpy(), "lengths": samples.unsqueeze(0).numpy()}
+                )
+            except Exception as error:  # each of ONNX Runtime's errors is a class of its own
+                raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
+            log_probs.append(torch.from_numpy(found[0]))  # (T, V)
+            lengths.append(int(frames[0]))
+        return Output({self.exits[0]: torch.nn.utils.rnn.pad_sequence(log_probs)}, torch.tensor(lengths))
 
 
 def _open(path: Path, symbols: int) -> Any:
