@@ -104,7 +104,7 @@ def test_trainings_go_on(tmp_path: Path) -> None:
     short = ("optimization.max_update=2", "optimization.lr=[1e-9]", f"model.w2v_path={pretrained}", "model.layerdrop=0")
     given = [*SMALL, f"task.data={corpus(tmp_path / 'data')}", *short]
     student = load(checkpoint, STUDENT).model.state_dict()
-    pruned = ["model.keep_layers=2", "model.student_layers=[]"]
+    pruned = ["model.keep_layers=2", "model.student_layers=[]", "checkpoint.best_checkpoint_metric=wer"]
     for name, start in (("skd", checkpoint), ("exported", folder / "checkpoint.pt")):
         done = train(tmp_path / name, [*given, *pruned, f"checkpoint.finetune_from_model={start}"])
         assert done.returncode == 0, done.stdout[-3000:]

@@ -94,7 +94,8 @@ def test_the_pipeline_gives_our_text(style: str, tmp_path: Path) -> None:
     assert processor.tokenizer.convert_ids_to_tokens(list(range(32))) == rec.symbols
     assert processor.tokenizer("GO ON").input_ids == [rec.symbols.index(symbol) for symbol in "GO|ON"]
     inputs = processor(audio[0], sampling_rate=16000)
-    assert np.allclose(inputs["input_values"][0], rec.waveforms.read(audio[0]), atol=1e-3)
+    # transformers adds 1e-7 to the variance, fairseq 1e-5.
+    assert np.allclose(inputs["input_values"][0], rec.waveforms.read(audio[0]), rtol=1e-3, atol=1e-6)
 
 
 def test_pieces(tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_pieces(tmp_path: Path) -> None:
     folder = run(checkpoint, STUDENT, "hf", tmp_path / "out")
     rec, tokenizer = load(checkpoint, STUDENT), transformers.AutoProcessor.from_pretrained(folder).tokenizer
     rng = np.random.default_rng(0)
+    assert tokenizer.decode([0, 0]) == tokenizer.decode([]) == ""
     for _ in range(200):
         frames = rng.choice([0, 0, *range(4, 14)], size=rng.integers(1, 12))
         units = [unit for place, unit in enumerate(frames) if unit and (place == 0 or frames[place - 1] != unit)]
@@ -130,7 +132,6 @@ def test_the_blanks_weight_is_in_the_bias(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "saved", "words"),
     [
-        ({"conv_pos_batch_norm": True}, {}, "its encoder has conv_pos_batch_norm=True"),
         ({"pos_conv_depth": 2}, {}, "its encoder has pos_conv_depth=2"),
         ({"layer_type": "conformer"}, {}, "its encoder has layer_type=conformer"),
         ({"activation_fn": "tanh"}, {}, "its encoder has activation_fn=tanh"),
