@@ -313,9 +313,7 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     with pytest.raises(UserError, match="has 4 layers but the model has 3: set model.w2v_path to the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
     pruned = model_of(pretrained, letter_dictionary(), keep_layers=3)
-    with pytest.raises(
-        UserError, match=r"was trained with 4 layers, but model\.keep_layers=3: to start a"
-    ):
+    with pytest.raises(UserError, match=r"was trained with 4 layers, but model\.keep_layers=3: to start a"):
         read_state(checkpoint, pruned, letter_dictionary(), CRITERION)
 
 
