@@ -40,6 +40,11 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
         *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
     ],
+    "docs/export.md": [
+        *(f"/runs/skd/student/{name}" for name in ("README.md", "checkpoint.pt", "dict.ltr.txt")),
+        *(f"/runs/skd/student-hf/{name}" for name in ("README.md", "config.json", "model.safetensors", "vocab.json")),
+        "/runs/on/checkpoint_last.pt",
+    ],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
         *("/runs/skd/against-ctc/align.json", "report.html"),
