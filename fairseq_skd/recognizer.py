@@ -315,7 +315,7 @@ def load(
 
     Args:
         path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``, or a folder that
-            ``python -m fairseq_skd.export`` wrote in the format ``fairseq`` or ``hf``.
+            ``python -m fairseq_skd.export`` wrote in the format ``fairseq``, ``hf`` or ``onnx``.
         exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
             Layers above the deepest exit are neither loaded nor computed.
         device: None: CUDA if there is a GPU, else the CPU.

@@ -35,6 +35,10 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/{run}/checkpoint_best.pt" for run in ("long", "two", "from-ctc", "mine", "guide")),
         *(f"/runs/skd/{name}" for name in ("checkpoint_last.pt", "hydra_train.log")),
     ],
+    "docs/export-onnx.md": [
+        *(f"/runs/skd/onnx6/{name}" for name in ("model.onnx", "model.int8.onnx", "tokens.txt", "config.json")),
+        *(f"/runs/skd/{name}" for name in ("onnx6/decode.py", "sherpa6/model.onnx", "sherpa6/tokens.txt")),
+    ],
     "docs/encoders.md": ["/runs/wavlm/checkpoint_best.pt"],
     "docs/decoding.md": [
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
