@@ -24,7 +24,7 @@ from tests.end_to_end.training import CORPUS
 REPOSITORY = Path(fairseq_skd.__file__).resolve().parents[1]
 SOURCES = ("table", "librispeech", "tedlium", "kaldi")
 COMMANDS = ["manifest", *(f"manifest {source}" for source in SOURCES)]
-COMMANDS += ["train", "infer", "score", "align", "report", "ngram", "demo", "env", "__main__"]
+COMMANDS += ["train", "infer", "score", "align", "report", "export", "ngram", "demo", "env", "__main__"]
 # Trainings are cut short, and run without the GPUs that the example has.
 SHORT = (
     *("optimization.max_update=2", "distributed_training.distributed_world_size=1", "common.fp16=false"),
@@ -121,7 +121,7 @@ def test_the_examples_run(command: str, places: Path, tmp_path: Path, capsys: py
 def run(example: str, places: Path, tmp_path: Path) -> None:
     for folder in ("data", "models", "runs"):
         example = re.sub(rf"(?<=[ =])/{folder}\b", str(places / folder), example)
-    if "fairseq_skd.manifest" in example:  # refuses to replace files
+    if re.search(r"fairseq_skd\.(manifest|export)", example):  # refuses to replace files
         example = example.replace(f"--out {places}", f"--out {tmp_path}")
     if "fairseq_skd.align" in example:
         example += " align.resamples=100"

@@ -121,16 +121,16 @@ def test_layers_above_the_deepest_exit_are_neither_loaded_nor_computed(
         full = name.startswith("w2v_encoder.proj.") or ("encoder.layer_norm." in name and is_pre_ln)
         return not full or 0 in exits
 
-    is_pre_ln = bool(rec._model.w2v_encoder.w2v_model.encoder.layer_norm_first)
-    kept = dict(rec._model.named_parameters())
+    is_pre_ln = bool(rec.model.w2v_encoder.w2v_model.encoder.layer_norm_first)
+    kept = dict(rec.model.named_parameters())
     assert set(kept) == {name for name in saved if needed(name)}
     assert rec.parameters == sum(saved[name] for name in kept if not name.endswith("mask_emb"))
-    layers = rec._model.w2v_encoder.w2v_model.encoder.layers
+    layers = rec.model.w2v_encoder.w2v_model.encoder.layers
     ran: list[int] = []
     for count, layer in enumerate(layers, start=1):
         layer.register_forward_hook(lambda *_, count=count: ran.append(count))
     rec(*rec.batch(noise(0.5)))
-    assert ran == list(range(1, deepest + 1)) and not rec._model.training
+    assert ran == list(range(1, deepest + 1)) and not rec.model.training
 
 
 @pytest.mark.slow

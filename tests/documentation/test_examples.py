@@ -35,10 +35,19 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/{run}/checkpoint_best.pt" for run in ("long", "two", "from-ctc", "mine", "guide")),
         *(f"/runs/skd/{name}" for name in ("checkpoint_last.pt", "hydra_train.log")),
     ],
+    "docs/export-onnx.md": [
+        *(f"/runs/skd/onnx6/{name}" for name in ("model.onnx", "model.int8.onnx", "tokens.txt", "config.json")),
+        *(f"/runs/skd/{name}" for name in ("onnx6/decode.py", "sherpa6/model.onnx", "sherpa6/tokens.txt")),
+    ],
     "docs/encoders.md": ["/runs/wavlm/checkpoint_best.pt"],
     "docs/decoding.md": [
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
         *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
+    ],
+    "docs/export.md": [
+        *(f"/runs/skd/student/{name}" for name in ("README.md", "checkpoint.pt", "dict.ltr.txt")),
+        *(f"/runs/skd/student-hf/{name}" for name in ("README.md", "config.json", "model.safetensors", "vocab.json")),
+        "/runs/on/checkpoint_last.pt",
     ],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
