@@ -3,6 +3,11 @@ import { findSpikes, inOther, textOf, wordsOf } from "./ctc.js";
 import { drawTimeline } from "./timeline.js";
 
 const LONGEST = 30;  // seconds; time and memory grow with the square
+const OTHER = {
+  same: "has it on the same frames",
+  partly: "has it on some of these frames",
+  elsewhere: "does not have it on these frames",
+};
 const at = (id) => document.getElementById(id);
 const worker = new Worker("worker.js", { type: "module" });
 let about = null;  // models.json, once the models are loaded
@@ -57,7 +62,7 @@ async function transcribe(blob, name) {
     }
     const { exits } = await ask(samples);
     show(blob, name, samples, seconds, exits);
-    say(`${name}: ${seconds.toFixed(1)} s of audio.`);
+    say(`${name} is transcribed.`);
   } catch (error) {
     if (!(error instanceof AudioError)) console.error(error);
     at("result").hidden = true;
@@ -74,15 +79,15 @@ function show(blob, name, samples, seconds, answers) {
     for (const spike of exit.spikes) {
       const piece = about.pieces[spike.symbol];
       spike.shown = piece.trim() || "␣";
-      spike.label = `${piece.trim() || "word boundary"} at ${((spike.peak + 0.5) * frame).toFixed(2)} s, posterior ${spike.posterior.toFixed(2)}`;
+      Object.assign(spike, { from: spike.start * frame, to: spike.end * frame, at: (spike.peak + 0.5) * frame });
+      spike.label = `${piece.trim() || "word boundary"} at ${spike.at.toFixed(2)} s, posterior ${spike.posterior.toFixed(2)}`;
       if (other) {
         spike.other = inOther(spike, other.best);
-        const where = { same: "has it on the same frames", partly: "has it on some of these frames", elsewhere: "does not have it on these frames" };
-        spike.label += `; the ${other.name} ${where[spike.other]}`;
+        spike.label += `; the ${other.name} ${OTHER[spike.other]}`;
       }
     }
   });
-  at("name").textContent = name;
+  at("name").textContent = `${name}, ${seconds.toFixed(1)} s`;
   at("texts").replaceChildren(...exits.map((exit) => html("div", { className: `text ${exit.who}` },
     html("p", { className: "who" }, exit.name),
     html("p", { className: "words" }, textOf(exit.spikes, about.pieces) || "(no words)"),
@@ -93,7 +98,7 @@ function show(blob, name, samples, seconds, answers) {
   URL.revokeObjectURL(audio.src);
   audio.src = URL.createObjectURL(blob);
   at("result").hidden = false;
-  const { picture, play } = drawTimeline(samples, seconds, exits, frame, audio);
+  const { picture, play } = drawTimeline(samples, seconds, exits, audio, at("timeline").clientWidth);
   at("timeline").replaceChildren(picture);
   at("legend").hidden = at("agreement").hidden = exits.length < 2;
   if (exits.length > 1) {

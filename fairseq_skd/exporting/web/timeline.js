@@ -1,7 +1,9 @@
 // The waveform and the spikes of each exit as SVG.
 
-const PER_SECOND = 240;  // pixels per second; a frame of 20 ms is 4.8 wide
-const WAVE = 70, LANE = 74, TICKS = 20, BAR = 30;  // heights in pixels; BAR is a posterior of 1
+const NARROWEST = 240, WIDEST = 480;  // pixels per second; a frame of 20 ms is then 4.8 to 9.6 wide
+const MARGIN = 8;  // left and right of the audio, for the symbol of the first and last frame
+const WAVE = 70, LANE = 92, TICKS = 20, BAR = 30;  // heights in pixels; BAR is a posterior of 1
+const LEVELS = 3;  // rows of symbols
 const PER_STRETCH = 2;  // pixels of waveform per point
 const LABEL = 10;  // width of a symbol
 
@@ -13,7 +15,7 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-/** Draw a path through the extreme samples of short stretches. */
+/** Draw a path through the extreme samples of short stretches, `width` pixels long. */
 function wavePath(samples, width) {
   const stretches = Math.max(1, Math.round(width / PER_STRETCH));
   const over = [], under = [];
@@ -26,49 +28,44 @@ function wavePath(samples, width) {
       high = Math.max(high, samples[at]);
       low = Math.min(low, samples[at]);
     }
-    const point = (value) => `${((i + 0.5) * width / stretches).toFixed(1)} ${(WAVE / 2 * (1 - value / loudest)).toFixed(1)}`;
+    const point = (value) => `${(MARGIN + (i + 0.5) * width / stretches).toFixed(1)} ${(WAVE / 2 * (1 - value / loudest)).toFixed(1)}`;
     over.push(point(high));
     under.unshift(point(low));
   }
   return `M${[...over, ...under].join(" L")} Z`;
 }
 
-/** Draw one spike. `level` raises its symbol above the one before it. */
-function drawSpike(spike, frame, level) {
-  const middle = (spike.peak + 0.5) * frame * PER_SECOND;
-  const foot = LANE - 4, height = BAR * spike.posterior;
+/** Draw one spike; `x` turns seconds into pixels, `level` raises its symbol above the one before it. */
+function drawSpike(spike, x, level) {
+  const foot = LANE - 4;
   const group = svg("g", {
     class: `spike ${spike.other ?? ""}`, role: "button", tabindex: -1, "aria-label": spike.label,
-    "data-from": spike.start * frame, "data-to": spike.end * frame,
+    "data-from": spike.from, "data-to": spike.to,
   });
-  const title = svg("title", {}, spike.label);
-  const text = svg("text", { x: middle, y: foot - height - 6 - 11 * level }, spike.shown);
   group.append(
-    title,
-    svg("rect", { class: "hit", x: middle - 6, width: 12, height: LANE }),
-    svg("rect", { class: "run", x: spike.start * frame * PER_SECOND, y: foot, height: 4,
-      width: (spike.end - spike.start) * frame * PER_SECOND }),
-    svg("line", { class: "stem", x1: middle, x2: middle, y1: foot, y2: foot - height }),
-    text);
+    svg("title", {}, spike.label),
+    svg("rect", { class: "hit", x: x(spike.at) - 6, width: 12, height: LANE }),
+    svg("rect", { class: "run", x: x(spike.from), y: foot, width: x(spike.to) - x(spike.from), height: 4 }),
+    svg("line", { class: "stem", x1: x(spike.at), x2: x(spike.at), y1: foot, y2: foot - BAR * spike.posterior }),
+    svg("text", { x: x(spike.at), y: foot - BAR - 6 - 11 * level }, spike.shown));
   return group;
 }
 
 /** Draw the lane of one exit; arrow keys move in it. */
-function drawLane(exit, top, frame) {
+function drawLane(exit, top, x) {
   const lane = svg("g", {
     class: `lane ${exit.who}`, transform: `translate(0 ${top})`, role: "group", "aria-label": `spikes of the ${exit.name}`,
   });
   lane.append(
     svg("line", { class: "base", x2: "100%", y1: LANE - 4, y2: LANE - 4 }),
-    svg("text", { class: "who", x: 2, y: 14, "aria-hidden": true }, exit.name));
+    svg("text", { class: "who", x: MARGIN, y: 12, "aria-hidden": true }, exit.name));
   const ends = [];  // right end of the last symbol on each level
   const spikes = exit.spikes.map((spike) => {
-    const middle = (spike.peak + 0.5) * frame * PER_SECOND;
     const half = LABEL * spike.shown.length / 2;
-    let level = ends.findIndex((end) => end <= middle - half);
-    if (level < 0) level = ends.length < 3 ? ends.length : 0;
-    ends[level] = middle + half;
-    return drawSpike(spike, frame, level);
+    let level = ends.findIndex((end) => end <= x(spike.at) - half);
+    if (level < 0) level = ends.length < LEVELS ? ends.length : 0;
+    ends[level] = x(spike.at) + half;
+    return drawSpike(spike, x, level);
   });
   spikes[0]?.setAttribute("tabindex", 0);
   lane.append(...spikes);
@@ -84,22 +81,26 @@ function drawLane(exit, top, frame) {
   return lane;
 }
 
-/** Draw everything; `audio` plays from what is clicked, and moves the cursor. `frame` is in seconds. */
-export function drawTimeline(samples, seconds, exits, frame, audio) {
-  const width = Math.max(1, seconds * PER_SECOND), height = WAVE + 6 + LANE * exits.length + TICKS;
+/**
+ * Draw everything. `audio` plays from what is clicked, and moves the cursor. Each exit has a `who`, a `name` and
+ * `spikes`, with `from`, `to` and `at` (the peak) in seconds. `room` is the width to fill, in pixels.
+ */
+export function drawTimeline(samples, seconds, exits, audio, room) {
+  const perSecond = Math.min(WIDEST, Math.max(NARROWEST, (room - 2 * MARGIN) / seconds));
+  const x = (time) => MARGIN + time * perSecond;
+  const width = x(seconds) + MARGIN, height = WAVE + 6 + LANE * exits.length + TICKS;
   const picture = svg("svg", {
     width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "waveform and spikes",
   });
-  const cursor = svg("line", { class: "cursor", y2: height });
+  const cursor = svg("line", { class: "cursor", y2: height, transform: `translate(${MARGIN} 0)` });
   picture.append(
     svg("rect", { class: "ground", width: "100%", height: "100%" }),
-    svg("path", { class: "wave", d: wavePath(samples, width) }),
-    ...exits.map((exit, i) => drawLane(exit, WAVE + 6 + i * LANE, frame)));
+    svg("path", { class: "wave", d: wavePath(samples, seconds * perSecond) }),
+    ...exits.map((exit, i) => drawLane(exit, WAVE + 6 + i * LANE, x)));
   for (let tick = 0; tick <= seconds - 0.15; tick += 0.5) {
-    const x = tick * PER_SECOND;
     picture.append(
-      svg("text", { class: "tick", x: x + 2, y: height - 5 }, `${tick} s`),
-      svg("line", { class: "tick", x1: x, x2: x, y1: height - 16, y2: height }));
+      svg("text", { class: "tick", x: x(tick) + 3, y: height - 5 }, `${tick} s`),
+      svg("line", { class: "tick", x1: x(tick), x2: x(tick), y1: height - 16, y2: height }));
   }
   picture.append(cursor);
 
@@ -110,7 +111,7 @@ export function drawTimeline(samples, seconds, exits, frame, audio) {
   picture.addEventListener("click", (event) => {
     const spike = event.target.closest(".spike");
     const box = picture.getBoundingClientRect();
-    play(spike ? Number(spike.dataset.from) : (event.clientX - box.left) / PER_SECOND);
+    play(spike ? Number(spike.dataset.from) : Math.max(0, (event.clientX - box.left - MARGIN) / perSecond));
   });
   picture.addEventListener("keydown", (event) => {
     const spike = event.target.closest(".spike");
@@ -121,14 +122,15 @@ export function drawTimeline(samples, seconds, exits, frame, audio) {
   const spikes = [...picture.querySelectorAll(".spike")];
   const follow = () => {
     if (!picture.isConnected) return;  // another result took its place
-    const time = audio.currentTime, x = time * PER_SECOND, scroller = picture.parentElement;
-    cursor.setAttribute("transform", `translate(${x} 0)`);
+    const time = audio.currentTime, place = x(time), scroller = picture.parentElement;
+    cursor.setAttribute("transform", `translate(${place} 0)`);
     for (const spike of spikes) {
       const { from, to } = spike.dataset;
       spike.classList.toggle("now", !audio.paused && Number(from) <= time && time < Number(to));
     }
     if (audio.paused) return;
-    if (x < scroller.scrollLeft || x > scroller.scrollLeft + scroller.clientWidth - 40) scroller.scrollLeft = x - 40;
+    const { scrollLeft, clientWidth } = scroller;
+    if (place < scrollLeft || place > scrollLeft + clientWidth - 40) scroller.scrollLeft = place - 40;
     requestAnimationFrame(follow);
   };
   audio.onplay = audio.onpause = audio.onseeked = follow;
