@@ -168,6 +168,7 @@ class Recognizer:
         self.exits = tuple(dict.fromkeys(check_exit(layer, trained.students, trained.depth) for layer in wanted))
         self.path, self.depth, self._dictionary = trained.path, trained.depth, trained.dictionary
         self.config = trained.config
+        self.config = trained.config
         self.frame_grid = trained.encoder.frame_grid
         self.waveforms = trained.waveforms
         self._post_process = trained.post_process
@@ -322,7 +323,12 @@ def load(
     Raises:
         UserError: the file is not such a checkpoint, or an exit or the device does not exist.
     """
-    return Recognizer(open_trained(absolute(os.fspath(path))), exits, device, dtype)
+    from fairseq_skd.onnx_recognizer import OnnxRecognizer, is_onnx  # here: its class is based on ours
+
+    place = absolute(os.fspath(path))
+    if is_onnx(place):
+        return OnnxRecognizer(place, exits, device, dtype)
+    return Recognizer(open_trained(place), exits, device, dtype)
 
 
 def _build(trained: TrainedModel, exits: Sequence[int]) -> SkdCtc:
