@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq.data import Dictionary
-
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.exporting import onnx
+from fairseq_skd.exporting.decode import MARKS
+from fairseq_skd.onnx_recognizer import INT8
 from fairseq_skd.recognizer import Recognizer
 
 PAGE = Path(__file__).parent / "web"
 PACKAGE = "onnxruntime-web"
-# File of the npm package -> file of the page. Old file servers send wrong types for .mjs. The bundle
-# holds the loader of the .wasm file, so these two are enough.
+# File of the npm package -> file of the page. Some file servers do not know .mjs. The bundle holds the
+# loader of the .wasm file, so these two are enough.
 RUNTIME = {"dist/ort.wasm.bundle.min.mjs": "ort.js", "dist/ort-wasm-simd-threaded.wasm": "ort.wasm"}
-# What stands for a space in text, by post_process. Units of the other ones are whole words.
-_SPACES = {"letter": "|", "sentencepiece": "\u2581", "wordpiece": "_", "_EOW": "_EOW"}
 
 
 def check_runtime(runtime: Path) -> None:
@@ -41,28 +39,31 @@ def check_runtime(runtime: Path) -> None:
             raise UserError(f"--runtime {runtime} (version {shown(version)}) lacks {file}: use {PACKAGE} 1.20 or later")
 
 
-def write(recs: Sequence[Recognizer], folder: Path, runtime: Path) -> None:
+def write(rec: Recognizer, folder: Path, runtime: Path, beside: Sequence[Recognizer] = ()) -> None:
     """Write the page, the int8 models and the runtime.
 
     Args:
-        recs: one or two exits of a checkpoint, each loaded alone; the page shows the full model
-            first.
-        folder: an empty folder.
+        rec: loaded at one exit, on the CPU, in float32.
+        folder: an existing folder.
         runtime: the unpacked npm package, see :func:`check_runtime`.
+        beside: another exit of the same checkpoint, to compare; or none.
+
+    Raises:
+        UserError: see :func:`fairseq_skd.exporting.onnx.write`.
     """
     for file in PAGE.iterdir():
         shutil.copyfile(file, folder / file.name)
     (folder / "runtime").mkdir()
-    for file, name in RUNTIME.items():
-        shutil.copyfile(runtime / file, folder / "runtime" / name)
+    for name, copy in RUNTIME.items():
+        shutil.copyfile(runtime / name, folder / "runtime" / copy)
     exits = []
-    for rec in sorted(recs, key=lambda rec: -rec.exits[0]):
-        name = f"exit-{rec.exits[0]}.onnx"
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            onnx.write(rec, Path(beside), int8=True)
-            (Path(beside) / "model.int8.onnx").rename(folder / name)
-        exits.append(describe_exit(rec, name, (folder / name).stat().st_size))
-    content = {**describe(recs[0]), "exits": exits}
+    for one in sorted([rec, *beside], key=lambda one: -one.exits[0]):  # the teacher first
+        model = folder / f"exit-{one.exits[0]}.onnx"
+        with tempfile.TemporaryDirectory(dir=folder) as exported:
+            onnx.write(one, Path(exported), int8=True)
+            (Path(exported) / INT8).rename(model)
+        exits.append(describe_exit(one, model))
+    content = {**describe(rec), "exits": exits}
     (folder / "models.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -70,44 +71,34 @@ def describe(rec: Recognizer) -> dict[str, Any]:
     """Describe audio, frames and symbols for the page: the part of ``models.json`` for all exits."""
     return {
         "sample_rate": rec.sample_rate,
-        "normalize": rec.waveforms.normalize,
         "shortest": rec.waveforms.shortest,
         "frame_step": rec.frame_grid.step,
-        "pieces": text_pieces(rec.dictionary, rec.post_process),
+        "pieces": text_pieces(rec.symbols, rec.post_process),
     }
 
 
-def describe_exit(rec: Recognizer, file: str, size: int) -> dict[str, Any]:
+def describe_exit(rec: Recognizer, model: Path) -> dict[str, Any]:
     """Describe one exit for the page: name, layers, parameters, file and bytes."""
     (layers,) = rec.exits
-    who = "teacher" if layers == rec.depth else "student"
     return {
-        "who": who,
-        "name": who,
+        "name": "teacher" if layers == rec.depth else f"student of {layers} layers",
         "layers": layers,
-        "depth": rec.depth,
         "parameters": rec.parameters,
-        "file": file,
-        "bytes": size,
+        "file": model.name,
+        "bytes": model.stat().st_size,
     }
 
 
-def text_pieces(dictionary: Dictionary, process: str) -> list[str]:
+def text_pieces(symbols: Sequence[str], process: str) -> list[str]:
     """List what each symbol adds to the text, spaces included. The text is the pieces, stripped.
 
-    >>> dictionary = Dictionary()
-    >>> _ = [dictionary.add_symbol(symbol) for symbol in "A|"]
-    >>> text_pieces(dictionary, "letter")
-    ['', '<pad>', '', '<unk>', 'A', ' ']
+    >>> text_pieces(["<s>", "</s>", "<unk>", "A", "|"], "letter")
+    ['', '', '<unk>', 'A', ' ']
 
     Args:
-        dictionary: of the training labels.
-        process: one of fairseq's ``post_process`` names.
+        symbols: of the dictionary.
+        process: a name of fairseq's ``post_process`` that :mod:`fairseq_skd.exporting.onnx` takes.
     """
-    symbols = [dictionary.string([index]) for index in range(len(dictionary))]  # empty for sentence marks
-    if process in _SPACES:
-        return [symbol.replace(_SPACES[process], " ") for symbol in symbols]
-    if process in ("subword_nmt", "@@ "):
-        return [symbol.removesuffix("@@") if symbol.endswith("@@") else f"{symbol} " for symbol in symbols]
-    silence = {"silence": "<SIL>", "@@": "@@"}.get(process, " ")
-    return [f"{symbol.replace(silence, '')} ".lstrip() for symbol in symbols]
+    mark = MARKS.get(process)
+    pieces = (f"{symbol} " if mark is None else symbol.replace(mark, " ") for symbol in symbols)
+    return ["" if symbol in ("<s>", "</s>") else piece for symbol, piece in zip(symbols, pieces, strict=True)]

@@ -73,7 +73,10 @@ async function transcribe(blob, name) {
 
 function show(blob, name, samples, seconds, answers) {
   const frame = about.frame_step / about.sample_rate;
-  const exits = about.exits.map((exit, i) => ({ ...exit, ...answers[i], spikes: findSpikes(answers[i]) }));
+  const exits = about.exits.map((exit, i) => ({
+    ...exit, ...answers[i], spikes: findSpikes(answers[i]),
+    who: exit.name === "teacher" || i < about.exits.length - 1 ? "teacher" : "student",  // the class of its color
+  }));
   exits.forEach((exit, i) => {
     const other = exits[1 - i];
     for (const spike of exit.spikes) {
@@ -169,7 +172,7 @@ at("longest").textContent = LONGEST;
 ask(null).then((data) => {
   about = data.about;
   at("models").replaceChildren(...about.exits.map((exit) => html("li", {},
-    `${exit.name}: ${exit.layers} layers, ${(exit.parameters / 1e6).toFixed(1)} million parameters, ${megabytes(exit.bytes)} in int8`)));
+    `${exit.name}: ${(exit.parameters / 1e6).toFixed(1)} million parameters, ${megabytes(exit.bytes)} in 8 bits`)));
   say("Ready.");
   setBusy(false);
 }, (error) => say("", `The model cannot be loaded: ${quiet(error.message)}`));

@@ -82,8 +82,8 @@ function drawLane(exit, top, x) {
 }
 
 /**
- * Draw everything. `audio` plays from what is clicked, and moves the cursor. Each exit has a `who`, a `name` and
- * `spikes`, with `from`, `to` and `at` (the peak) in seconds. `room` is the width to fill, in pixels.
+ * Draw everything. `audio` plays from what is clicked, and moves the cursor. Each exit has a `name`, a class
+ * `who`, and `spikes` with `from`, `to` and `at` (the peak) in seconds. `room` is the width to fill, in pixels.
  */
 export function drawTimeline(samples, seconds, exits, audio, room) {
   const perSecond = Math.min(WIDEST, Math.max(NARROWEST, (room - 2 * MARGIN) / seconds));

@@ -23,13 +23,7 @@ async function load() {
   return { about, sessions };
 }
 
-/** Scale to zero mean and unit variance, as in training. */
-function normalized(samples) {
-  const mean = samples.reduce((sum, x) => sum + x, 0) / samples.length;
-  const variance = samples.reduce((sum, x) => sum + (x - mean) ** 2, 0) / samples.length;
-  return samples.map((x) => (x - mean) / Math.sqrt(variance + 1e-5));
-}
-
+/** Run one model on samples in [-1, 1]; the model scales them itself. */
 async function run(session, samples) {
   const begins = performance.now();
   const out = await session.run({
@@ -45,11 +39,10 @@ const loading = load();
 loading.then(({ about }) => postMessage({ about }), (error) => postMessage({ error: error.message ?? String(error) }));
 
 addEventListener("message", async ({ data }) => {
-  const { about, sessions } = await loading;
+  const { sessions } = await loading;
   try {
-    const samples = about.normalize ? normalized(data) : data;
     const exits = [];
-    for (const session of sessions) exits.push(await run(session, samples));
+    for (const session of sessions) exits.push(await run(session, data));
     postMessage({ exits });
   } catch (error) {
     postMessage({ error: `The model cannot run on this audio (${error.message ?? error}).` });
