@@ -15,8 +15,8 @@ from fairseq_skd.recognizer import Recognizer
 
 PAGE = Path(__file__).parent / "web"
 PACKAGE = "onnxruntime-web"
-# File of the npm package -> file of the page. Some file servers do not know .mjs. The bundle holds the
-# loader of the .wasm file, so these two are enough.
+# File of the npm package -> file of the page. Some file servers do not know .mjs. The bundle holds
+# the loader of the .wasm file, so these two are enough.
 RUNTIME = {"dist/ort.wasm.bundle.min.mjs": "ort.js", "dist/ort-wasm-simd-threaded.wasm": "ort.wasm"}
 
 
@@ -68,7 +68,7 @@ def write(rec: Recognizer, folder: Path, runtime: Path, beside: Sequence[Recogni
 
 
 def describe(rec: Recognizer) -> dict[str, Any]:
-    """Describe audio, frames and symbols for the page: the part of ``models.json`` for all exits."""
+    """Describe audio, frames and symbols: the part of ``models.json`` that holds for all exits."""
     return {
         "sample_rate": rec.sample_rate,
         "shortest": rec.waveforms.shortest,
