@@ -26,9 +26,9 @@ the student of six layers, without its teacher and without the optimizer's state
   python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --layer 6 --format fairseq --out /runs/skd/student
 the full model for Hugging Face transformers:
   python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --format hf --out /runs/skd/hf --license mit
-a page that shows student and teacher in a browser (onnxruntime-web: npm install onnxruntime-web):
+a page that shows student and full model in a browser, after npm install --prefix /models onnxruntime-web:
   python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --layer 6 --layer 0 --format web \\
-      --runtime node_modules/onnxruntime-web --out /runs/skd/web
+      --runtime /models/node_modules/onnxruntime-web --out /runs/skd/web
 """
 
 

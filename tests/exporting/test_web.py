@@ -11,22 +11,18 @@ from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
 import fairseq_skd
+from fairseq_skd import export
 from fairseq_skd.errors import UserError
 from fairseq_skd.exporting import web
 from fairseq_skd.exporting.decode import MARKS
+from tests.builders import write_npm_package
 
 CHECKPOINT = Path(__file__).parents[1] / "goldens" / "hubert.pt"
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """Stand-in for the npm package: the files' names are real, their content is not."""
-    folder = tmp_path / "package"
-    (folder / "dist").mkdir(parents=True)
-    (folder / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.30.0"}')
-    for name in web.RUNTIME:
-        (folder / name).write_text(name)
-    return folder
+    return write_npm_package(tmp_path / "package")
 
 
 @pytest.mark.slow
@@ -38,7 +34,7 @@ def test_the_folder_is_complete(package: Path, tmp_path: Path) -> None:
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     models = {"models.json", "exit-4.onnx", "exit-2.onnx", "runtime/ort.js", "runtime/ort.wasm"}
     assert files == {path.name for path in web.PAGE.iterdir()} | models
-    assert (out / "runtime" / "ort.wasm").read_text() == "dist/ort-wasm-simd-threaded.wasm"
+    assert (out / "runtime" / "ort.wasm").read_text() == "ort-wasm-simd-threaded.wasm"
 
     about = json.loads((out / "models.json").read_text(encoding="utf-8"))
     assert about["sample_rate"] == 16000 and about["frame_step"] == 320 and about["shortest"] == 400
@@ -125,3 +121,37 @@ def test_an_older_runtime_is_refused(package: Path) -> None:
     (package / "dist" / "ort.wasm.bundle.min.mjs").unlink()
     with pytest.raises(UserError, match=r"\(version 1\.30\.0\) lacks dist/ort\.wasm\.bundle\.min\.mjs: use "):
         web.check_runtime(package)
+
+
+@pytest.mark.slow
+def test_the_command_writes_one_exit(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    options = ["--layer", "2", "--format", "web", "--runtime", str(package), "--out", str(out)]
+    export.main([str(CHECKPOINT), *options])
+    assert f"{out}: web, 2 of 4 layers" in capsys.readouterr().out
+    assert [one["layers"] for one in json.loads((out / "models.json").read_text())["exits"]] == [2]
+    assert (out / "runtime" / "ort.js").is_file() and (out / "index.html").is_file()
+    assert "python -m http.server" in (out / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "web"], "--format web needs --runtime: the folder of"),
+        (["--format", "web", "--runtime", "."], r"--runtime \. holds no package\.json"),
+        (["--format", "onnx", "--runtime", "."], "--runtime has no meaning for --format onnx"),
+        (["--format", "hf", "--layer", "2", "--layer", "4"], "--layer is given 2 times: --format web takes two"),
+        (["--format", "web", *["--layer", "2"] * 3], "--layer is given 3 times"),
+    ],
+)
+def test_the_command_refuses(options: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        export.main([str(CHECKPOINT), "--out", "out", *options])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_exit_under_two_names(package: Path, tmp_path: Path) -> None:
+    options = ["--format", "web", "--runtime", str(package), "--layer", "0", "--layer", "4"]
+    with pytest.raises(UserError, match="--layer names exit 4 twice"):
+        export.main([str(CHECKPOINT), "--out", str(tmp_path / "out"), *options])

@@ -222,6 +222,39 @@ def test_a_mistake_is_told_in_a_sentence(browser, tmp_path, name, seconds, sente
     assert not browser.find_element("id", "result").is_displayed()
 
 
+def test_a_file_is_dropped(browser):
+    content = list((GOLDENS / "corpus" / "test0.flac").read_bytes())
+    choose(browser, GOLDENS / "corpus" / "test0.flac")
+    expected = read(browser, "#texts .words")
+    drop = (
+        "const dataTransfer = new DataTransfer();"
+        "dataTransfer.items.add(new File([Uint8Array.from(arguments[0])], 'dropped.flac'));"
+        "document.body.dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true, cancelable: true}))"
+    )
+    browser.execute_script(drop, content)
+    wait_for(browser, f"{IDLE} && arguments[0].textContent.startsWith('dropped.flac')", by_id(browser)("status"))
+    assert read(browser, "#texts .words") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("NotAllowedError", "The microphone is not allowed: allow it in the browser's settings for this page."),
+        ("NotFoundError", "There is no microphone that can be used: connect one, or choose a file."),
+    ],
+)
+def test_no_microphone(browser, name, sentence):
+    refuse = (
+        "window.before ??= navigator.mediaDevices.getUserMedia; const name = arguments[0];"
+        "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', name); }"
+    )
+    browser.execute_script(refuse, name)
+    browser.find_element("id", "record").click()
+    error = by_id(browser)("error")
+    wait_for(browser, "arguments[0].textContent === arguments[1]", error, sentence)
+    browser.execute_script("navigator.mediaDevices.getUserMedia = window.before; arguments[0].textContent = ''", error)
+
+
 def test_the_microphone(browser):
     button = browser.find_element("id", "record")
     button.click()
