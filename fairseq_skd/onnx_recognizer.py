@@ -1,11 +1,12 @@
 """Run an exported ONNX folder in place of a checkpoint.
 
 ``fairseq_skd.load`` opens it. The folder may come from a stranger: its configuration is read with
-types and bounds checked, and its graph is run by ONNX Runtime, which follows no path out of the
-folder.
+types and bounds checked, and a graph that names further files is refused. ONNX Runtime up to at
+least 1.23 would read any file that such a graph names.
 """
 
 import json
+import mmap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from fairseq_skd.recognizer import Output, Recognizer
 FLOAT, INT8, TOKENS, CONFIG = "model.onnx", "model.int8.onnx", "tokens.txt", "config.json"
 _MOST_BYTES = {TOKENS: 16_000_000, CONFIG: 1_000_000}
 _LIMITS = {"sample_rate": 1_000_000, "layers": 200, "multiple": 1_000, "parameters": 2**40}
+_FURTHER_FILE = b"location"  # the key, in a tensor of a graph, of the file that holds its values
 _SIGNATURE = ([("x", "tensor(float)"), ("lengths", "tensor(int64)")], ["log_probs", "frame_lengths"])
 
 
@@ -62,6 +64,7 @@ class OnnxRecognizer(Recognizer):
         folder = path.parent
         config = _read_config(folder)
         self.path, self.depth, self.parameters = str(path), config["layers"], config["parameters"]
+        self.config, self.updates = {}, None
         wanted = (0,) if exits is None else (exits,) if isinstance(exits, int) else tuple(exits)
         if not wanted:
             raise UserError("exits is empty: give 0, the exit of the folder")
@@ -113,8 +116,16 @@ def _open(path: Path, symbols: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # its errors are raised, too
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(_FURTHER_FILE) >= 0:
+                raise UserError(
+                    f"{path} keeps weights in further files, which are not read: export the checkpoint again"
+                )
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except UserError:
+        raise
     except Exception as error:  # each of ONNX Runtime's errors is a class of its own
         raise UserError(f"{path} cannot be read: {shown(error, 300)}") from error
     inputs = [(one.name, one.type) for one in session.get_inputs()]
