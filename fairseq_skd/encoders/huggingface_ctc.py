@@ -87,7 +87,7 @@ def _are_counts(values: Any) -> bool:
 
 
 def _dictionary(vocabulary: list[str], blank: Any, folder: Path) -> tuple[list[int | None], Dictionary]:
-    """Number the symbols as fairseq does: ``<s>`` (the blank), ``<pad>``, ``</s>``, ``<unk>``, others.
+    """Number the symbols as fairseq does: ``<s>`` (the blank), ``<pad>``, ``</s>``, ``<unk>``, ...
 
     Returns:
         the row of the head per symbol, None if the model lacks the symbol; and the dictionary.
