@@ -17,7 +17,7 @@ import torch
 import fairseq_skd
 from fairseq_skd import ngram
 from fairseq_skd.demo import __main__ as demo
-from tests.builders import write_corpus, write_pretrained
+from tests.builders import write_corpus, write_npm_package, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.end_to_end.training import CORPUS
 
@@ -63,6 +63,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_sources(root / "data", np.random.default_rng(1).normal(0, 0.1, 4 * 16000))
     for name in ("hubert_base_ls960", "hubert_mini"):
         write_pretrained(root / "models" / f"{name}.pt", encoder_layers=12)
+    write_npm_package(root / "models" / "node_modules" / "onnxruntime-web")
     for name in ("skd", "kd", "ctc"):
         write_fine_tuned(root / "runs" / name / "checkpoint_best.pt", students=(6,), encoder_layers=12)
     state = torch.load(root / "runs" / "skd" / "checkpoint_best.pt", weights_only=True)

@@ -172,10 +172,8 @@ class Transcriber:
                 yield index, lambda: samples.pop(index) / rate, iter(parts)  # noqa: B023 (called at once)
 
     def _read(self, audio: Audio) -> Iterator[Floats]:
-        if (
-            isinstance(audio, np.ndarray | torch.Tensor)
-            or not hasattr(audio, "__fspath__")
-            and not isinstance(audio, str)
+        if isinstance(audio, np.ndarray | torch.Tensor) or (
+            not hasattr(audio, "__fspath__") and not isinstance(audio, str)
         ):
             yield replace(self.waveforms, normalize=False).read(audio).numpy()
         else:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fairseq.data import Dictionary
 from fairseq.data.data_utils import post_process
 
-from fairseq_skd.search.forced import Alignment, align_units
+from fairseq_skd.search.forced import Alignment
 
 Span = tuple[int, int]  # (first, one past the last) unit of a word
 # What fairseq's post_process replaces in the symbols that spaces join, in this order.

@@ -49,6 +49,7 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/skd/student-hf/{name}" for name in ("README.md", "config.json", "model.safetensors", "vocab.json")),
         "/runs/on/checkpoint_last.pt",
     ],
+    "docs/export-web.md": [f"/runs/skd/web/{name}" for name in ("index.html", "exit-6.onnx", "exit-12.onnx")],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
         *("/runs/skd/against-ctc/align.json", "report.html"),
@@ -102,6 +103,8 @@ def _is_in_the_checkout(command: str) -> None:
 ELSEWHERE: list[tuple[str, str, Callable[[str], None]]] = [
     (r"make\b", "installs, or runs this suite", _is_a_target),
     (r"pip install\b", "asks the package index", _can_be_required),
+    (r"npm install\b", "asks the registry of npm", _is_a_command),
+    (r"python -m http\.server\b", "does not end", _is_a_command),
     (r"git clone\b", "asks the network", _is_a_command),
     (r"cd\b", "the folder of the checkout", _is_a_command),
     (r"git (diff|log|show)\b", "shows the checkout", _is_a_command),
