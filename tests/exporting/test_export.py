@@ -95,6 +95,7 @@ def test_a_licence_that_is_no_name(name: str) -> None:
         card.check_license(name)
 
 
+@pytest.mark.slow
 def test_results(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only those of this checkpoint and this exit."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -18,6 +18,7 @@ from tests.exporting.exports import EXITS, KINDS, PRE_LN, STYLES, load, logits, 
 AUDIO = noise(0.3, 1.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit_layer", EXITS)
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", KINDS)

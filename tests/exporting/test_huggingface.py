@@ -60,6 +60,7 @@ def test_logits(kind: str, style: str, exit_layer: int, tmp_path: Path) -> None:
             assert_near(padded[row, : len(wanted)], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
