@@ -230,6 +230,8 @@ def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
+            if "is not a ListConfig" in reason:
+                reason = f"it takes a list, {section}.{key}=[{value}]"
             raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
 
 
@@ -301,7 +303,10 @@ def check_device(cfg: DictConfig) -> None:
     for key in ("fp16", "amp"):
         if cfg.common[key]:
             why = "common.cpu=true forbids it" if torch.cuda.is_available() else "there is none"
-            raise UserError(f"common.{key}=true needs a GPU, but {why}: set common.{key}=false")
+            raise UserError(
+                f"common.{key}=true needs a GPU, but {why}: set common.{key}=false; the recipe hubert_mini trains a "
+                f"small encoder on a CPU"
+            )
 
 
 def _check_betas(optimizer: Any) -> None:
