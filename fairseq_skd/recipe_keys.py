@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fairseq_skd.cli import check_word
 from fairseq_skd.errors import UserError
 from fairseq_skd.typed_settings import MISSING
 
@@ -26,9 +27,8 @@ def read_override(word: str) -> Override:
     Raises:
         UserError: it is neither, or the value cannot be read.
     """
-    key, sign, value = word.partition("=")
-    if not (word.startswith("~") or (key and sign)):
-        raise UserError(f"{word} cannot be read: give a key and its value with = and no space between, key=value")
+    check_word(word)
+    key, _, value = word.partition("=")
     try:
         return OverridesParser.create().parse_override(word)
     except Exception as error:  # Hydra's own, or of its generated parser

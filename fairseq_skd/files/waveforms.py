@@ -42,6 +42,8 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
     """
     try:
         file, slice_ = parse_path(os.fspath(path))
+        if not os.path.exists(file):  # libsndfile says "System error"
+            raise FileNotFoundError("it does not exist")
         source = io.BytesIO(read_from_stored_zip(file, *slice_)) if len(slice_) == 2 else file
         waveform, sample_rate = soundfile.read(source, dtype="float32")
     except (OSError, ValueError, RuntimeError, AssertionError) as error:

@@ -287,6 +287,14 @@ def check_configuration(cfg: DictConfig) -> None:
     _check_betas(cfg.optimizer)
     _check_precision(cfg.common)
     _check_metric(cfg)
+    first, last = cfg.dataset.validate_after_updates, cfg.optimization.max_update
+    if 0 < last < first and not cfg.dataset.disable_validation:
+        logger.warning(
+            "dataset.validate_after_updates=%d is above optimization.max_update=%d, so nothing is validated and only "
+            "checkpoint_last.pt is written: lower it to get a checkpoint_best.pt",
+            first,
+            last,
+        )
     check_schedule(cfg)
 
 

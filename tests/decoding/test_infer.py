@@ -102,6 +102,16 @@ def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, senten
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.parametrize("more", [[], ["--multirun"]])
+def test_words_that_are_no_override(more: list[str]) -> None:
+    for words in (["hubert_mini", "decoding.layer=6"], ["decoding.layer", "=", "6"]):
+        with pytest.raises(UserError) as refused:
+            infer.main([*words, *more])
+        assert str(refused.value) == (
+            f"{words[0]} cannot be read: give a key and its value with = and no space between, key=value"
+        )
+
+
 @pytest.mark.slow
 def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     """The checkpoint is alone in its folder, the data in another, the current folder is a third."""

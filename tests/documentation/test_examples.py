@@ -119,11 +119,11 @@ class Example:
         for language, group in groupby(blocks(self.page), lambda block: block.language):
             found = list(group)
             if language == "python":
-                self._call([sys.executable, "-"], "\n".join(block.text for block in found), found[0])
+                self._call([sys.executable, "-c"], "\n".join(block.text for block in found), found[0])
             for block in found:
                 if language in ("sh", "bash"):
                     script = "\n".join(shortened(command) for command in commands(block) if not runs_elsewhere(command))
-                    self._call(["bash", "-euo", "pipefail", "-s"], script, block)
+                    self._call(["bash", "-euo", "pipefail", "-c"], script, block)
                 if language == "yaml":
                     self._write(block)
 
@@ -132,8 +132,8 @@ class Example:
             return
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
-            program,
-            input=here(script, self.folder),
+            [*program, here(script, self.folder)],
+            stdin=subprocess.DEVNULL,
             cwd=self.work,
             env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
