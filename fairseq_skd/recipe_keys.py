@@ -68,16 +68,17 @@ def check_override(override: Override, recipe: Mapping[str, Any]) -> str:
             return word
         raise UserError(f"{word} would remove a key that fairseq needs: give it a value, {key}=...")
     value = override.value()
-    known = isinstance(keys, Mapping) and name.partition(".")[0] in keys
+    here: Mapping[str, Any] = keys if isinstance(keys, Mapping) else {}
+    known = name.partition(".")[0] in here
     if from_yaml and not known and not override.is_add():
-        raise UserError(_no_key(key, keys, f"; +{word} adds a key that the YAML lacks"))
+        raise UserError(_no_key(key, here, f"; +{word} adds a key that the YAML lacks"))
     if override.is_sweep_override() or (isinstance(value, str) and "${" in value):
         return word
     if from_yaml:
-        if known and isinstance(keys.get(name), list) and not isinstance(value, list | None):
+        if known and isinstance(here.get(name), list) and not isinstance(value, list | None):
             raise UserError(_not_a_list(word))
         return word.lstrip("+") if known else word
-    if not (known and isinstance(keys, Mapping) and _kind(keys.get(name)) == _kind(value)):
+    if not (known and _kind(here.get(name)) == _kind(value)):
         _ask_fairseq(section, name, value, word.lstrip("+"), recipe)
     return word.lstrip("+")
 

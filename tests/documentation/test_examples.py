@@ -42,7 +42,7 @@ PROMISED: dict[str, list[str]] = {
     ],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
-        *("/runs/skd/against-ctc/align.json", "report.html"),
+        *("/runs/skd/against-ctc/align.json", "/runs/report.html"),
     ],
 }
 

@@ -103,7 +103,7 @@ def test_bars_that_draw_themselves_write_lines_into_a_log(capsys: pytest.Capture
 
 
 def test_a_line_per_interval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without tqdm's monitor, which wrote a second line. Here the minute is a fiftieth of a second."""
+    """tqdm's monitor wrote a second line. Here the minute is a fiftieth of a second."""
     assert progress.STYLE["mininterval"] == 60
     with tqdm(total=100, **(progress.STYLE | {"mininterval": 0.02, "maxinterval": 0.02})) as bar:
         assert bar.miniters == 1 and not bar.dynamic_miniters
