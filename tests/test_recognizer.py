@@ -397,12 +397,21 @@ def test_loading_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
         (lambda rec: rec.transcribe("a.flac"), r"audio is one file or array"),
         (lambda rec: rec.transcribe([np.zeros(16000, np.float32)], batch_size=0), "batch_size=0 is out of range"),
         (lambda rec: load(rec.path, device="gpu"), "cannot be moved to device=gpu"),
+        (lambda rec: rec.transcribe(["none.wav"]), "^audio file none.wav cannot be read: it does not exist$"),
     ],
 )
 def test_mistakes_of_a_caller(call: Any, sentence: str) -> None:
     rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
     with pytest.raises(UserError, match=sentence):
         call(rec)
+
+
+def test_a_move_that_fails_changes_nothing() -> None:
+    rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
+    with pytest.raises(UserError, match=r"^the model cannot be moved to device=cuda:99, dtype=torch\.float16: "):
+        rec.to("cuda:99", torch.float16)
+    assert (rec.device, rec.dtype) == (torch.device("cpu"), torch.float32)
+    assert len(rec.transcribe([np.zeros(16000, np.float32)])) == 1
 
 
 def test_errors_can_be_pickled() -> None:

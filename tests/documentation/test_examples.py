@@ -52,7 +52,7 @@ PROMISED: dict[str, list[str]] = {
     "docs/export-web.md": [f"/runs/skd/web/{name}" for name in ("index.html", "exit-6.onnx", "exit-12.onnx")],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
-        *("/runs/skd/against-ctc/align.json", "report.html"),
+        *("/runs/skd/against-ctc/align.json", "/runs/report.html"),
     ],
 }
 
@@ -131,11 +131,11 @@ class Example:
         for language, group in groupby(blocks(self.page), lambda block: block.language):
             found = list(group)
             if language == "python":
-                self._call([sys.executable, "-"], "\n".join(block.text for block in found), found[0])
+                self._call([sys.executable, "-c"], "\n".join(block.text for block in found), found[0])
             for block in found:
                 if language in ("sh", "bash"):
                     script = "\n".join(shortened(command) for command in commands(block) if not runs_elsewhere(command))
-                    self._call(["bash", "-euo", "pipefail", "-s"], script, block)
+                    self._call(["bash", "-euo", "pipefail", "-c"], script, block)
                 if language == "yaml":
                     self._write(block)
 
@@ -144,8 +144,8 @@ class Example:
             return
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
-            program,
-            input=here(script, self.folder),
+            [*program, here(script, self.folder)],
+            stdin=subprocess.DEVNULL,
             cwd=self.work,
             env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
