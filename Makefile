@@ -45,7 +45,7 @@ demo: $(INSTALLED)  ## make a corpus, pretrain, fine-tune with SKD, decode both 
 	$(RUN) -m fairseq_skd.demo $(DEMO_ARGS)
 
 test: lint  ## lint, then the test suite (PYTEST_ARGS="-k words" chooses tests)
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED)  ## read 2,100 damaged and hostile checkpoints, about five minutes (FUZZ_ARGS="--seed 2")
 	$(RUN) -m tests.fuzz.run $(FUZZ_ARGS)

@@ -138,6 +138,9 @@ class Recognizer:
 
     Attributes:
         path: the checkpoint.
+        model: the network at these exits, in evaluation mode.
+        config: the training configuration as plain Python.
+        updates: number of updates that the training had done; None if the file does not say.
         depth: L, the number of layers of the full model.
         exits: layer counts, in the order of the argument.
         parameters: number of parameters that these exits use.
@@ -168,23 +171,29 @@ class Recognizer:
             )
         self.exits = tuple(dict.fromkeys(check_exit(layer, trained.students, trained.depth) for layer in wanted))
         self.path, self.depth, self._dictionary = trained.path, trained.depth, trained.dictionary
+        self.config, self.updates = trained.config, trained.updates
         self.frame_grid = trained.encoder.frame_grid
         self.waveforms = trained.waveforms
         self._post_process = trained.post_process
         check_finite(trained.weights, f"checkpoint {trained.path}")
-        self._model = _build(trained, self.exits)
-        self.parameters = sum(p.numel() for name, p in self._model.named_parameters() if not name.endswith("mask_emb"))
+        self.model = _build(trained, self.exits)
+        self.parameters = sum(p.numel() for name, p in self.model.named_parameters() if not name.endswith("mask_emb"))
         self._turn = threading.Lock()
-        try:
-            self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
-        except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors about devices and types
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
+        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Recognizer":
-        """Move the model to a device and a precision."""
-        self.device, self.dtype = torch.device(device), dtype
-        self._model.to(device=self.device, dtype=dtype)
+        """Move the model to a device and a precision.
+
+        Raises:
+            UserError: the device does not exist, or cannot hold the model.
+        """
+        with self._turn:
+            try:
+                self.model.to(device=torch.device(device), dtype=dtype)
+            except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors about devices and types
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
+            self.device, self.dtype = torch.device(device), dtype
         return self
 
     @property
@@ -261,7 +270,7 @@ class Recognizer:
         padding_mask = padding_mask.to(self.device) if padding_mask is not None else None
         try:
             with self._turn:
-                net = self._model(source=source, padding_mask=padding_mask)
+                net = self.model(source=source, padding_mask=padding_mask)
         except torch.cuda.OutOfMemoryError as error:
             raise DeviceMemoryError from error
         return Output({layer: net["exit_logits"][layer] for layer in self.exits}, net["frame_lengths"])
@@ -340,7 +349,8 @@ def load(
     tensor([49, 33])
 
     Args:
-        path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``.
+        path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``, or a folder that
+            ``python -m fairseq_skd.export`` wrote in the format ``fairseq``, ``hf`` or ``onnx``.
         exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
             Layers above the deepest exit are neither loaded nor computed.
         device: None: CUDA if there is a GPU, else the CPU.
@@ -349,7 +359,12 @@ def load(
     Raises:
         UserError: the file is not such a checkpoint, or an exit or the device does not exist.
     """
-    return Recognizer(open_trained(absolute(os.fspath(path))), exits, device, dtype)
+    from fairseq_skd.onnx_recognizer import OnnxRecognizer, is_onnx  # here: its class is based on ours
+
+    place = absolute(os.fspath(path))
+    if is_onnx(place):
+        return OnnxRecognizer(place, exits, device, dtype)
+    return Recognizer(open_trained(place), exits, device, dtype)
 
 
 def _build(trained: TrainedModel, exits: Sequence[int]) -> SkdCtc:

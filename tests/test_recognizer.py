@@ -121,16 +121,16 @@ def test_layers_above_the_deepest_exit_are_neither_loaded_nor_computed(
         full = name.startswith("w2v_encoder.proj.") or ("encoder.layer_norm." in name and is_pre_ln)
         return not full or 0 in exits
 
-    is_pre_ln = bool(rec._model.w2v_encoder.w2v_model.encoder.layer_norm_first)
-    kept = dict(rec._model.named_parameters())
+    is_pre_ln = bool(rec.model.w2v_encoder.w2v_model.encoder.layer_norm_first)
+    kept = dict(rec.model.named_parameters())
     assert set(kept) == {name for name in saved if needed(name)}
     assert rec.parameters == sum(saved[name] for name in kept if not name.endswith("mask_emb"))
-    layers = rec._model.w2v_encoder.w2v_model.encoder.layers
+    layers = rec.model.w2v_encoder.w2v_model.encoder.layers
     ran: list[int] = []
     for count, layer in enumerate(layers, start=1):
         layer.register_forward_hook(lambda *_, count=count: ran.append(count))
     rec(*rec.batch(noise(0.5)))
-    assert ran == list(range(1, deepest + 1)) and not rec._model.training
+    assert ran == list(range(1, deepest + 1)) and not rec.model.training
 
 
 @pytest.mark.slow
@@ -399,12 +399,21 @@ def test_loading_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
         (lambda rec: rec.transcribe("a.flac"), r"audio is one file or array"),
         (lambda rec: rec.transcribe([np.zeros(16000, np.float32)], batch_size=0), "batch_size=0 is out of range"),
         (lambda rec: load(rec.path, device="gpu"), "cannot be moved to device=gpu"),
+        (lambda rec: rec.transcribe(["none.wav"]), "^audio file none.wav cannot be read: it does not exist$"),
     ],
 )
 def test_mistakes_of_a_caller(call: Any, sentence: str) -> None:
     rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
     with pytest.raises(UserError, match=sentence):
         call(rec)
+
+
+def test_a_move_that_fails_changes_nothing() -> None:
+    rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
+    with pytest.raises(UserError, match=r"^the model cannot be moved to device=cuda:99, dtype=torch\.float16: "):
+        rec.to("cuda:99", torch.float16)
+    assert (rec.device, rec.dtype) == (torch.device("cpu"), torch.float32)
+    assert len(rec.transcribe([np.zeros(16000, np.float32)])) == 1
 
 
 def test_errors_can_be_pickled() -> None:

@@ -1,11 +1,12 @@
 """Decode a subset: check all inputs, run the model, write the files."""
 
 import dataclasses
+import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import fairseq_skd
 from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, precision, run
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
-from fairseq_skd.errors import UserError
-from fairseq_skd.files.disk import absolute, replacing
+from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files.disk import absolute, file_hash, replacing
 from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
@@ -112,9 +113,9 @@ def prepare(settings: Settings) -> Plan:
     Neither builds the acoustic model nor touches a GPU.
 
     Raises:
-        UserError: an input cannot be used.
+        UserError: an input cannot be used, or the results folder holds another decode.
     """
-    trained = open_trained(absolute(settings.common_eval.path))
+    trained = open_trained(_checkpoint(settings.common_eval.path))
     layer = settings.decoding.layer or 0
     try:
         exit_layer = check_exit(layer, trained.students, trained.depth)
@@ -130,8 +131,24 @@ def prepare(settings: Settings) -> Plan:
         name += f"-{settings.decoding.type}"
     folder = results_folder(settings.common_eval.results_path or os.path.join("decode", name))
     conditions = _conditions(settings, trained, exit_layer, data) | search.summary()
+    _check_same_decode(folder, conditions)
     rate = trained.waveforms.sample_rate
     return Plan(settings, trained, exit_layer, data, search, searcher, conditions, rate, folder)
+
+
+def _checkpoint(path: str) -> Path:
+    """Return the absolute path of a checkpoint; for a folder of checkpoints, suggest one in it.
+
+    Raises:
+        UserError: the path is a folder of a training.
+    """
+    file = absolute(path)
+    exported = ("checkpoint.pt", "config.json", "model*.onnx")
+    if file.is_dir() and not any(next(file.glob(name), None) for name in exported):
+        best = next((one for one in ("checkpoint_best.pt", "checkpoint_last.pt") if (file / one).is_file()), None)
+        advice = f"give common_eval.path={file / best}" if best else "give a file, such as its checkpoint_best.pt"
+        raise UserError(f"common_eval.path={file} is a folder: {advice}")
+    return file
 
 
 def search_and_write(plan: Plan, frames: SubsetLogits) -> dict[str, Any]:
@@ -236,6 +253,24 @@ def results_folder(path: str) -> Path:
     return folder
 
 
+def _check_same_decode(folder: Path, conditions: Mapping[str, Any]) -> None:
+    """Check that the folder holds no results of another decode; the same decode may run again.
+
+    Raises:
+        UserError: its ``summary.json`` is of another checkpoint, exit or subset.
+    """
+    try:
+        earlier = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    for key in ("checkpoint", "exit_layer", "manifest") if isinstance(earlier, dict) else ():
+        if key in earlier and os.path.realpath(str(earlier[key])) != os.path.realpath(str(conditions[key])):
+            raise UserError(
+                f"{folder} holds the results of another decode ({key} {shown(earlier[key])}, now {conditions[key]}): "
+                f"set common_eval.results_path to another folder, or delete this one"
+            )
+
+
 def _warn_of_references(data: EvaluationSet) -> None:
     """Warn on stderr of references that no output of the model can match."""
     if data.unknown:
@@ -274,6 +309,7 @@ def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data
         "exit_layer": exit_layer,
         "layers": trained.depth,
         "checkpoint": trained.path,
+        "checkpoint_sha256": file_hash(trained.path),
         "manifest": str(data.subset.manifest),
         "max_tokens": settings.dataset.max_tokens,
         "batch_size": settings.dataset.batch_size,

@@ -5,6 +5,10 @@ it in two places. The group norm of a ``default`` feature extractor includes pad
 statistics. And some convolutions over frames see nonzero values beyond the end of a padded
 utterance: a pos_conv with a batch norm or several layers, and the conformer's convolutions.
 Training keeps fairseq's arithmetic, because the encoders were pretrained with it.
+
+An export to ONNX traces this code with one example. Where the ordinary code looks at the values of
+a batch, to save work, the traced code (``torch.jit.is_tracing()``) does what is right for any batch
+and any length. Both give the same output, up to rounding.
 """
 
 import contextlib
@@ -16,12 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq.models.hubert.hubert import HubertConfig, HubertModel
-from fairseq.models.wav2vec.utils import pad_to_multiple
 from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 from fairseq.modules import GradMultiply
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from fairseq_skd.encoders.convolutions import ConvLayer
 from fairseq_skd.encoders.masking import SpanMask
@@ -69,7 +73,11 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_laye
     # frame_lengths.
     samples = samples.clamp(min=shortest)
     x = dropout(convolution(source.unsqueeze(1)))  # (B, samples) -> (B, C, T of the first convolution)
-    x = activation(_norm_by_utterance(norm, x, frame_lengths(samples, [first_layer]).tolist()))
+    frames = frame_lengths(samples, [first_layer])
+    if is_tracing():
+        x = activation(_norm_by_mask(norm, x, frames))
+    else:
+        x = activation(_norm_by_utterance(norm, x, frames.tolist()))
     for block in others:
         x = block(x)
     return x
@@ -81,6 +89,30 @@ def _norm_by_utterance(norm: nn.Module, x: Tensor, frames: Sequence[int]) -> Ten
     for i, count in enumerate(frames):
         normed[i, :, :count] = norm(x[i : i + 1, :, :count])[0]
     return normed
+
+
+def _norm_by_mask(norm: nn.GroupNorm, x: Tensor, frames: Tensor) -> Tensor:
+    """Compute :func:`_norm_by_utterance` without a loop over utterances; ``frames`` is (B,).
+
+    Each channel is a group of its own, as in all of fairseq's extractors.
+    """
+    x = normalize_real(x, frames.unsqueeze(1), norm.eps)
+    return x * norm.weight.unsqueeze(1) + norm.bias.unsqueeze(1)
+
+
+def normalize_real(x: Tensor, counts: Tensor, eps: float) -> Tensor:
+    """Scale the real part of the last axis to zero mean and unit variance; padding becomes zero.
+
+    Args:
+        x: (..., T).
+        counts: (...), how many of the T values are real; an axis may be 1.
+        eps: is added to the variance.
+    """
+    counts = counts.unsqueeze(-1)
+    real = (torch.arange(x.size(-1), device=x.device) < counts).to(x.dtype)
+    counts = counts.clamp(min=1).to(x.dtype)
+    x = (x - (x * real).sum(-1, keepdim=True) / counts) * real
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) / counts + eps)
 
 
 @contextlib.contextmanager
@@ -229,7 +261,7 @@ class Trunk(nn.Module):
             rng: generator of masks and LayerDrop; None: no masks, no LayerDrop.
         """
         samples = (~padding_mask.bool()).sum(dim=-1) if padding_mask is not None else None
-        if samples is not None and bool((samples == source.size(1)).all()):
+        if samples is not None and not is_tracing() and bool((samples == source.size(1)).all()):
             samples = None
         features = self._extract(source, samples).transpose(1, 2)  # (B, C, T) -> (B, T, C)
         features = features[:, : features.size(1) - features.size(1) % self.frame_grid.multiple]
@@ -265,7 +297,7 @@ class Trunk(nn.Module):
         if not self.training:  # fairseq cuts only the longest utterance, and alone every utterance is the longest
             lengths = (lengths - lengths % self.frame_grid.multiple).clamp(min=1)
         padding = torch.arange(frames, device=features.device) >= lengths.unsqueeze(1)
-        return lengths, padding if bool(padding.any()) else None
+        return lengths, padding if is_tracing() or bool(padding.any()) else None
 
     def _mask(self, x: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
         """Apply SpecAugment to hidden features, (B, T, C)."""
@@ -296,15 +328,17 @@ class Trunk(nn.Module):
             x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
-        x, extra = pad_to_multiple(x, encoder.required_seq_len_multiple, dim=-2, value=0)
-        if extra and padding is None:
-            padding = torch.arange(frames + extra, device=x.device).expand(x.size(0), -1) >= frames
-        elif padding is not None and extra:
-            padding = F.pad(padding, (0, extra), value=True)
+        extra = -frames % encoder.required_seq_len_multiple
+        if encoder.required_seq_len_multiple > 1 and (is_tracing() or extra):
+            x = F.pad(x, (0, 0, 0, extra))
+            if padding is None:
+                padding = torch.arange(frames + extra, device=x.device).expand(x.size(0), -1) >= frames
+            else:
+                padding = F.pad(padding, (0, extra), value=True)
         x = F.dropout(x, p=encoder.dropout, training=self.training).transpose(0, 1)  # (B, T, C) -> (T, B, C)
         # WavLM's layers share one bias. It is computed here, because LayerDrop may skip layer 0,
         # which owns its table.
-        shared = {"position_bias": encoder.position_bias(len(x))} if isinstance(encoder, WavLMEncoder) else {}
+        shared = {"position_bias": encoder.position_bias(x.size(0))} if isinstance(encoder, WavLMEncoder) else {}
         outputs: dict[int, Tensor] = {}
         with zeros_on_padding(encoder.layers, None if self.training else padding):
             for count, layer in enumerate(encoder.layers, start=1):

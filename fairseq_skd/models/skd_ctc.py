@@ -172,7 +172,8 @@ class SkdCtc(BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
         """Adapt a checkpoint to the model: see :func:`~fairseq_skd.models.state_dict.adapt`."""
         super().upgrade_state_dict_named(state_dict, name)
-        adapt(state_dict, f"{name}." if name else "", self.state_dict(), self.depth, self.exits)
+        prefix = f"{name}." if name else ""
+        adapt(state_dict, prefix, self.state_dict(), self.depth, self.exits, self.cfg.keep_layers)
 
     def _head(self, layer: int, hidden: Tensor) -> Tensor:
         if layer == self.depth and self.w2v_encoder.proj is not None:

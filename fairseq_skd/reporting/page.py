@@ -81,7 +81,7 @@ DECODED = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % i
 ALIGNED = (
     *("compared", "subset", "teacher", "student"),
     *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
-    *("offset ms", "blank %, teacher / student"),
+    *("matched spikes on the same frame %", "offset ms", "blank %, teacher / student"),
 )
 _numbers = itertools.count()
 
@@ -158,6 +158,7 @@ def aligned_row(one: Aligned) -> tuple[str, ...]:
         *_rate(found["frame_disagreement"], found["interval"]),
         *_rate(found["spike_disagreement"], found["interval"]),
         _percent(found["spike_miss"]["value"]),
+        _percent(found["offset"]["within_ms"]["0"]),
         "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
         " / ".join(blanks),
     )

@@ -29,6 +29,7 @@ from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.dictionaries import first_difference
 from fairseq_skd.models.heads import head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
+from fairseq_skd.models.state_dict import depth_of
 from fairseq_skd.models.trained import read_trained
 from fairseq_skd.training.trainer_state import check_optimizer_fits, for_trainer
 
@@ -269,12 +270,14 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         change = SymbolMap.between(saved, dictionary.symbols)
         logger.info("%s: symbols of the CTC heads: %s", path, change)
         fresh = model.state_dict()
-        for name in heads.keys() & fresh.keys():
-            if heads[name].shape[1:] == fresh[name].shape[1:]:  # another width is refused below
-                state["model"][name] = change.apply(heads[name], fresh[name])
+        for name, head in heads.items():
+            # A student's head may become the head of a pruned model: see adapt.
+            like = fresh.get(name, fresh[f"w2v_encoder.proj.{name.rpartition('.')[2]}"])
+            if head.shape[1:] == like.shape[1:]:  # another width is refused below
+                state["model"][name] = change.apply(head, like)
     else:
         _check_resumable(path, state, saved, dictionary, criterion)
-        _check_students(path, heads, model)
+        _check_exits(path, state["model"], heads, model)
     model.upgrade_state_dict(state["model"])
     _check_shapes(path, state["model"], model)
     return for_trainer(path, state, resumed=criterion is not None)
@@ -326,13 +329,18 @@ def _check_resumable(
         )
 
 
-def _check_students(path: Path, heads: Iterable[str], model: SkdCtc) -> None:
-    """Check that a resumed run keeps its students; the optimizer's state fits only their heads."""
+def _check_exits(path: Path, weights: Iterable[str], heads: Iterable[str], model: SkdCtc) -> None:
+    """Check that a resumed run keeps depth and students; the optimizer's state fits only them."""
     saved = {int(name.split(".")[1]) for name in heads if name.startswith("student_heads.")}
     if saved != set(model.student_layers):
         raise UserError(
             f"checkpoint {path} was trained with model.student_layers={sorted(saved)}, but this run has "
             f"{sorted(model.student_layers)}: {_START}"
+        )
+    if model.cfg.keep_layers and (layers := depth_of(weights)) > model.depth:
+        raise UserError(
+            f"checkpoint {path} was trained with {layers} layers, but model.keep_layers={model.cfg.keep_layers}: "
+            f"{_START}"
         )
 
 

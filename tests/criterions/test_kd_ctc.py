@@ -51,7 +51,7 @@ def criterion(teacher_path, root=None, task=None, **changes) -> KdCtcCriterion:
 def expected_terms(model, criterion, method, temperature, frames, plain):
     """Compute CTC and the distillation term in float64, one utterance at a time."""
     out = model(**SAMPLE["net_input"])
-    guide = criterion.teacher.recognizer._model(**SAMPLE["net_input"])["encoder_out"]
+    guide = criterion.teacher.recognizer.model(**SAMPLE["net_input"])["encoder_out"]
     ctc = kd = 0.0
     for i, count in enumerate(out["frame_lengths"].tolist()):
         target = SAMPLE["target"][i, : SAMPLE["target_lengths"][i]]
@@ -102,7 +102,7 @@ def test_the_teacher_is_not_in_the_module_tree_and_never_changes(pretrained, tea
     model = student(pretrained, apply_mask=True, mask_prob=0.5).train()
     made = criterion(teacher_path)
     assert list(made.parameters()) == [] and list(made.modules()) == [made] and made.state_dict() == {}
-    before = {name: value.clone() for name, value in made.teacher.recognizer._model.state_dict().items()}
+    before = {name: value.clone() for name, value in made.teacher.recognizer.model.state_dict().items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for update in range(10):
         made.train()  # as the trainer does
@@ -110,8 +110,8 @@ def test_the_teacher_is_not_in_the_module_tree_and_never_changes(pretrained, tea
         optimizer.zero_grad()
         made(model, SAMPLE)[0].backward()
         optimizer.step()
-    assert all(torch.equal(value, before[name]) for name, value in made.teacher.recognizer._model.state_dict().items())
-    assert not made.teacher.recognizer._model.training
+    assert all(torch.equal(value, before[name]) for name, value in made.teacher.recognizer.model.state_dict().items())
+    assert not made.teacher.recognizer.model.training
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_the_teacher_sees_no_masks(pretrained, teacher_path, tmp_path):
     teacher = criterion(trained).train().teacher
     assert torch.equal(teacher(SAMPLE["net_input"], model), plain)
     assert not torch.equal(
-        teacher.recognizer._model.train()(**SAMPLE["net_input"])["encoder_out"], plain
+        teacher.recognizer.model.train()(**SAMPLE["net_input"])["encoder_out"], plain
     )  # in training mode the settings do change the logits
 
 
@@ -133,7 +133,7 @@ def test_the_teacher_follows_the_model_to_another_precision(pretrained, teacher_
     sample = {**SAMPLE, "net_input": {**SAMPLE["net_input"], "source": SAMPLE["net_input"]["source"].bfloat16()}}
     made = criterion(teacher_path)
     loss, _, log = made(model, sample)
-    assert next(made.teacher.recognizer._model.parameters()).dtype == torch.bfloat16
+    assert next(made.teacher.recognizer.model.parameters()).dtype == torch.bfloat16
     assert loss.dtype == log["kd"].dtype == torch.float32
 
 
@@ -145,7 +145,7 @@ def test_the_teacher_follows_the_model_to_another_device(pretrained, teacher_pat
     (frames, utterances, symbols) = made.teacher({"source": source}, model).shape
     logits = made.teacher({"source": source.to("meta")}, model.to("meta"))
     assert (logits.device.type, logits.shape) == ("meta", (frames, utterances, symbols))
-    assert {parameter.device.type for parameter in made.teacher.recognizer._model.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in made.teacher.recognizer.model.parameters()} == {"meta"}
 
 
 @pytest.mark.slow

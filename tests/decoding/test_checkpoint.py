@@ -60,7 +60,7 @@ def test_parameters_are_counted_if_the_output_depends_on_them(
     students = (1, STUDENT)
     path = write_fine_tuned(tmp_path / "c.pt", kind, students, layer_norm_first=layer_norm_first)
     recognizer = load(path, [exit_layer], "cpu")
-    model = recognizer._model.requires_grad_(True)
+    model = recognizer.model.requires_grad_(True)
     model.w2v_encoder.feature_grad_mult = 1.0
     model(source=torch.randn(1, 4000), padding_mask=None)["encoder_out"].square().sum().backward()
     reached = sum(parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
@@ -85,7 +85,7 @@ def test_the_error_on_a_checkpoint_with_conditioned_layers_names_version_0_1_0(h
 def test_layers_above_the_exit_are_removed(hubert: Path) -> None:
     trained = open_trained(hubert)
     recognizer = Recognizer(trained, [STUDENT], "cpu")
-    model = recognizer._model
+    model = recognizer.model
     assert not model.training
     layers = {name.split(".")[4] for name, _ in model.named_parameters() if ".encoder.layers." in name}
     assert layers == {str(layer) for layer in range(STUDENT)}

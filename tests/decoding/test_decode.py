@@ -172,6 +172,7 @@ def test_labels_beside_the_data(corpus: Path, kind: str, tmp_path: Path, request
     shutil.copy(corpus / "test.tsv", data)
     for name in ("test.ltr", "dict.ltr.txt"):
         shutil.copy(corpus / name, labels)
+    shutil.rmtree("out")
     assert decode(data, checkpoint, f"task.label_dir={labels}") == expected
     with pytest.raises(UserError, match=r"data/dict\.ltr\.txt does not exist"):
         decode(data, checkpoint)
@@ -229,6 +230,7 @@ def test_symbols_outside_the_dictionary_count_as_errors(
         f"5 symbols in the references of {data}/test.tsv are not in the dictionary ('Ï' 3, '<unk>' 1, 'É' 1): the "
         f"model cannot output them, so each counts as an error\n"
     ) in capsys.readouterr().err
+    shutil.rmtree("out")
     decode(corpus, constant)
     assert read_summary()["unknown_symbols"] == 0
     assert "not in the dictionary" not in capsys.readouterr().err

@@ -145,7 +145,7 @@ def _decode(path: Path, seeds: Seeds) -> Any:
     recognizer = Recognizer(trained, ([0, *trained.students][-1],), "cpu")
     if trained.dictionary is not None:
         recognizer.transcribe([np.zeros(4000, np.float32)])
-    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(recognizer._model.cfg)}))]
+    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(recognizer.model.cfg)}))]
 
 
 def _train(path: Path, seeds: Seeds, criterion: str | None) -> Any:
