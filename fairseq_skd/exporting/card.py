@@ -31,7 +31,7 @@ _LICENSES = (
 )
 _OWN_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,99}")
 # How a program loads the folder: the library's name on the hub, and the lines.
-_OURS = 'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"]))'
+_OURS = 'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"])[0].text)'
 _USE: dict[str, tuple[str, str]] = {
     "fairseq": ("fairseq", _OURS),
     "hf": (
