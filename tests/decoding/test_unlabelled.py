@@ -33,8 +33,8 @@ def decode(data: Path, out: Path, *overrides: str) -> None:
 
 def test_a_subset_without_labels(unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled, out = tmp_path / "labelled", tmp_path / "out"
-    decode(labelled, out)
-    expected = (out / "hypo.word").read_bytes(), (out / "hypo.units").read_bytes()
+    decode(labelled, tmp_path / "labelled-out")
+    expected = tuple((tmp_path / "labelled-out" / name).read_bytes() for name in ("hypo.word", "hypo.units"))
     capsys.readouterr()
     decode(unlabelled, out)
     assert expected == ((out / "hypo.word").read_bytes(), (out / "hypo.units").read_bytes())
