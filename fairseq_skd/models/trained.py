@@ -7,7 +7,7 @@ from typing import Any
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of, load_checkpoint
+from fairseq_skd.encoders.checkpoint import OPTIMIZER, check_followed, dictionary_of, load_checkpoint
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.waveforms import Waveforms
@@ -66,7 +66,7 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
         UserError: the file cannot be read (see
             :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or holds another model.
     """
-    return read_trained(load_checkpoint(path), path)
+    return read_trained(load_checkpoint(path, unread=[OPTIMIZER]), path)
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:
