@@ -80,8 +80,8 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
     folder = Path(path).expanduser()
     if any(folder.glob("*.onnx")):
         raise UserError(
-            f"checkpoint {folder} is an ONNX folder, which only fairseq_skd.load and transcribe run: give the checkpoint "
-            f"that it was exported from"
+            f"checkpoint {folder} is an ONNX folder, which only fairseq_skd.load and transcribe run: give the "
+            f"checkpoint that it was exported from"
         )
     if (folder / CHECKPOINT).is_file():
         path = folder / CHECKPOINT

@@ -149,7 +149,7 @@ def test_the_text_is_that_of_python(browser, sessions, rec, name):
     for text, session, layer in zip(texts, sessions, rec.exits, strict=True):
         log_probs, frames = session.run(None, {"x": audio[None], "lengths": np.array([len(audio)])})
         assert text == text_of(log_probs[0, : frames[0]], rec.symbols, "letter")
-        assert text == rec.transcribe([path], exit_layer=layer)[0]
+        assert text == rec.transcribe([path], exit_layer=layer)[0].text
 
 
 def test_other_rates_and_channels(browser, tmp_path):
