@@ -155,7 +155,10 @@ def _read(path: Path) -> str:
             raise UserError(f"{path} is damaged: it has more than {_MOST_BYTES[path.name]:,} bytes")
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: export the checkpoint with --format onnx") from error
+        raise UserError(
+            f"{path} is missing: give a folder of fairseq_skd.export --format onnx (those of sherpa and web are for other "
+            f"programs)"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {shown(error)}") from error
 

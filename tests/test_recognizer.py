@@ -353,7 +353,7 @@ def test_a_gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: Any) -> Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(rec, "_model", full)
+    monkeypatch.setattr(rec, "model", full)
     with pytest.raises(DeviceMemoryError) as caught:
         rec(torch.zeros(1, 8000))
     assert isinstance(caught.value, RuntimeError) and isinstance(caught.value, UserError)

@@ -82,7 +82,10 @@ def open_set(
         where = f"{key}=null takes it from {trained.path}, whose criterion.post_process"
     process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
     if unlabelled:
-        print(f"{label_file} does not exist: decoding without references and error rates", file=sys.stderr)
+        print(
+            f"{label_file} does not exist: decoding without references and error rates (or set task.label_dir)",
+            file=sys.stderr,
+        )
         return EvaluationSet(utterances, dictionary, process, None, Counter())
     units = [line.split() for line in subset.read_labels(label_file, utterances)]
     reference, unknown = transcripts.transcribe_references(units, dictionary, process)

@@ -88,8 +88,9 @@ def test_the_pipeline_gives_our_text(style: str, tmp_path: Path) -> None:
     pipeline = transformers.pipeline("automatic-speech-recognition", str(folder))
     found = [pipeline({"raw": one, "sampling_rate": 16000})["text"] for one in audio]
     wanted = [rec.transcribe([one])[0].text for one in audio]
-    assert found == wanted == [one.text for one in load(folder).transcribe(audio)]
-    assert all(len(set(text)) > 3 for text in wanted)
+    assert found == wanted == list(map(str, load(folder).transcribe(audio))) and all(
+        len(set(text)) > 3 for text in wanted
+    )
     processor = transformers.AutoProcessor.from_pretrained(folder)
     assert type(processor.tokenizer).__name__ == "Wav2Vec2CTCTokenizer"
     assert (processor.tokenizer.pad_token, processor.tokenizer.pad_token_id) == ("<s>", 0)

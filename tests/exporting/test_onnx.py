@@ -97,13 +97,17 @@ def test_int8_gives_nearly_the_same_posteriors(exported, rec):
         assert (found - expected).abs().mean() < 0.002  # a posterior has 32 values; their mean is 0.03
 
 
+def texts(rec, **options):
+    return [transcript.text for transcript in rec.transcribe(AUDIO, **options)]
+
+
 @pytest.mark.slow
 def test_decodes_without_torch(folder, rec):
     (folder / "model.int8.onnx").unlink()
     done = decode(folder, *AUDIO)
     assert done.returncode == 0, done.stderr
-    texts = [found.text for found in rec.transcribe(AUDIO)]
-    assert done.stdout.splitlines() == [f"{path}\t{text}" for path, text in zip(AUDIO, texts, strict=True)]
+    expected = texts(rec)
+    assert done.stdout.splitlines() == [f"{path}\t{text}" for path, text in zip(AUDIO, expected, strict=True)]
 
 
 @pytest.mark.slow
@@ -129,11 +133,11 @@ def test_word_pieces(tmp_path):
     torch.save(state, path)
     rec = recognizer.load(path, exits=(2,), device="cpu")
     onnx_format.write(rec, tmp_path)
-    texts = [found.text for found in rec.transcribe(AUDIO)]
-    assert any(" " in text for text in texts)
-    assert [str(one) for one in fairseq_skd.load(tmp_path / "model.onnx").transcribe(AUDIO)] == texts
+    expected = texts(rec)
+    assert any(" " in text for text in expected)
+    assert texts(fairseq_skd.load(tmp_path / "model.onnx")) == expected
     done = decode(tmp_path, *AUDIO)
-    assert done.stdout.splitlines() == [f"{path}\t{text}" for path, text in zip(AUDIO, texts, strict=True)]
+    assert done.stdout.splitlines() == [f"{path}\t{text}" for path, text in zip(AUDIO, expected, strict=True)]
 
 
 @pytest.mark.slow
@@ -154,9 +158,8 @@ def test_a_model_above_2_gb(rec, tmp_path, monkeypatch):
 def test_the_folder_is_a_recognizer(folder, rec):
     (folder / "model.int8.onnx").unlink()
     ours = fairseq_skd.load(folder)
-    texts = [str(one) for one in rec.transcribe(AUDIO)]
-    assert [str(one) for one in ours.transcribe(AUDIO, batch_size=3)] == texts
-    assert [str(one) for one in ours.transcribe(AUDIO, exit_layer=cases.STUDENT)] == texts
+    assert texts(ours, batch_size=3) == texts(rec)
+    assert texts(ours, exit_layer=cases.STUDENT) == texts(rec)
     assert (ours.symbols, ours.frame_grid, ours.parameters) == (rec.symbols, rec.frame_grid, rec.parameters)
     assert ours.frame_seconds == rec.frame_seconds and ours.waveforms.shortest == rec.waveforms.shortest
     out = ours(*ours.batch(AUDIO))
