@@ -156,7 +156,7 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} is missing: give a folder of fairseq_skd.export --format onnx; sherpa and web are for other programs"
+            f"{path} is missing: give a folder of fairseq_skd.export --format onnx (not sherpa, not web)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {shown(error)}") from error
