@@ -314,7 +314,8 @@ def _table(given: argparse.Namespace) -> Iterator[Callable[["Source", "Transcrip
             usable = transcript.words and not any(mark in transcript.text for mark in _MARKS)
             if usable and transcript.confidence >= given.min_confidence:
                 kept += 1
-                print(f"{os.path.abspath(source.path)}\t{transcript.text.strip()}\ttrain", file=file)
+                text = " ".join(transcript.text.split())  # two | in a row are two spaces, which no label may have
+                print(f"{os.path.abspath(source.path)}\t{text}\ttrain", file=file)
 
         yield keep
     print(

@@ -17,7 +17,8 @@ from fairseq_skd import manifest, ngram, transcribe
 from fairseq_skd.errors import PartialResult, UserError
 from fairseq_skd.recognizer import Recognizer, load
 from fairseq_skd.search.forced import Alignment
-from fairseq_skd.transcription.transcribing import Aligned
+from fairseq_skd.transcription.transcribing import Aligned, Transcriber
+from fairseq_skd.transcription.words import Transcript, Word
 from tests.goldens import cases
 
 HUBERT = str(cases.HERE / "hubert.pt")
@@ -204,6 +205,19 @@ def test_a_language_model_brings_its_words(run: Any, tmp_path: Path) -> None:
 def test_mistakes(options: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         transcribe.main([HUBERT, *map(str, AUDIO[:2]), *options])
+
+
+def test_a_table_has_single_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ``|`` in a row are two spaces in the text, which ``manifest table`` refuses."""
+
+    def two_spaces(*given: Any) -> Any:
+        word = Word("GO", 0.0, 0.1, 1.0)
+        yield 0, Transcript("GO  ON ", (word, word), 1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(Transcriber, "transcribe", two_spaces)
+    table = tmp_path / "t.tsv"
+    transcribe.main([HUBERT, str(AUDIO[0]), "--table", str(table), "--min-confidence", "0.5", "--device", "cpu"])
+    assert table.read_text() == f"path\ttext\tsplit\n{AUDIO[0]}\tGO ON\ttrain\n"
 
 
 def test_each_audio_file_has_a_name_of_its_own(run: Any, tmp_path: Path) -> None:
