@@ -204,17 +204,17 @@ def _texts(given: argparse.Namespace, sources: Sequence["Source"]) -> list[str] 
     owners: dict[str, str] = {}  # audio file of each name
     for source in sources:
         names = (source.shown, source.name, os.path.basename(source.shown), os.path.basename(source.name))
-        name = next((name for name in names if known.get(name)), None)
-        if name is None:
+        fitting = next((name for name in names if known.get(name)), None)
+        if fitting is None:
             raise UserError(
                 f"--text-file {given.text_file} has no text for {source.shown}: add a line '{source.name} WORDS', or "
                 f"leave out the audio file"
             )
-        if (other := owners.setdefault(name, source.shown)) != source.shown:
+        if (other := owners.setdefault(fitting, source.shown)) != source.shown:
             raise UserError(
-                f"--text-file {given.text_file}: {shown(name)} names {other} and {source.shown}: write their paths"
+                f"--text-file {given.text_file}: {shown(fitting)} names {other} and {source.shown}: write their paths"
             )
-        found.append(known[name])
+        found.append(known[fitting])
     return found
 
 
