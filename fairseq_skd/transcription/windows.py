@@ -17,7 +17,6 @@ A stretch is what a search can decode on its own. It ends in a pause or, where t
 run of blanks. Audio, windows and stretches are never all in memory.
 """
 
-import contextlib
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -256,6 +255,9 @@ def stretches(
                     yield index, stretch
 
 
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+
+
 def _return_free_memory() -> None:
     """Return freed memory to the system.
 
@@ -263,8 +265,8 @@ def _return_free_memory() -> None:
     freed below it: 300 windows of a base-size encoder grow from 0.8 to 2.0 GB, or to 0.9 GB if it
     is told to look. That takes a few milliseconds.
     """
-    with contextlib.suppress(AttributeError, OSError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
 
 
 _Item = tuple[int, Window | UserError]
