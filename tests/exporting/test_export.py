@@ -155,3 +155,17 @@ def test_a_checkpoint_without_a_dictionary(checkpoint: Path, tmp_path: Path) -> 
         with pytest.raises(UserError, match="holds no dictionary"):
             run(tmp_path / "bare.pt", STUDENT, form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.onnx", "is an ONNX model, which can only be run .*: give the checkpoint that it was exported from$"),
+        ("", "is an ONNX model, which can only be run"),
+        ("model.safetensors", "holds weights only: give its folder .*$"),
+    ],
+)
+def test_a_model_that_is_no_checkpoint(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("x")
+    with pytest.raises(UserError, match=f"^checkpoint {tmp_path / name} {words}"):
+        run(tmp_path / name, 0, "hf", tmp_path / "out")
