@@ -15,7 +15,7 @@ from fairseq_skd.files.units import WORD_END, WORD_MARK, is_symbol
 
 VOCABULARY = "vocab.json"
 TOKENIZER = "tokenizer_config.json"
-# fairseq sets this task up when it loads an export of the folder; it overwrites only keys that exist.
+# fairseq sets this task up when it loads an export of the folder.
 _TASK = {"_name": "audio_finetuning", "data": "."}
 _NEVER = -1e4  # bias of a symbol that fairseq's dictionaries have and the model lacks
 

@@ -44,7 +44,7 @@ def test_an_exported_file_is_exported_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [(), ("hf",), ("hf", "fairseq", "hf")], ids=lambda first: "-".join(first) or "once")
 def test_fairseqs_own_loader(first: tuple[str, ...], tmp_path: Path) -> None:
-    """What ``examples/speech_recognition/new/infer.py`` calls; also after exports to other formats."""
+    """What ``examples/speech_recognition/new/infer.py`` calls, also after other exports."""
     checkpoint = write(tmp_path / "checkpoint_best.pt")
     source = checkpoint
     for step, form in enumerate(first):
