@@ -283,9 +283,13 @@ def test_searches_end_with_their_parent_process(
     monkeypatch.setattr(multirun, "search_and_write", endless)
     parent = os.fork()
     if not parent:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        os._exit(run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2) and None))
-    deadline = time.monotonic() + 30
+        status = 99
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+            status = run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2) and None)
+        finally:
+            os._exit(status)  # also after an interrupt between two calls: this is a copy of pytest
+    deadline = time.monotonic() + 120
     while len(list(here.glob("*.pid"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     told = time.monotonic()
