@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,7 +77,10 @@ class Searches:
         self.seconds = seconds  # duration of a search that does not fail
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(multirun, "prepare", lambda settings: settings)
+        labels = SimpleNamespace(reference=())
+        monkeypatch.setattr(
+            multirun, "prepare", lambda settings: SimpleNamespace(common_eval=settings.common_eval, data=labels)
+        )
         monkeypatch.setattr(multirun, "search_and_write", self.run)
         monkeypatch.setattr(SubsetLogits, "computed", lambda _: SubsetLogits([], 0, "cpu", 1, {}))
 
