@@ -41,7 +41,7 @@ _USE: dict[str, tuple[str, str, str]] = {
         "transformers",
         "python",
         # The name of a file would need ffmpeg.
-        'import soundfile\nfrom transformers import pipeline\n\n'
+        "import soundfile\nfrom transformers import pipeline\n\n"
         'recognizer = pipeline("automatic-speech-recognition", "FOLDER")\n'
         'audio, sample_rate = soundfile.read("audio.wav", dtype="float32")\n'
         'print(recognizer({"raw": audio, "sampling_rate": sample_rate})["text"])',

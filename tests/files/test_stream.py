@@ -120,9 +120,7 @@ def test_damage_is_told_by_read_audio_too(tmp_path: Path) -> None:
     """libsndfile returns what stands before the damage, without an error."""
     path = tmp_path / "x.ogg"
     path.write_bytes(damaged("ogg"))
-    with pytest.raises(
-        UnreadableAudioError, match=r"it decodes to \d+ samples, but its header lists 192000:"
-    ):
+    with pytest.raises(UnreadableAudioError, match=r"it decodes to \d+ samples, but its header lists 192000:"):
         read_audio(path)
 
 
