@@ -56,7 +56,7 @@ class Voices:
     def __init__(self, broken: int | None = None, bug: int | None = None, deadly: int | None = None) -> None:
         self.broken, self.bug, self.deadly = broken, bug, deadly
 
-    def read(self, path: str) -> Tensor:
+    def read(self, path: str, listed: bool) -> Tensor:
         place = int(Path(path).stem)
         if place == self.broken:
             raise UnreadableAudioError(path, "Error in decoder")
