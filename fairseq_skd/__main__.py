@@ -9,6 +9,7 @@ tools, each with --help
   python -m fairseq_skd.manifest   from recordings and transcripts to fairseq's manifests
   python -m fairseq_skd.train      fine-tune with a recipe
   python -m fairseq_skd.infer      decode a subset: transcripts and error rates
+  python -m fairseq_skd.score      word and character error rates of any two transcripts
   python -m fairseq_skd.align      compare the frames on which teacher and student spike
   python -m fairseq_skd.report     write a page about a folder of runs
   python -m fairseq_skd.ngram      estimate a language model from transcripts

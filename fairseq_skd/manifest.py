@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fairseq_skd.corpora.labels import Labels
+from fairseq_skd.corpora.normalization import chosen_steps
 from fairseq_skd.corpora.preparation import Options, prepare, summary
 from fairseq_skd.corpora.records import Corpus
 from fairseq_skd.errors import UserError, run_command
@@ -143,7 +144,7 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--normalize",
         metavar="STEPS",
-        type=_steps,
+        type=chosen_steps,
         default=(),
         help="changes to transcripts, e.g. upper,punctuation,digits (default: none); the summary counts them",
     )
@@ -228,16 +229,6 @@ def _kaldi(given: argparse.Namespace) -> Corpus:
     from fairseq_skd.corpora.kaldi import read_kaldi
 
     return read_kaldi(given.folders, given.splits, given.audio_root)
-
-
-def _steps(text: str) -> tuple[str, ...]:
-    from fairseq_skd.corpora.normalization import STEPS
-
-    steps = tuple(text.split(","))
-    unknown = [step for step in steps if step not in STEPS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no step {unknown[0]!r}; choose from {', '.join(STEPS)}")
-    return steps
 
 
 def _positive(text: str) -> int:

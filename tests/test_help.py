@@ -24,7 +24,7 @@ from tests.end_to_end.training import CORPUS
 REPOSITORY = Path(fairseq_skd.__file__).resolve().parents[1]
 SOURCES = ("table", "librispeech", "tedlium", "kaldi")
 COMMANDS = ["manifest", *(f"manifest {source}" for source in SOURCES)]
-COMMANDS += ["train", "infer", "align", "report", "ngram", "demo", "env", "__main__"]
+COMMANDS += ["train", "infer", "score", "align", "report", "ngram", "demo", "env", "__main__"]
 # Trainings are cut short, and run without the GPUs that the example has.
 SHORT = (
     *("optimization.max_update=2", "distributed_training.distributed_world_size=1", "common.fp16=false"),
@@ -72,6 +72,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ngram.main([str(manifests / "train.wrd"), "--out", str(manifests / "3gram.arpa")])
     log = '[2026-11-27 10:00:00,000][train_inner][INFO] - {"epoch": 1, "loss": "9.5", "num_updates": "10"}'
     (root / "runs" / "skd" / "hydra_train.log").write_text(f"{log}\n")
+    for side, text in (("hypo", "IT IS"), ("ref", "IT IT")):
+        (root / "runs" / "skd" / "test6").mkdir(exist_ok=True)
+        (root / "runs" / "skd" / "test6" / f"{side}.word").write_text(f"{text} (None-0)\n")
+    (manifests / "test.spk").write_text("ann\nann\nbob\n")
+    (root / "data" / "hyp.jsonl").write_text('{"path": "elsewhere/a.flac", "text": "go on"}\n')
     configs = root / "data" / "configs"
     configs.mkdir()
     yaml = (REPOSITORY / "config" / "finetune" / "hubert_mini.yaml").read_text()

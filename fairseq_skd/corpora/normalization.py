@@ -13,6 +13,7 @@
 Digits always come first, since they need commas and points; upper case comes last.
 """
 
+import argparse
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -79,6 +80,22 @@ def _spelt(found: re.Match[str]) -> str:
 
 
 STEPS: dict[str, Callable[[str], str]] = {"digits": digits, "punctuation": punctuation, "upper": upper}
+
+
+def chosen_steps(text: str) -> tuple[str, ...]:
+    """Parse the value of ``--normalize``.
+
+    Raises:
+        argparse.ArgumentTypeError: a step does not exist.
+
+    >>> chosen_steps("upper,digits")
+    ('upper', 'digits')
+    """
+    steps = tuple(text.split(","))
+    unknown = [step for step in steps if step not in STEPS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no step {unknown[0]!r}; choose from {', '.join(STEPS)}")
+    return steps
 
 
 def normalize(records: Sequence[Record], steps: Sequence[str]) -> tuple[list[Record], list[str]]:

@@ -5,9 +5,9 @@ The columns are path and text, optionally split and speaker.
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fairseq_skd.corpora.records import Fault, Kind, Problem, Record
 from fairseq_skd.errors import UserError
@@ -16,7 +16,7 @@ REQUIRED = ("path", "text")
 OPTIONAL = ("split", "speaker")
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A line of a table: its cells by column, and what is wrong with the line."""
 
     line: int
@@ -38,11 +38,10 @@ def read_table(table: Path, split: str | None = None) -> tuple[list[Record], lis
         UserError: the table cannot be read, lacks a required column or has no row, or ``split`` is
             given for a table that has a column ``split``.
     """
-    readers = {".tsv": _delimited, ".csv": _delimited, ".jsonl": _json_lines}
-    if table.suffix.lower() not in readers:
-        raise UserError(f"{table}: the name of a table must end in one of {', '.join(readers)}; rename or convert it")
+    if table.suffix.lower() not in READERS:
+        raise UserError(f"{table}: the name of a table must end in one of {', '.join(READERS)}; rename or convert it")
     try:
-        columns, rows = readers[table.suffix.lower()](table)
+        columns, rows = READERS[table.suffix.lower()](table, text_lines(table))
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror}); check the path") from error
     if not rows:
@@ -65,7 +64,7 @@ def read_table(table: Path, split: str | None = None) -> tuple[list[Record], lis
     return records, problems
 
 
-def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, Fault | None]:
+def _record(row: Row, default_split: str | None, source: str) -> tuple[Record, Fault | None]:
     """Make the record of a row, and find what is wrong with the row."""
     values = {}
     fault = row.fault
@@ -86,22 +85,32 @@ def _record(row: _Row, default_split: str | None, source: str) -> tuple[Record, 
     return Record(values["path"], values["text"], split, values["speaker"].strip(), source, row.line), fault
 
 
-def _lines(table: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark."""
+def text_lines(table: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: a line is not UTF-8.
+    """
     with open(table, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{table}: line {number} is not UTF-8; convert the table to UTF-8") from error
+                raise UserError(f"{table}: line {number} is not UTF-8; convert the file to UTF-8") from error
 
 
-def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
-    """Read columns and rows of a TSV (no quoting) or CSV (double quotes); skip empty lines."""
-    if table.suffix.lower() == ".tsv":
-        reader = csv.reader(_lines(table), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(_lines(table), strict=True)
+def read_tsv(table: Path, lines: Iterable[str]) -> tuple[list[str], list[Row]]:
+    """Read columns and rows of a TSV, which has no quoting; skip empty lines."""
+    return _delimited(table, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def read_csv(table: Path, lines: Iterable[str]) -> tuple[list[str], list[Row]]:
+    """Read columns and rows of a CSV, which has double quotes; skip empty lines."""
+    return _delimited(table, csv.reader(lines, strict=True))
+
+
+def _delimited(table: Path, reader: Any) -> tuple[list[str], list[Row]]:
     columns: list[str] = []
     rows = []
     end = 0  # last line of the previous row; a quoted CSV cell may span several lines
@@ -116,7 +125,7 @@ def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
             fault = None
             if len(cells) != len(columns):
                 fault = Fault(Kind.ROW, f"{len(cells)} cells under {len(columns)} columns")
-            rows.append(_Row(start, dict(zip(columns, cells, strict=False)), fault))
+            rows.append(Row(start, dict(zip(columns, cells, strict=False)), fault))
     except csv.Error as error:
         reason = str(error).split(" - ")[0]  # the rest is advice to programmers
         raise UserError(f"{table}: line {end + 1} cannot be read ({reason}); correct the line") from error
@@ -126,11 +135,11 @@ def _delimited(table: Path) -> tuple[list[str], list[_Row]]:
     return columns, rows
 
 
-def _json_lines(table: Path) -> tuple[list[str], list[_Row]]:
+def read_json_lines(table: Path, lines: Iterable[str]) -> tuple[list[str], list[Row]]:
     """Read columns (all keys) and rows of JSON lines, one object per line; skip empty lines."""
     columns: dict[str, None] = {}
     rows = []
-    for number, line in enumerate(_lines(table), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -140,5 +149,12 @@ def _json_lines(table: Path) -> tuple[list[str], list[_Row]]:
         if not isinstance(cells, dict):
             raise UserError(f"{table}: line {number} is not a JSON object; write one object per line")
         columns.update(dict.fromkeys(cells))
-        rows.append(_Row(number, cells))
+        rows.append(Row(number, cells))
     return list(columns), rows
+
+
+READERS: dict[str, Callable[[Path, Iterable[str]], tuple[list[str], list[Row]]]] = {
+    ".tsv": read_tsv,
+    ".csv": read_csv,
+    ".jsonl": read_json_lines,
+}

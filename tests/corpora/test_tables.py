@@ -103,5 +103,5 @@ def test_missing_table(tmp_path):
 
 def test_table_that_is_not_utf8(tmp_path):
     (tmp_path / "t.tsv").write_bytes(b"path\ttext\na.wav\tGO\nb.wav\t\xe9T\xe9\n")
-    with pytest.raises(UserError, match="line 3 is not UTF-8; convert the table to UTF-8"):
+    with pytest.raises(UserError, match="line 3 is not UTF-8; convert the file to UTF-8"):
         read_table(tmp_path / "t.tsv")
