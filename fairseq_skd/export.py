@@ -4,12 +4,21 @@ import argparse
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import torch
 
 from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import UserError, require, run_command
+from fairseq_skd.exporting import card
+from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.progress import working
+from fairseq_skd.files.staging import PREFIX, staged
+from fairseq_skd.models.heads import NoExitError, check_exit
+from fairseq_skd.models.trained import open_trained
+from fairseq_skd.recognizer import Recognizer
 
 _EXAMPLES = """\
 examples
@@ -52,10 +61,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     form = FORMATS[given.format]
     if given.int8 and not form.int8:
         takers = " and ".join(name for name, one in FORMATS.items() if one.int8)
-        raise UserError(f"--int8 has no meaning for --format {given.format}: omit it, or choose {takers}")
+        raise UserError(f"--int8 has no meaning for --format {given.format}: omit it, or use {takers}")
     require(form.needs, "export", f"--format {given.format}")
+    licence = card.check_license(given.license)
+    _check_empty(given.out)
+    rec = _load(given.checkpoint, given.layer)
+    results = card.read_results(given.results, rec) if given.results else None
     write = importlib.import_module(f"fairseq_skd.exporting.{form.module}").write
-    raise NotImplementedError(write)
+    typed = shlex.join(["python", "-m", "fairseq_skd.export", *(sys.argv[1:] if arguments is None else arguments)])
+    with staged(given.out) as stage, working(f"writing {given.out}"):
+        write(rec, stage, **({"int8": given.int8} if form.int8 else {}))
+        card.write_card(rec, stage, given.format, typed, licence, results)
+    size = sum(file.stat().st_size for file in given.out.rglob("*") if file.is_file())
+    print(
+        f"{given.out}: {given.format}, {rec.exits[0]} of {rec.depth} layers, {rec.parameters / 1e6:.1f} M parameters, "
+        f"{size / 1e6:.1f} MB"
+    )
+
+
+def _load(checkpoint: str, layer: int) -> Recognizer:
+    trained = open_trained(absolute(checkpoint))
+    try:
+        check_exit(layer, trained.students, trained.depth)
+    except NoExitError as error:
+        raise UserError(f"--layer {layer}: {error}") from error
+    return Recognizer(trained, (layer,), "cpu", torch.float32)
+
+
+def _check_empty(out: Path) -> None:
+    """Check that the folder is new or empty; leftovers of a killed export do not count."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give the name of a new folder")
+    if out.is_dir() and not all(entry.name.startswith(PREFIX) for entry in out.iterdir()):
+        raise UserError(f"--out {out} is not empty: remove it, or give another folder")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a training, or an exported folder (fairseq, hf)")
     parser.add_argument("--layer", type=int, default=0, metavar="L", help="layer count of a student; 0: the full model")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="; ".join(f"{n}: {f.summary}" for n, f in FORMATS.items()))
+    parser.add_argument(
+        "--format", required=True, choices=FORMATS, help="; ".join(f"{n}: {f.summary}" for n, f in FORMATS.items())
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
     parser.add_argument("--int8", action="store_true", help="onnx and sherpa: also write the model with int8 products")
     parser.add_argument("--license", default="unknown", metavar="NAME", help="licence in the model card, such as mit")

@@ -137,6 +137,7 @@ class Recognizer:
         path: the checkpoint.
         model: the network at these exits, in evaluation mode.
         config: the training configuration as plain Python.
+        updates: number of updates that the training had done; None if the file does not say.
         depth: L, the number of layers of the full model.
         exits: layer counts, in the order of the argument.
         parameters: number of parameters that these exits use.
@@ -167,8 +168,7 @@ class Recognizer:
             )
         self.exits = tuple(dict.fromkeys(check_exit(layer, trained.students, trained.depth) for layer in wanted))
         self.path, self.depth, self._dictionary = trained.path, trained.depth, trained.dictionary
-        self.config = trained.config
-        self.config = trained.config
+        self.config, self.updates = trained.config, trained.updates
         self.frame_grid = trained.encoder.frame_grid
         self.waveforms = trained.waveforms
         self._post_process = trained.post_process
@@ -314,7 +314,8 @@ def load(
     tensor([49, 33])
 
     Args:
-        path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``.
+        path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``, or a folder that
+            ``python -m fairseq_skd.export`` wrote in the format ``fairseq`` or ``hf``.
         exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
             Layers above the deepest exit are neither loaded nor computed.
         device: None: CUDA if there is a GPU, else the CPU.

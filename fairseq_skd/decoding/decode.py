@@ -18,7 +18,7 @@ from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.evaluation_set import EvaluationSet, Ran, choose_device, open_set, precision, run
 from fairseq_skd.decoding.searches import Searcher, SearchPlan, plan_search
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.disk import absolute
+from fairseq_skd.files.disk import absolute, file_hash
 from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.subset import better_post_process, check_audio
 from fairseq_skd.models.heads import NoExitError, check_exit
@@ -237,6 +237,7 @@ def _conditions(settings: Settings, trained: TrainedModel, exit_layer: int, data
         "exit_layer": exit_layer,
         "layers": trained.depth,
         "checkpoint": trained.path,
+        "checkpoint_sha256": file_hash(trained.path),
         "manifest": str(data.subset.manifest),
         "max_tokens": settings.dataset.max_tokens,
         "batch_size": settings.dataset.batch_size,

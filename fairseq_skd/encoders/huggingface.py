@@ -18,7 +18,7 @@ PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = {"model.safetensors": load_safetensors, "pytorch_model.bin": load_weights_only}
 
 # transformers' key -> fairseq's key, and the default if the file does not list it.
-_ARCHITECTURE: dict[str, tuple[str, Any]] = {
+ARCHITECTURE: dict[str, tuple[str, Any]] = {
     "num_hidden_layers": ("encoder_layers", 12),
     "hidden_size": ("encoder_embed_dim", 768),
     "intermediate_size": ("encoder_ffn_embed_dim", 3072),
@@ -29,7 +29,7 @@ _ARCHITECTURE: dict[str, tuple[str, Any]] = {
     "num_conv_pos_embeddings": ("conv_pos", 128),
     "num_conv_pos_embedding_groups": ("conv_pos_groups", 16),
 }
-_WAVLM: dict[str, tuple[str, Any]] = {
+WAVLM: dict[str, tuple[str, Any]] = {
     "num_buckets": ("num_buckets", 320),
     "max_bucket_distance": ("max_distance", 800),
 }
@@ -39,7 +39,7 @@ _CONVOLUTIONS: dict[str, list[int]] = {
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
 }
-_EXTRACTORS = {"group": "default", "layer": "layer_norm"}
+EXTRACTORS = {"group": "default", "layer": "layer_norm"}
 # The only values that fairseq's classes support; the first is transformers' default.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("gelu", "relu"),
@@ -90,19 +90,46 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     source = f"model.w2v_path={folder}"
     if not (folder / CONFIG).is_file():
         raise UserError(f"{source} is a folder without {CONFIG}; {TAKEN}")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     _refuse_others(config, source)
+    encoder = read_encoder(folder, config, source)
+    if any(name.startswith("lm_head.") for name in encoder.weights):
+        raise UserError(_fine_tuned(source, "with a CTC head"))
+    return encoder
+
+
+def read_encoder(folder: Path, config: Mapping[str, Any], source: str) -> PretrainedEncoder:
+    """Read architecture, audio settings and all weights, a head included, under fairseq's names.
+
+    Args:
+        folder: the model's folder.
+        config: its ``config.json``.
+        source: its name for messages.
+
+    Raises:
+        UserError: a file is missing or damaged, or fairseq's classes do not support the variant.
+    """
     model = fairseq_architecture(config, source)
     encoder = PretrainedEncoder.from_w2v_args({"model": model, "task": _audio(folder, config)}, source)
     weights = fairseq_names(_read_weights(folder, source), model["extractor_mode"])
-    if any(name.startswith("lm_head.") for name in weights):
-        raise UserError(_fine_tuned(source, "with a CTC head"))
+    if encoder.conv_layers[-1].channels == model["encoder_embed_dim"]:
+        _drop_identity(weights, model["encoder_embed_dim"], source)
     if "mask_emb" not in weights:  # transformers saves none if its masking is off
         noise = torch.rand(model["encoder_embed_dim"], generator=torch.Generator().manual_seed(0))
         weights["mask_emb"] = noise  # fairseq's initialisation
     encoder.check_size(weights)
     encoder.weights = weights
     return encoder
+
+
+def _drop_identity(weights: dict[str, Tensor], width: int, source: str) -> None:
+    """Drop the projection between equal widths, which fairseq has not and transformers has."""
+    matrix, bias = (weights.pop(f"post_extract_proj.{name}", None) for name in ("weight", "bias"))
+    if matrix is None or bias is None or not torch.equal(matrix, torch.eye(width)) or bool(bias.any()):
+        raise UserError(
+            f"{source}: conv_dim ends with {width} in its {CONFIG}, which equals hidden_size: fairseq has no "
+            f"projection between equal widths"
+        )
 
 
 def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -121,15 +148,10 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
     dims, kernels, strides = (config.get(key, default) for key, default in _CONVOLUTIONS.items())
     if not all(isinstance(sizes, list) and len(sizes) == len(dims) for sizes in (dims, kernels, strides)):
         raise UserError(f"{source}: {', '.join(_CONVOLUTIONS)} in its {CONFIG} are not lists of equal length")
-    keys = {**_ARCHITECTURE, **(_WAVLM if config["model_type"] == "wavlm" else {})}
+    keys = {**ARCHITECTURE, **(WAVLM if config["model_type"] == "wavlm" else {})}
     model = {ours: config.get(theirs, default) for theirs, (ours, default) in keys.items()}
-    if dims and dims[-1] == model["encoder_embed_dim"]:
-        raise UserError(
-            f"{source}: conv_dim ends with {dims[-1]} in its {CONFIG}, which equals hidden_size: fairseq has no "
-            f"projection between equal widths"
-        )
     model["_name"] = config["model_type"]
-    model["extractor_mode"] = _EXTRACTORS[config.get("feat_extract_norm", "group")]
+    model["extractor_mode"] = EXTRACTORS[config.get("feat_extract_norm", "group")]
     model["conv_feature_layers"] = str(list(zip(dims, kernels, strides, strict=True)))
     return model
 
@@ -171,7 +193,7 @@ def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Models with a layer-norm extractor (large) were pretrained with normalised audio, models with a
     group-norm extractor (base) without.
     """
-    audio = _read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    audio = read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
     normalize = audio.get("do_normalize", config.get("feat_extract_norm") == "layer")
     if not isinstance(normalize, bool):
         raise UserError(f"{folder / PREPROCESSOR}: do_normalize={repr(normalize)[:100]} is neither true nor false")
@@ -200,7 +222,7 @@ def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
 
 def _shards(index: Path) -> list[str]:
     """Return the files of an index, which is untrusted: each must be in the index's folder."""
-    files = _read_json(index).get("weight_map")
+    files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise UserError(f"{index} has no weight_map")
     for name in files.values():
@@ -209,7 +231,12 @@ def _shards(index: Path) -> list[str]:
     return sorted(set(files.values()))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a model's folder.
+
+    Raises:
+        UserError: the file is too large, or is not a JSON object.
+    """
     if file.stat().st_size > _LARGEST_JSON:
         raise UserError(f"{file} has more than {_LARGEST_JSON:,} bytes, too many for the {file.name} of a model")
     try:

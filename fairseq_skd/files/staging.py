@@ -21,7 +21,7 @@ from fairseq_skd.files.progress import tracked
 
 # A staging folder, inside the folder to change, holds a lock that lasts as long as the process, the
 # new files, the files that they replace, and, while they move, the list of their names.
-_PREFIX = ".staged-"
+PREFIX = ".staged-"
 _LOCK, _FILES, _KEPT, _MOVING = "lock", "files", "kept", "moving"
 _ABANDONED_AFTER = 60  # seconds after which a staging folder without a lock has no owner
 
@@ -42,11 +42,11 @@ def staged(out: Path, force: bool = False, free: Collection[str] = ()) -> Iterat
         UserError: ``out`` cannot be written, or a file would be replaced without ``force``.
     """
     created = _make(out)
-    for leftover in out.glob(f"{_PREFIX}*"):
+    for leftover in out.glob(f"{PREFIX}*"):
         if not (leftover / _MOVING).exists():
             _remove_if_abandoned(leftover)
     try:
-        place = out / Path(tempfile.mkdtemp(prefix=_PREFIX, dir=out)).name  # mkdtemp is absolute from Python 3.12 on
+        place = out / Path(tempfile.mkdtemp(prefix=PREFIX, dir=out)).name  # mkdtemp is absolute from Python 3.12 on
     except OSError as error:
         _remove(created)
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
@@ -72,7 +72,7 @@ def refuse_incomplete(folder: Path) -> None:
     Raises:
         UserError: a process was killed, and its files have not been written again.
     """
-    for moving in folder.glob(f"{_PREFIX}*/{_MOVING}"):
+    for moving in folder.glob(f"{PREFIX}*/{_MOVING}"):
         first = moving.read_text(encoding="utf-8").partition("\n")[0]
         raise UserError(
             f"{folder} is incomplete: fairseq_skd.manifest was killed while it replaced {first} and others; run "
@@ -168,7 +168,7 @@ def _commit(place: Path, out: Path, force: bool, free: Collection[str]) -> None:
         raise
     moving.unlink(missing_ok=True)
     # A killed process left its list: the folder is complete again if all its files are written now.
-    for other in out.glob(f"{_PREFIX}*/{_MOVING}"):
+    for other in out.glob(f"{PREFIX}*/{_MOVING}"):
         if written.issuperset(other.read_text(encoding="utf-8").splitlines()):
             _remove_if_abandoned(other.parent)
 

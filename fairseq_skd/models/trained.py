@@ -2,18 +2,23 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from fairseq_skd.encoders import huggingface
 from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of, load_checkpoint
+from fairseq_skd.encoders.huggingface_ctc import load_fine_tuned
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.waveforms import Waveforms
 from fairseq_skd.models.config import read_saved
 from fairseq_skd.models.heads import check_student_layers, head_tensors
 
+CHECKPOINT = "checkpoint.pt"  # in an exported folder
 # Keys that fairseq interpolates from other sections. Only a training needs those sections.
 _INTERPOLATED = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
 
@@ -29,6 +34,7 @@ class TrainedModel:
         symbols: V, the outputs of a CTC head, blank included.
         dictionary: of the training labels; None if the checkpoint has none.
         encoder: kind and architecture.
+        updates: number of updates that the training had done; None if the file does not say.
     """
 
     path: str
@@ -37,6 +43,7 @@ class TrainedModel:
     symbols: int
     dictionary: Dictionary | None
     encoder: PretrainedEncoder
+    updates: int | None = None
 
     @property
     def depth(self) -> int:
@@ -60,12 +67,27 @@ class TrainedModel:
 
 
 def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
-    """Open a checkpoint that ``fairseq-hydra-train`` wrote with model ``skd_ctc``.
+    """Open a fine-tuned checkpoint, or a folder with one.
+
+    Args:
+        path: a checkpoint that ``fairseq-hydra-train`` wrote with model ``skd_ctc``, a folder with
+            such a ``checkpoint.pt``, or a folder of a fine-tuned Hugging Face model.
 
     Raises:
         UserError: the file cannot be read (see
             :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or holds another model.
     """
+    folder = Path(path).expanduser()
+    if (folder / CHECKPOINT).is_file():
+        path = folder / CHECKPOINT
+    elif (folder / huggingface.CONFIG).is_file():
+        state, file = load_fine_tuned(folder)
+        return read_trained(state, file)
+    elif folder.is_dir():
+        raise UserError(
+            f"checkpoint {folder} is a folder without {CHECKPOINT} or {huggingface.CONFIG}: give a checkpoint, such "
+            f"as {folder / 'checkpoint_best.pt'}, or an exported folder"
+        )
     return read_trained(load_checkpoint(path), path)
 
 
@@ -101,4 +123,12 @@ def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> Trained
         raise UserError(f"{source}: {error}") from error
     config = {**config, "model": {**_INTERPOLATED, **model}}
     symbols = next(iter(heads.values())).size(0)
-    return TrainedModel(str(path), config, state["model"], symbols, dictionary_of(state, source), encoder)
+    dictionary = dictionary_of(state, source)
+    return TrainedModel(str(path), config, state["model"], symbols, dictionary, encoder, _updates(state))
+
+
+def _updates(state: Mapping[str, Any]) -> int | None:
+    history = state.get("optimizer_history")
+    last = history[-1] if isinstance(history, list) and history else None
+    updates = last.get("num_updates") if isinstance(last, dict) else None
+    return updates if type(updates) is int and updates > 0 else None

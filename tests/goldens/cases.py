@@ -23,7 +23,16 @@ BATCHES = {"one": "dataset.batch_size=1", "many": "dataset.batch_size=8"}
 SEARCHES = ("viterbi", "kenlm")
 CASES = list(itertools.product(KINDS, (DEPTH, STUDENT), BATCHES, SEARCHES))
 # Keys that differ between machines and runs.
-_VARYING = ("checkpoint", "manifest", "versions", "threads", "device", "decode_seconds", "real_time_factor")
+_VARYING = (
+    "checkpoint",
+    "checkpoint_sha256",
+    "manifest",
+    "versions",
+    "threads",
+    "device",
+    "decode_seconds",
+    "real_time_factor",
+)
 TINY = ("common.cpu=true", "checkpoint.no_save=true", "task.normalize=false")
 DROPOUTS = ("dropout_input", "final_dropout", "dropout", "attention_dropout", "activation_dropout")
 LOSSES = ("loss", "ctc_teacher", "ctc_student", "skd", "alpha", "ctc", "kd", "blank_teacher", "blank_student", "gnorm")

@@ -1,0 +1,112 @@
+"""Read folders of fine-tuned Hugging Face models (HubertForCTC, Wav2Vec2ForCTC, WavLMForCTC)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from fairseq_skd.encoders.huggingface import CONFIG, WEIGHTS, read_encoder, read_json
+from fairseq_skd.encoders.pretrained import KINDS
+from fairseq_skd.errors import UserError, shown
+from fairseq_skd.files.units import WORD_END, WORD_MARK
+
+VOCABULARY = "vocab.json"
+TOKENIZER = "tokenizer_config.json"
+_NEVER = -1e4  # bias of a symbol that fairseq's dictionaries have and the model lacks
+
+
+def load_fine_tuned(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Read a fine-tuned model as if it were a checkpoint of ``skd_ctc`` without students.
+
+    Returns:
+        the checkpoint, in the form of
+        :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`; and the file of the weights.
+
+    Raises:
+        UserError: a file is missing or damaged, or the folder holds another model, or a variant
+            that fairseq's classes do not support.
+    """
+    source = f"folder {folder}"
+    config = read_json(folder / CONFIG)
+    _refuse_others(config, source)
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{source} has {CONFIG} but no weights in one file: add {' or '.join(WEIGHTS)}")
+    encoder = read_encoder(folder, config, source)
+    head = {part: encoder.weights.pop(f"lm_head.{part}", None) for part in ("weight", "bias")}
+    vocabulary = _read_vocabulary(folder)
+    if any(tensor is None or len(tensor) != len(vocabulary) for tensor in head.values()):
+        raise UserError(f"{source}: its CTC head (lm_head) is missing or does not fit {VOCABULARY}")
+    rows, dictionary = _dictionary(vocabulary, config.get("pad_token_id", 0), folder)
+    weights = {f"w2v_encoder.w2v_model.{name}": tensor for name, tensor in encoder.weights.items()}
+    weights |= {f"w2v_encoder.proj.{part}": _select(tensor, rows) for part, tensor in head.items()}
+    pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
+    cfg = {
+        "model": {"_name": "skd_ctc", "student_layers": [], "w2v_args": encoder.to_w2v_args()},
+        "task": {},
+        "criterion": {"post_process": "sentencepiece" if pieces else "letter"},
+    }
+    cfg["model"]["normalize"] = encoder.normalize
+    return {"cfg": cfg, "left_out": {}, "model": weights, "task_state": {"target_dictionary": dictionary}}, file
+
+
+def _refuse_others(config: Mapping[str, Any], source: str) -> None:
+    kind, classes = config.get("model_type"), config.get("architectures")
+    if kind not in KINDS or not isinstance(classes, list) or not str(next(iter(classes), "")).endswith("ForCTC"):
+        raise UserError(
+            f"{source} holds a Hugging Face model of type {shown(kind or 'unknown')}, class {shown(classes)}, but a "
+            f"HubertForCTC, Wav2Vec2ForCTC or WavLMForCTC is needed"
+        )
+
+
+def _read_vocabulary(folder: Path) -> list[str]:
+    """Return the symbols by index."""
+    file = folder / VOCABULARY
+    if not file.is_file():
+        raise UserError(f"folder {folder} has no {VOCABULARY}: save the model's tokenizer there")
+    indices = read_json(file)
+    ordered = sorted(indices, key=lambda symbol: indices[symbol]) if _are_counts(indices.values()) else []
+    if not ordered or [indices[symbol] for symbol in ordered] != list(range(len(ordered))):
+        raise UserError(f"{file} does not number its symbols from 0")
+    for symbol in ordered:
+        if len(symbol.split()) != 1 or not symbol.isprintable():
+            raise UserError(
+                f"{file}: the symbol {shown(ascii(symbol))} is empty, or has a space or a control character"
+            )
+    tokenizer = read_json(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
+    if (delimiter := tokenizer.get("word_delimiter_token", WORD_END)) not in (WORD_END, None):
+        raise UserError(f"{folder / TOKENIZER}: word_delimiter_token={shown(delimiter)} is not supported, only | is")
+    return ordered
+
+
+def _are_counts(values: Any) -> bool:
+    return all(type(value) is int and value >= 0 for value in values)
+
+
+def _dictionary(vocabulary: list[str], blank: Any, folder: Path) -> tuple[list[int | None], Dictionary]:
+    """Number the symbols as fairseq does: ``<s>`` (the blank), ``<pad>``, ``</s>``, ``<unk>``, others.
+
+    Returns:
+        the row of the head per symbol, None if the model lacks the symbol; and the dictionary.
+    """
+    if type(blank) is not int or not 0 <= blank < len(vocabulary):
+        raise UserError(f"{folder / CONFIG}: pad_token_id={shown(blank)} is no index of {VOCABULARY}")
+    row: dict[str, int] = {symbol: index for index, symbol in enumerate(vocabulary) if index != blank}
+    # If <pad> is the blank, the model's own <s>, which CTC never uses, takes its place.
+    unused = "<s>" if "<pad>" not in row else "<pad>"
+    rows = [blank, *(row.pop(symbol, None) for symbol in (unused, "</s>", "<unk>"))]
+    dictionary = Dictionary()
+    if clash := next((symbol for symbol in row if symbol in dictionary.symbols), None):
+        raise UserError(f"{folder / VOCABULARY}: {clash} is neither the blank nor free for it, which is not supported")
+    for symbol in row:
+        dictionary.add_symbol(symbol)
+    return [*rows, *row.values()], dictionary
+
+
+def _select(tensor: Tensor, rows: list[int | None]) -> Tensor:
+    """Take rows of a head's weight (V, C) or bias (V,)."""
+    absent = torch.full_like(tensor[0], 0.0 if tensor.dim() == 2 else _NEVER)
+    return torch.stack([absent if row is None else tensor[row] for row in rows])
