@@ -49,8 +49,8 @@ def load(
     """Open a fine-tuned checkpoint for recognition.
 
     >>> rec = load("tests/goldens/hubert.pt", device="cpu")
-    >>> rec.transcribe(["tests/goldens/corpus/test1.flac"], exit_layer=4)
-    ['IT IS']
+    >>> rec.transcribe(["tests/goldens/corpus/test1.flac"], exit_layer=4)[0].text
+    'IT IS'
 
     Arguments, result and errors: see :func:`fairseq_skd.recognizer.load`.
     """

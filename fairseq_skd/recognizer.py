@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from fairseq.data import Dictionary
-from fairseq.data.data_utils import post_process
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -28,7 +29,9 @@ from fairseq_skd.models.config import SkdCtcConfig
 from fairseq_skd.models.heads import check_exit
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.trained import TrainedModel, open_trained
-from fairseq_skd.search.greedy import greedy_units
+from fairseq_skd.search.beam import BeamOptions, BeamSearch
+from fairseq_skd.transcription.transcribing import Transcriber
+from fairseq_skd.transcription.words import Transcript
 
 # fairseq's encoders call this deprecated function. Appended, so that a user's own filter wins.
 warnings.filterwarnings("ignore", r"`torch\.nn\.utils\.weight_norm` is deprecated", FutureWarning, append=True)
@@ -267,32 +270,59 @@ class Recognizer:
             raise DeviceMemoryError from error
         return Output({layer: net["exit_logits"][layer] for layer in self.exits}, net["frame_lengths"])
 
-    def transcribe(self, audio: Sequence[Audio], exit_layer: int | None = None, batch_size: int = 8) -> list[str]:
-        """Transcribe audio greedily; returns one text per utterance.
+    def transcriber(
+        self, exit_layer: int | None = None, nbest: int = 1, search: BeamSearch | None = None
+    ) -> Transcriber:
+        """Return what transcribes and aligns audio file by file, for long lists of audio.
+
+        Arguments and errors: see :meth:`transcribe`.
+        """
+        layer = self.exits[0] if exit_layer is None else exit_layer
+        if layer not in self.exits:
+            raise UserError(f"exit_layer={layer} was not loaded: choose one of {', '.join(map(str, self.exits))}")
+        if nbest < 1:
+            raise UserError(f"nbest={nbest} is out of range: it must be at least 1")
+        if nbest > 1 and search is None:
+            search = BeamSearch(self.symbols, 0, BeamOptions(), None, None)
+
+        def run(windows: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+            out = self(*self.batch(windows))
+            out.check_finite()
+            log_probs = out.logits[layer].float().log_softmax(dim=-1).transpose(0, 1).cpu().numpy()  # (B, T, V)
+            return [frames[:length] for frames, length in zip(log_probs, out.lengths.tolist(), strict=True)]
+
+        return Transcriber(
+            run, self.waveforms, self.frame_grid, self.dictionary, self.post_process, search=search, nbest=nbest
+        )
+
+    def transcribe(
+        self,
+        audio: Sequence[Audio],
+        exit_layer: int | None = None,
+        batch_size: int = 8,
+        nbest: int = 1,
+        search: BeamSearch | None = None,
+    ) -> list[Transcript]:
+        """Transcribe audio of any length; returns one transcript per utterance.
 
         Args:
-            audio: see :meth:`batch`.
+            audio: paths of files of any sampling rate and number of channels, or arrays (samples,)
+                at the model's rate. Audio of more than 30 s is cut into windows.
             exit_layer: one of :attr:`exits`; None: the first.
-            batch_size: utterances per batch; it changes only time and memory.
+            batch_size: windows per batch at most; it changes only time and memory.
+            nbest: transcripts to find; more than 1 needs flashlight-text.
+            search: beam search with a language model; None: greedy search, or for ``nbest`` above 1
+                a beam search over units, whose best text is the greedy one.
 
         Raises:
             UserError: audio cannot be used, ``exit_layer`` is not in :attr:`exits`, the checkpoint
                 has no dictionary, memory is exhausted, or logits are not finite.
         """
-        layer = self.exits[0] if exit_layer is None else exit_layer
-        if layer not in self.exits:
-            raise UserError(f"exit_layer={layer} was not loaded: choose one of {', '.join(map(str, self.exits))}")
+        transcriber = self.transcriber(exit_layer, nbest, search)
         check_list(audio)
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} is out of range: it must be at least 1")
-        process = self.post_process
-        texts: list[str] = []
-        for first in range(0, len(audio), batch_size):
-            out = self(*self.batch(audio[first : first + batch_size]))
-            out.check_finite()
-            found = greedy_units(out.logits[layer], out.lengths)
-            texts += (post_process(self.dictionary.string(units), process) for units in found)
-        return texts
+        return [found for _, found in transcriber.transcribe(audio, batch_size)]
 
 
 def load(
@@ -305,8 +335,8 @@ def load(
 
     >>> rec = load("tests/goldens/hubert.pt", exits=(4, 2), device="cpu")
     >>> audio = ["tests/goldens/corpus/test1.flac", "tests/goldens/corpus/test2.flac"]
-    >>> rec.transcribe(audio[:1], exit_layer=4)
-    ['IT IS']
+    >>> rec.transcribe(audio, exit_layer=4)[0].text
+    'IT IS'
     >>> out = rec(*rec.batch(audio))
     >>> {exit_layer: tuple(logits.shape) for exit_layer, logits in out.logits.items()}  # (T, B, V)
     {4: (49, 2, 32), 2: (49, 2, 32)}

@@ -39,6 +39,19 @@ class FrameGrid(NamedTuple):
         """Number of samples from one frame to the next."""
         return math.prod(self.strides)
 
+    @property
+    def width(self) -> int:
+        """Number of samples behind one frame."""
+        return receptive_field([ConvLayer(1, *sizes) for sizes in zip(self.kernels, self.strides, strict=True)])
+
+    def frames(self, samples: int) -> int:
+        """Count the frames of an utterance, before they are cut to a multiple."""
+        return max(0, (samples - self.width) // self.step + 1)
+
+    def samples(self, frames: int) -> int:
+        """Count the samples behind a number of neighbouring frames, at least 1."""
+        return (frames - 1) * self.step + self.width
+
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> "FrameGrid":
         """Build the grid from an architecture dict."""

@@ -67,7 +67,7 @@ def foreign_characters(text: str) -> list[str]:
     return [character for character in dict.fromkeys(text) if character not in ALPHABET]
 
 
-def frames_needed(units: Sequence[str]) -> int:
+def frames_needed(units: Sequence[object]) -> int:
     """Count the frames that CTC needs: one per unit, and a blank between two equal neighbours.
 
     >>> frames_needed(letters("SEE"))

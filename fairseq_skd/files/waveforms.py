@@ -2,8 +2,10 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from torch import Tensor
 from fairseq_skd.errors import UserError
 
 DEFAULT_MAX_TOKENS = 4_000_000  # samples per batch; fairseq's infer has the same default
+_UNKNOWN_LENGTH = 2**62  # without a length in the header, libsndfile says 2**63 - 1
 Audio = str | os.PathLike[str] | npt.NDArray[np.floating] | Tensor
 
 
@@ -31,6 +34,62 @@ class UnreadableAudioError(UserError):
         self.reason = reason
 
 
+class _ForwardFile(soundfile.SoundFile):
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks after each block, which changes the next samples of an MP3 file in the last bit
+    and hides damage in Ogg files.
+    """
+
+    def seekable(self) -> bool:
+        """Return that there is no seeking."""
+        return False
+
+
+@contextmanager
+def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open a file, a binary file object, or a slice of an uncompressed zip file.
+
+    Args:
+        source: a slice is written ``<zip>:<offset>:<length>``, as fairseq writes it. A file object
+            must be seekable.
+        name: of the file in messages; None: ``source``.
+
+    Raises:
+        UnreadableAudioError: the file is missing, has no audio, does not state its length, or an
+            error of libsndfile leaves the block.
+    """
+    name = name or audio_name(source)
+    try:
+        opened: Any = source
+        if isinstance(source, str | os.PathLike):
+            opened, slice_ = parse_path(os.fspath(source))
+            opened = io.BytesIO(read_from_stored_zip(opened, *slice_)) if len(slice_) == 2 else opened
+        with _ForwardFile(opened) as file:
+            if file.frames >= _UNKNOWN_LENGTH:
+                raise UnreadableAudioError(name, "its header does not state its length: convert it")
+            yield file
+    except UserError:
+        raise
+    except (OSError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableAudioError(name, reason) from error
+
+
+def read_samples(file: soundfile.SoundFile, count: int) -> npt.NDArray[np.float32]:
+    """Read the next samples of an open file, (count,), the mean of its channels.
+
+    Raises:
+        RuntimeError: the data are damaged, or the file holds less than its header says.
+    """
+    waveform = file.read(count, dtype="float32")
+    if len(waveform) < count:  # libsndfile stops where Ogg or MP3 data are damaged, without an error
+        raise RuntimeError(
+            f"its header promises {file.frames} samples, but decoding stops before: it is damaged or incomplete"
+        )
+    return waveform if waveform.ndim == 1 else waveform.mean(axis=-1)
+
+
 def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
     """Read a file, or a slice of an uncompressed zip file (fairseq's ``<zip>:<offset>:<length>``).
 
@@ -40,13 +99,37 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
     Raises:
         UnreadableAudioError: the file is missing or damaged.
     """
-    try:
-        file, slice_ = parse_path(os.fspath(path))
-        source = io.BytesIO(read_from_stored_zip(file, *slice_)) if len(slice_) == 2 else file
-        waveform, sample_rate = soundfile.read(source, dtype="float32")
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        raise UnreadableAudioError(path, " ".join(str(error).split()) or type(error).__name__) from error
-    return waveform if waveform.ndim == 1 else waveform.mean(axis=-1), sample_rate
+    with open_audio(path) as file:
+        return read_samples(file, file.frames), file.samplerate
+
+
+def audio_name(source: object) -> str:
+    """Name a file, a file object or an array in a message."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return "given as an array" if hasattr(source, "ndim") else str(getattr(source, "name", "given as bytes"))
+
+
+def check_length(name: str, samples: int, shortest: int) -> None:
+    """Check that audio makes a frame.
+
+    Raises:
+        UnreadableAudioError: it has fewer samples than ``shortest``.
+    """
+    if samples < shortest:
+        raise UnreadableAudioError(
+            name, f"it has {samples} samples, the model needs {shortest} for one frame: leave it out"
+        )
+
+
+def check_samples(name: str, waveform: npt.NDArray[np.floating] | Tensor) -> None:
+    """Check that samples are numbers.
+
+    Raises:
+        UnreadableAudioError: a sample is NaN or Inf.
+    """
+    if not bool(torch.isfinite(torch.as_tensor(waveform)).all()):
+        raise UnreadableAudioError(name, "it holds NaN or Inf: replace it, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -87,12 +170,8 @@ class Waveforms:
                     f"floating-point numbers in [-1, 1]"
                 )
             waveform = given.float()
-        name = audio if isinstance(audio, str | os.PathLike) else "given as an array"
-        if len(waveform) < self.shortest:
-            reason = f"it has {len(waveform)} samples, the model needs {self.shortest} for one frame: leave it out"
-            raise UnreadableAudioError(name, reason)
-        if not bool(torch.isfinite(waveform).all()):
-            raise UnreadableAudioError(name, "it holds NaN or Inf: replace it, or leave it out")
+        check_length(audio_name(audio), len(waveform), self.shortest)
+        check_samples(audio_name(audio), waveform)
         return F.layer_norm(waveform, waveform.shape) if self.normalize else waveform
 
     def batch(self, audio: Sequence[Audio]) -> tuple[Tensor, Tensor]:

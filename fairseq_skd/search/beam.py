@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,13 @@ from fairseq_skd.search.language_model import UNKNOWN, flashlight, load_language
 from fairseq_skd.search.lexicon import Lexicon, boundary_of
 
 Spelling = tuple[int, ...]
+
+
+class Scored(NamedTuple):
+    """A hypothesis and its score."""
+
+    hypothesis: Hypothesis
+    score: float
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,20 @@ class BeamSearch:
 
     def search(self, log_probs: Tensor) -> Hypothesis:
         """Find the best hypothesis of one utterance from its (T, V) log posteriors."""
+        return next(self.ranked(log_probs)).hypothesis
+
+    def ranked(self, log_probs: Tensor) -> Iterator[Scored]:
+        """Yield the hypotheses of one utterance from its (T, V) log posteriors, best first.
+
+        Several of them may have the same text.
+        """
         emissions = self._emissions(log_probs)
-        found = map(self._hypothesis, self._decoder.decode(emissions.data_ptr(), *emissions.shape))
-        best = next(found)
-        return best if self._spelt(best) else next(filter(self._spelt, found), best)
+        found = self._decoder.decode(emissions.data_ptr(), *emissions.shape)
+        scored = (Scored(self._hypothesis(result), result.score) for result in found)
+        best = next(scored)
+        spelt = filter(lambda one: self._spelt(one.hypothesis), itertools.chain([best], scored))
+        yield next(spelt, best)
+        yield from spelt
 
     def _emissions(self, log_probs: Tensor) -> Tensor:
         """Extend (T, V) log posteriors to the (T + 2, columns) input of the search.
@@ -174,23 +191,7 @@ class BeamSearch:
         """
         if self.lexicon is None or found.words is None or UNKNOWN in found.words:
             return True
-        ends = {0}
-        for word in found.words:
-            begins = {begin for end in ends for begin in self._after_silence(found.units, end)}
-            ends = {
-                begin + len(units)
-                for begin in begins
-                for units in self.lexicon.words[word]
-                if tuple(found.units[begin : begin + len(units)]) == units
-            }
-        return any(len(found.units) in self._after_silence(found.units, end) for end in ends)
-
-    def _after_silence(self, units: Sequence[int], begin: int) -> Iterator[int]:
-        """Yield ``begin``, and the indices after each silence that follows it."""
-        yield begin
-        while begin < len(units) and units[begin] == self.silence:
-            begin += 1
-            yield begin
+        return self.lexicon.spans(found.words, found.units, self.silence) is not None
 
     def _lexicon_decoder(self, model: Any, lmpath: Path | None, lexicon: Lexicon) -> Any:
         words = list(lexicon.words)

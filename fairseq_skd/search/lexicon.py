@@ -1,6 +1,6 @@
 """The lexicon of a beam search: its words and their spellings in the units of the CTC head."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,49 @@ class Lexicon:
 
     path: Path
     words: dict[str, list[tuple[int, ...]]]
+
+    def spans(self, words: Sequence[str], units: Sequence[int], silence: int) -> list[tuple[int, int]] | None:
+        """Find the units of each word.
+
+        Args:
+            words: words of the lexicon.
+            units: units that spell them, with any number of silences between words.
+            silence: index of the unit of silence.
+
+        Returns:
+            (first, one past the last) unit of each word, without silence at its end; None if the
+            units do not spell the words.
+        """
+        ways: list[dict[int, tuple[int, int]]] = [{0: (0, 0)}]  # per word: its end -> (its begin, the previous end)
+        for word in words:
+            reached: dict[int, tuple[int, int]] = {}
+            for previous in ways[-1]:
+                for begin in _after_silence(units, previous, silence):
+                    for spelling in self.words.get(word, ()):
+                        end = begin + len(spelling)
+                        if tuple(units[begin:end]) == spelling:
+                            reached.setdefault(end, (begin, previous))
+            ways.append(reached)
+        place = next((end for end in ways[-1] if len(units) in _after_silence(units, end, silence)), None)
+        if place is None:
+            return None
+        found = []
+        for reached in reversed(ways[1:]):
+            begin, previous = reached[place]
+            end = place
+            while end - begin > 1 and units[end - 1] == silence:
+                end -= 1
+            found.append((begin, end))
+            place = previous
+        return found[::-1]
+
+
+def _after_silence(units: Sequence[int], begin: int, silence: int) -> Iterator[int]:
+    """Yield ``begin``, and the indices after each silence that follows it."""
+    yield begin
+    while begin < len(units) and units[begin] == silence:
+        begin += 1
+        yield begin
 
 
 class Coverage(NamedTuple):
