@@ -157,8 +157,13 @@ def recipe(chosen: Setting, students: Sequence[int]) -> DictConfig:
     )
     add_defaults(cfg)
     values = to_container(cfg)
-    values["model"]["w2v_args"] = PretrainedEncoder("hubert", _ENCODER, normalize=False).to_w2v_args()
+    values["model"]["w2v_args"] = encoder("hubert").to_w2v_args()
     return OmegaConf.create(values)
+
+
+def encoder(kind: str) -> PretrainedEncoder:
+    """Describe a base-size HuBERT or WavLM."""
+    return PretrainedEncoder(kind, _ENCODER, normalize=False)
 
 
 def build_task(cfg: DictConfig) -> tasks.FairseqTask:

@@ -22,7 +22,7 @@ def now(device: torch.device) -> float:
 
 def resident() -> int:
     """Return the bytes of main memory that this process uses now."""
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
 def settle() -> None:
@@ -58,11 +58,16 @@ class PeakMemory:
 
     def above_start(self) -> int:
         """Return the bytes between the start and the peak since then."""
-        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else _status("VmHWM")
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else status("VmHWM")
         return peak - self.start
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
+    """Return a field of ``/proc/self/status`` in bytes.
+
+    Raises:
+        UserError: the system is not Linux.
+    """
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError as error:

@@ -46,7 +46,9 @@ args = parser.parse_intermixed_args(typed if "ipykernel" in sys.modules else Non
 
 if not args.encoder.exists():
     sys.exit(f"the encoder {args.encoder} does not exist: give a pretrained checkpoint")
-recordings = sorted(path for path in args.audio.rglob("*") if path.suffix.lower() in (".wav", ".flac"))
+found = [path for path in args.audio.rglob("*") if path.suffix.lower() in (".wav", ".flac")]
+# What an earlier run wrote is no recording, if OUT is inside the folder.
+recordings = sorted(path for path in found if args.out.resolve() not in path.resolve().parents)
 if len(recordings) < 3:
     sys.exit(f"{args.audio} has {len(recordings)} .wav and .flac files: give a folder with at least 3")
 for path in recordings:
@@ -106,6 +108,7 @@ summaries = {}
 for name, layer in (("teacher", 0), ("student", args.student_layer)):  # 0 is the full encoder
     results = args.out / f"test-{name}"
     keys = [f"task.data={manifests}", f"common_eval.path={checkpoint}", "dataset.gen_subset=test"]
+    keys += [key for key in args.keys if key.startswith("common.cpu=")]
     run("infer", *keys, f"decoding.layer={layer}", f"common_eval.results_path={results}")
     summaries[name] = json.loads((results / "summary.json").read_text(encoding="utf-8"))
 
@@ -123,7 +126,8 @@ for name, found in summaries.items():
 root, first, *_ = (manifests / "test.tsv").read_text(encoding="utf-8").splitlines()
 recording = Path(root, first.split("\t")[0])
 quieten_libraries()
-rec = fairseq_skd.load(checkpoint)  # at all exits, the teacher first
+device = "cpu" if "common.cpu=true" in args.keys else None
+rec = fairseq_skd.load(checkpoint, device=device)  # at all exits, the teacher first
 out = rec(*rec.batch([recording]))  # out.logits: {exit: (T, B, V)}
 seconds = len(out.logits[rec.exits[0]]) * rec.frame_seconds
 

@@ -22,7 +22,8 @@ from experiments.results import Results, rates, read_results
 from fairseq_skd.errors import UserError, require, run_command
 
 DATA = REPOSITORY / "results"
-DOCUMENTS = tuple(REPOSITORY / name for name in ("RESULTS.md", "README.md", "results/speechocean762/NOTES.md"))
+NOTES = ("results/demo/NOTES.md", "results/speechocean762/NOTES.md")
+DOCUMENTS = tuple(REPOSITORY / name for name in ("RESULTS.md", "README.md", *NOTES))
 # Result files of each grid, by machine. Cells that list single runs keep this order.
 FILES = {
     "an4": {"CPU": "an4/cpu.jsonl", "H100": "an4/h100.jsonl"},
@@ -207,6 +208,23 @@ def demo() -> str:
     return _table(("run", "environment", "commit", "teacher, test WER %", "student, test WER %"), rows)
 
 
+def word_starts() -> str:
+    """Spikes against the starts of words, at each exit of the demo."""
+    figures = [(side, name) for side in ("signed", "absolute") for name in ("median", "90th_percentile")]
+    rows = [
+        (
+            f"{found['exit_layer']} of {found['layers']}",
+            which.replace("_", " "),
+            found[which]["words"],
+            *(_copied(found[which][f"{side}_ms"][name], 0) for side, name in figures),
+        )
+        for found in _json("demo/word_starts.json")["exits"]
+        for which in ("all_words", "without_first_words")
+    ]
+    measured = (f"{side} error, {name.replace('_', ' ')}, ms" for side, name in figures)
+    return _table(("layers", "words", "n", *measured), rows)
+
+
 def cost() -> str:
     """Cost of a training step, decoding, manifests and HuBERT's pretraining loss."""
     rows: list[tuple[object, ...]] = []
@@ -244,7 +262,8 @@ def cost() -> str:
 
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
-    block.__name__: block for block in (readme, an4, claims, speechocean762, utterances, demo, cost, commits)
+    block.__name__: block
+    for block in (readme, an4, claims, speechocean762, utterances, demo, word_starts, cost, commits)
 }
 
 

@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for who in ("teacher", "student"):
         print(f"{'' if who == 'student' else chr(10)}{output.exit_name(who, found[who])}: {found[who]['checkpoint']}")
     print(f"\n{output.table(found)}\n\n{folder}")
+    if silent := [who for who in ("teacher", "student") if not found[f"{who}_spikes"]]:
+        print(
+            f"fairseq_skd.align: the {' and the '.join(silent)} emitted only blanks on every utterance, so the "
+            f"agreement means nothing: train longer",
+            file=sys.stderr,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

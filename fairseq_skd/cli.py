@@ -37,6 +37,17 @@ def _hydra_value(value: object) -> str:
     return "'" + text.replace("'", "\\'") + "'"
 
 
+def check_word(word: str) -> None:
+    """Check that a word of the command line is ``key=value`` or ``~key``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    key, sign, _ = word.partition("=")
+    if not (word.startswith("~") or (key and sign)):
+        raise UserError(f"{word} cannot be read: give a key and its value with = and no space between, key=value")
+
+
 def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool = False) -> list[str]:
     """Quote the values of text keys for Hydra's grammar, which refuses ``~`` and accents.
 
@@ -46,9 +57,13 @@ def quote_texts(overrides: Sequence[str], texts: Collection[str], several: bool 
         overrides: ``key=value``, as the user typed them.
         texts: keys that hold texts.
         several: split values at commas and quote each part.
+
+    Raises:
+        UserError: a word is no override.
     """
     quoted = []
     for override in overrides:
+        check_word(override)
         key, sign, value = override.partition("=")
         plain = sign and key in texts and value not in ("", "null") and value[0] not in "'\"$"
         values = value.split(",") if several else [value]

@@ -18,8 +18,8 @@ import fairseq_skd
 
 _DESCRIPTION = """\
 Print what a bug report needs: the versions of this package, fairseq, Python, torch and the other libraries, the GPUs,
-the path of the user dir, and environment variables that change a training. The output holds no other path. The path of
-your home folder is written as ~. A library that is installed but broken is shown with its error.
+the path of the user dir, and environment variables that change a training. A library that is installed but broken
+is shown with its error, whose text may hold another path. The path of your home folder is written as ~.
 """
 _EXAMPLE = """\
 example:

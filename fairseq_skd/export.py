@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,9 @@ the student of six layers, without its teacher and without the optimizer's state
   python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --layer 6 --format fairseq --out /runs/skd/student
 the full model for Hugging Face transformers:
   python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --format hf --out /runs/skd/hf --license mit
+a page that shows student and full model in a browser, after npm install --prefix /models onnxruntime-web:
+  python -m fairseq_skd.export /runs/skd/checkpoint_best.pt --layer 6 --layer 0 --format web \\
+      --runtime /models/node_modules/onnxruntime-web --out /runs/skd/web
 """
 
 
@@ -38,12 +41,14 @@ class Format(NamedTuple):
         summary: for ``--help``.
         needs: libraries of the extra ``export`` that it needs.
         int8: whether ``write`` takes ``int8``.
+        page: whether ``write`` takes ``runtime``, and a second exit ``beside`` the first.
     """
 
     module: str
     summary: str
     needs: tuple[str, ...] = ()
     int8: bool = False
+    page: bool = False
 
 
 FORMATS = {
@@ -51,7 +56,7 @@ FORMATS = {
     "hf": Format("huggingface", "a folder for Hugging Face transformers"),
     "onnx": Format("onnx", "a model for ONNX Runtime", ("onnx", "onnxruntime"), int8=True),
     "sherpa": Format("sherpa", "a model for sherpa-onnx", ("onnx", "onnxruntime"), int8=True),
-    "web": Format("web", "a page that runs in a browser", ("onnx", "onnxruntime")),
+    "web": Format("web", "a page that runs in a browser, in 8 bits", ("onnx", "onnxruntime"), page=True),
 }
 
 
@@ -62,15 +67,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.int8 and not form.int8:
         takers = " and ".join(name for name, one in FORMATS.items() if one.int8)
         raise UserError(f"--int8 has no meaning for --format {given.format}: omit it, or use {takers}")
+    layers = given.layer or [0]
+    if len(layers) > (2 if form.page else 1):
+        raise UserError(f"--layer is given {len(layers)} times: --format web takes two exits, other formats one")
+    if form.page and given.runtime is None:
+        raise UserError("--format web needs --runtime: the folder of the unpacked npm package onnxruntime-web")
+    if given.runtime is not None and not form.page:
+        raise UserError(f"--runtime has no meaning for --format {given.format}: omit it, or use web")
     require(form.needs, "export", f"--format {given.format}")
     licence = card.check_license(given.license)
     _check_empty(given.out)
-    rec = _load(given.checkpoint, given.layer)
+    module: Any = importlib.import_module(f"fairseq_skd.exporting.{form.module}")
+    if form.page:
+        module.check_runtime(given.runtime)
+    rec, *beside = (_load(given.checkpoint, layer) for layer in layers)
+    if any(other.exits == rec.exits for other in beside):
+        raise UserError(f"--layer names exit {rec.exits[0]} twice: give two exits, or one")
+    options = {"int8": given.int8} if form.int8 else {"runtime": given.runtime, "beside": beside} if form.page else {}
     results = card.read_results(given.results, rec) if given.results else None
-    write = importlib.import_module(f"fairseq_skd.exporting.{form.module}").write
     typed = shlex.join(["python", "-m", "fairseq_skd.export", *(sys.argv[1:] if arguments is None else arguments)])
     with staged(given.out) as stage, working(f"writing {given.out}"):
-        write(rec, stage, **({"int8": given.int8} if form.int8 else {}))
+        module.write(rec, stage, **options)
         card.write_card(rec, stage, given.format, typed, licence, results)
     size = sum(file.stat().st_size for file in given.out.rglob("*") if file.is_file())
     print(
@@ -104,12 +121,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a training, or an exported folder (fairseq, hf)")
-    parser.add_argument("--layer", type=int, default=0, metavar="L", help="layer count of a student; 0: the full model")
+    parser.add_argument(
+        "--layer",
+        type=int,
+        action="append",
+        metavar="L",
+        help="layer count of a student; 0, the default: the full model. web: give it twice to compare two exits",
+    )
     parser.add_argument(
         "--format", required=True, choices=FORMATS, help="; ".join(f"{n}: {f.summary}" for n, f in FORMATS.items())
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
     parser.add_argument("--int8", action="store_true", help="onnx and sherpa: also write the model with int8 products")
+    parser.add_argument("--runtime", type=Path, metavar="DIR", help="web: the unpacked npm package onnxruntime-web")
     parser.add_argument("--license", default="unknown", metavar="NAME", help="licence in the model card, such as mit")
     parser.add_argument("--results", type=Path, metavar="DIR", help="results of fairseq_skd.infer for the model card")
     return parser

@@ -31,7 +31,8 @@ weights of a language model, chosen on valid.tsv; a second call runs what is mis
       decoding.lexicon=/data/manifests/lexicon.txt decoding.lmpath=/data/manifests/3gram.arpa \\
       decoding.lmweight=1,2,3 decoding.wordscore=-1,0
 
-The command writes hypo.word, hypo.units, ref.word, ref.units and summary.json. Keys and their defaults:
+The command writes hypo.word, hypo.units, ref.word, ref.units and summary.json; with decoding.times=true also hypo.ctm.
+A subset without labels is decoded without ref.word, ref.units and error rates. Keys and their defaults:
 """
 
 
@@ -44,15 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder, summary = decode(_read(args, quote_texts(args.overrides, Settings.free_texts())))
     left_out = summary["not_decoded"]
     listed = f" of {summary['sentences'] + len(left_out)}" if left_out else ""
+    rates = "no references, "
+    if "wer" in summary:
+        rates = (
+            f"WER {summary['wer']:.2f} % ({summary['word_errors']} errors in {summary['words']} words), "
+            f"CER {summary['cer']:.2f} %, "
+        )
     print(
-        f"WER {summary['wer']:.2f} % ({summary['word_errors']} errors in {summary['words']} words), "
-        f"CER {summary['cer']:.2f} %, {summary['sentences']}{listed} sentences, exit {summary['exit_layer']} of "
+        f"{rates}{summary['sentences']}{listed} sentences, exit {summary['exit_layer']} of "
         f"{summary['layers']} layers, real-time factor {summary['real_time_factor']:.4f}: {folder}"
     )
     if left_out:
-        raise PartialResult(
-            f"{_not_decoded(left_out)}; the error rates are of the other {summary['sentences']} sentences"
-        )
+        about = "error rates are" if "wer" in summary else "transcripts are"
+        raise PartialResult(f"{_not_decoded(left_out)}; the {about} of the other {summary['sentences']} sentences")
 
 
 def _not_decoded(files: Sequence[dict[str, Any]]) -> str:

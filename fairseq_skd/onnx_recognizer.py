@@ -1,11 +1,12 @@
 """Run an exported ONNX folder in place of a checkpoint.
 
 ``fairseq_skd.load`` opens it. The folder may come from a stranger: its configuration is read with
-types and bounds checked, and its graph is run by ONNX Runtime, which follows no path out of the
-folder.
+types and bounds checked, and a graph that names further files is refused. ONNX Runtime up to at
+least 1.23 would read any file that such a graph names.
 """
 
 import json
+import mmap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from fairseq_skd.recognizer import Output, Recognizer
 FLOAT, INT8, TOKENS, CONFIG = "model.onnx", "model.int8.onnx", "tokens.txt", "config.json"
 _MOST_BYTES = {TOKENS: 16_000_000, CONFIG: 1_000_000}
 _LIMITS = {"sample_rate": 1_000_000, "layers": 200, "multiple": 1_000, "parameters": 2**40}
+_FURTHER_FILE = b"location"  # the key, in a tensor of a graph, of the file that holds its values
 _SIGNATURE = ([("x", "tensor(float)"), ("lengths", "tensor(int64)")], ["log_probs", "frame_lengths"])
 
 
@@ -62,6 +64,7 @@ class OnnxRecognizer(Recognizer):
         folder = path.parent
         config = _read_config(folder)
         self.path, self.depth, self.parameters = str(path), config["layers"], config["parameters"]
+        self.config, self.updates = {}, None
         wanted = (0,) if exits is None else (exits,) if isinstance(exits, int) else tuple(exits)
         if not wanted:
             raise UserError("exits is empty: give 0, the exit of the folder")
@@ -89,6 +92,9 @@ class OnnxRecognizer(Recognizer):
     def __call__(self, source: Tensor, padding_mask: Tensor | None = None) -> Output:
         """Compute the log posteriors of the exit.
 
+        Utterances run one at a time. On a CPU a batch is no faster, and an int8 model scales its
+        activations by the largest in the batch, so that utterances would change each other.
+
         Args:
             source: (B, samples) in [-1, 1]; the graph scales it if the model was trained so.
             padding_mask: (B, samples) bool, true on padding; None: no padding.
@@ -97,14 +103,18 @@ class OnnxRecognizer(Recognizer):
             UserError: the graph cannot be run.
         """
         real = torch.ones_like(source, dtype=torch.bool) if padding_mask is None else ~padding_mask
-        inputs = {"x": source.float().numpy(), "lengths": real.sum(dim=1).numpy()}
-        try:
-            log_probs, lengths = map(torch.from_numpy, self._session.run(_SIGNATURE[1], inputs))
-        except Exception as error:  # each of ONNX Runtime's errors is a class of its own
-            raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
-        log_probs, frames = log_probs.transpose(0, 1), torch.arange(log_probs.size(1))  # (N, T, V) -> (T, B, V)
-        padding = frames.unsqueeze(1) >= lengths  # (T, B)
-        return Output({self.exits[0]: log_probs.masked_fill(padding.unsqueeze(2), 0)}, lengths)
+        log_probs, lengths = [], []
+        for wave, samples in zip(source.float(), real.sum(dim=1), strict=True):
+            wave = wave[: max(int(samples), self.waveforms.shortest)]
+            try:
+                found, frames = self._session.run(
+                    _SIGNATURE[1], {"x": wave.unsqueeze(0).numpy(), "lengths": samples.unsqueeze(0).numpy()}
+                )
+            except Exception as error:  # each of ONNX Runtime's errors is a class of its own
+                raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
+            log_probs.append(torch.from_numpy(found[0]))  # (T, V)
+            lengths.append(int(frames[0]))
+        return Output({self.exits[0]: torch.nn.utils.rnn.pad_sequence(log_probs)}, torch.tensor(lengths))
 
 
 def _open(path: Path, symbols: int) -> Any:
@@ -113,8 +123,16 @@ def _open(path: Path, symbols: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # its errors are raised, too
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(_FURTHER_FILE) >= 0:
+                raise UserError(
+                    f"{path} keeps weights in further files, which are not read: export the checkpoint again"
+                )
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except UserError:
+        raise
     except Exception as error:  # each of ONNX Runtime's errors is a class of its own
         raise UserError(f"{path} cannot be read: {shown(error, 300)}") from error
     inputs = [(one.name, one.type) for one in session.get_inputs()]
@@ -137,7 +155,9 @@ def _read(path: Path) -> str:
             raise UserError(f"{path} is damaged: it has more than {_MOST_BYTES[path.name]:,} bytes")
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: export the checkpoint with --format onnx") from error
+        raise UserError(
+            f"{path} is missing: give a folder of fairseq_skd.export --format onnx (not sherpa, not web)"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {shown(error)}") from error
 

@@ -179,16 +179,21 @@ class Recognizer:
         self.model = _build(trained, self.exits)
         self.parameters = sum(p.numel() for name, p in self.model.named_parameters() if not name.endswith("mask_emb"))
         self._turn = threading.Lock()
-        try:
-            self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
-        except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors about devices and types
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
+        self.to(device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype or torch.float32)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Recognizer":
-        """Move the model to a device and a precision."""
-        self.device, self.dtype = torch.device(device), dtype
-        self.model.to(device=self.device, dtype=dtype)
+        """Move the model to a device and a precision.
+
+        Raises:
+            UserError: the device does not exist, or cannot hold the model.
+        """
+        with self._turn:
+            try:
+                self.model.to(device=torch.device(device), dtype=dtype)
+            except (RuntimeError, AssertionError, TypeError) as error:  # torch's errors about devices and types
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"the model cannot be moved to device={device}, dtype={dtype}: {reason}") from error
+            self.device, self.dtype = torch.device(device), dtype
         return self
 
     @property
@@ -345,7 +350,7 @@ def load(
 
     Args:
         path: checkpoint of ``fairseq-hydra-train`` with model ``skd_ctc``, or a folder that
-            ``python -m fairseq_skd.export`` wrote in the format ``fairseq`` or ``hf``.
+            ``python -m fairseq_skd.export`` wrote in the format ``fairseq``, ``hf`` or ``onnx``.
         exits: layer counts, 0 for the full model; None: all trained exits, the full model first.
             Layers above the deepest exit are neither loaded nor computed.
         device: None: CUDA if there is a GPU, else the CPU.

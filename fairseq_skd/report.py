@@ -29,19 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder of runs")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="HTML", help="default: report.html")
+    parser.add_argument("--out", type=Path, metavar="HTML", help="default: RUNS/report.html")
     parser.add_argument("--title", help="default: the folder's name")
     given = parser.parse_args(arguments)
-    if given.out.is_dir():
-        raise UserError(f"--out {given.out} is a folder: give the name of the page, such as report.html")
+    out = (given.out or given.runs / "report.html").absolute()
+    if out.is_dir():
+        raise UserError(f"--out {given.out or out} is a folder: give the name of the page, such as report.html")
     require(["jinja2", "matplotlib", "scipy"], "analysis", "the report")
     from fairseq_skd.reporting.folders import read_runs
     from fairseq_skd.reporting.page import render
 
     page = render(read_runs(given.runs), given.title or given.runs.resolve().name)
-    with replacing(given.out) as beside:
+    with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")
-    print(f"{given.out} ({given.out.stat().st_size / 1e6:.1f} MB)")
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

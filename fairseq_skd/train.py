@@ -15,12 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_skd.cli import compose, hydra_overrides, quieten_hydra, shipped_folder, yaml_names
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.recipe_keys import check_override, check_required, merged, read_override
 
 PACKAGE = Path(__file__).resolve().parent
 _DESCRIPTION = """\
@@ -42,16 +45,20 @@ the whole configuration, without a training:
 """
 # Keys that hold paths. fairseq would look for a relative path in Hydra's run folder.
 _PATHS = {
-    *("common.user_dir", "common.tensorboard_logdir", "task.data", "task.label_dir", "model.w2v_path"),
-    *("checkpoint.save_dir", "checkpoint.restore_file", "checkpoint.finetune_from_model", "criterion.teacher_path"),
-    *("criterion.wer_kenlm_model", "criterion.wer_lexicon", "hydra.run.dir", "hydra.sweep.dir"),
+    *("common.user_dir", "common.tensorboard_logdir", "common.log_file", "task.data", "task.label_dir"),
+    *("model.w2v_path", "checkpoint.save_dir", "checkpoint.restore_file", "checkpoint.finetune_from_model"),
+    *(
+        "criterion.teacher_path",
+        "criterion.wer_kenlm_model",
+        "criterion.wer_lexicon",
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+    ),
 }
 _IN_SAVE_DIR = "checkpoint_last.pt"  # as checkpoint.restore_file it lies in checkpoint.save_dir
 _WORLD, _FREQUENCY = "distributed_training.distributed_world_size", "optimization.update_freq"
 _METHOD, _NO_SPAWN = "distributed_training.distributed_init_method", "distributed_training.distributed_no_spawn"
-# Keys whose values are looked at before fairseq starts.
-_ASKED = {"common.user_dir", "common.fp16", "common.amp", "common.tpu", _WORLD, _FREQUENCY, _METHOD, _NO_SPAWN}
-_COMPLETE = {"task", "model", "criterion", "optimizer", "lr_scheduler"}  # sections with every key in the YAML
+_PORT = "distributed_training.distributed_port"
 _BATCH = {_FREQUENCY, "dataset.max_tokens", "dataset.batch_size"}
 _TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")  # fairseq requires all four
 
@@ -61,18 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_intermixed_args(arguments)
     folder = absolute(args.config_dir) if args.config_dir else shipped_folder("finetune")
     name = _recipe(args.name, folder)
-    overrides = [_with_absolute_path(override, args.multirun) for override in _checked(args.overrides)]
     recipe = compose(folder, name)
-    config = recipe if args.multirun else compose(folder, name, _to_compose(overrides, recipe))
+    plain = OmegaConf.to_container(recipe, resolve=False)
+    given = [read_override(_with_absolute_path(word, args.multirun)) for word in args.overrides]
+    overrides = [check_override(override, plain) for override in given]
+    config = recipe if args.multirun else merged(recipe, given)
     if not _select(config, "common.user_dir"):
         overrides.insert(0, *hydra_overrides({"common.user_dir": PACKAGE}))
     if not (args.cfg or args.multirun):  # a sweep may run on other machines
-        given = {_key(word) for word in overrides}
-        batches = _batches(config if given & _BATCH else recipe)
+        check_required(config)
+        batches = _batches(config if _BATCH & {override.key_or_group for override in given} else recipe)
         check_gpus(config, batches, os.environ)
         if remark := remark_on_batch(config, batches):
             print(f"fairseq_skd.train: {remark}", file=sys.stderr)
-        overrides += log_beside_checkpoints(folder / f"{name}.yaml", overrides)
+        overrides += log_beside_checkpoints(folder / f"{name}.yaml", given)
     program, shown = hydra_train()
     words = ["--config-dir", str(folder), "--config-name", name, *overrides, *_flags(args)]
     print(" ".join(map(_for_shell, [*shown, *words])), file=sys.stderr, flush=True)
@@ -99,38 +108,19 @@ def _recipe(name: str | None, folder: Path) -> str:
     raise UserError(f"there is no recipe {name}; {there}{own}")
 
 
-def _checked(overrides: Sequence[str]) -> Sequence[str]:
-    for word in overrides:
-        if not (word.startswith("~") or (word.partition("=")[0] and "=" in word)):
-            raise UserError(f"{word} cannot be read: give a key and its value with = and no space between, key=value")
-    return overrides
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def _with_absolute_path(override: str, several: bool) -> str:
+def _with_absolute_path(word: str, several: bool) -> str:
     """Make a typed path absolute; quote it if Hydra's grammar needs quotes.
 
-    Other keys, null, interpolations, addresses, quoted values, and several values stay as they are.
+    Other keys, null, interpolations, addresses, and several values stay as they are.
     """
-    key, _, value = override.partition("=")
-    plain = value not in ("", "null", _IN_SAVE_DIR) and "://" not in value and "${" not in value
-    if key.lstrip("+") not in _PATHS or not plain or value[0] in ("'", '"') or (several and set(value) & {",", "("}):
-        return override
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in _PATHS:
+        return word
+    if value[:1] in ("'", '"') or (several and set(value) & {",", "("}):
+        value = read_override(word).value()
+    if not isinstance(value, str) or value in ("", "null", _IN_SAVE_DIR) or "://" in value or "${" in value:
+        return word
     return hydra_overrides({key: absolute(value)})[0]
-
-
-def _to_compose(overrides: Sequence[str], recipe: DictConfig) -> list[str]:
-    """Choose the overrides to check here; fairseq's own sections have more keys than the YAML."""
-    ours = [word for word in overrides if _key(word).partition(".")[0] in _COMPLETE]
-    plain = OmegaConf.to_container(recipe, resolve=False)
-    for word in overrides:
-        section, _, name = _key(word).partition(".")
-        if _key(word) in _ASKED and isinstance(plain, dict):
-            ours.append(("" if name in (plain.get(section) or {}) else "+") + word.lstrip("+"))
-    return ours
 
 
 def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str]) -> None:
@@ -152,7 +142,7 @@ def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str])
         return  # fairseq takes all GPUs that it finds, or each rank has its own command
     if world < 1:
         raise UserError(f"{_WORLD}={world} is out of range: set it to at least 1")
-    wanted = 1 if method else _wanted_gpus(world, environment)
+    wanted = 1 if method else _wanted_gpus(config, world, environment)
     there = _gpus() if wanted else 0
     if there >= wanted:
         return
@@ -164,16 +154,29 @@ def check_gpus(config: DictConfig, batches: int, environment: Mapping[str, str])
         )
     if wanted < world:
         raise UserError(f"{_WORLD}={world} needs {wanted} GPU{'s' * (wanted > 1)} on each machine, {has}: ask for more")
+    if (machines := _count(environment, "SLURM_NNODES")) > 1:
+        port = f"give {_PORT}=29500 to use all {machines} machines of this Slurm job"
+        raise UserError(f"{_WORLD}={world} needs {world} GPUs, {has}: {port}")
     raise UserError(f"{_WORLD}={world} needs {world} GPUs, {has}: {_fewer_gpus(config, batches or world, there)}")
 
 
-def _wanted_gpus(world: int, environment: Mapping[str, str]) -> int:
-    """Count the GPUs that ``world`` processes need on this machine; one process may use the CPU."""
+def _wanted_gpus(config: DictConfig, world: int, environment: Mapping[str, str]) -> int:
+    """Count the GPUs that ``world`` processes need on this machine; one process may use the CPU.
+
+    Without ``distributed_port``, fairseq starts all processes on this machine, also under Slurm.
+    """
     if world == 1:
         return 0
     if all(name in environment for name in _TORCHRUN):
-        return int(environment.get("LOCAL_WORLD_SIZE", 1))
-    return math.ceil(world / int(environment.get("SLURM_NNODES", 1)))
+        return _count(environment, "LOCAL_WORLD_SIZE")
+    port = _select(config, _PORT)
+    machines = _count(environment, "SLURM_NNODES") if isinstance(port, int) and port > 0 else 1
+    return math.ceil(world / machines)
+
+
+def _count(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name, "")
+    return max(int(value), 1) if value.isdecimal() else 1
 
 
 def _gpus() -> int:
@@ -209,12 +212,7 @@ def remark_on_batch(config: DictConfig, batches: int) -> str:
 
 def _batches(config: DictConfig) -> int:
     """Count the batches per update, GPUs x ``update_freq``; 0 if the YAML does not say both."""
-    world, frequency = _select(config, _WORLD), _select(config, _FREQUENCY)
-    often = (
-        _select(OmegaConf.create({"often": OmegaConf.to_container(frequency, resolve=False)[0]}), "often")
-        if (OmegaConf.is_list(frequency) and len(frequency))
-        else None
-    )
+    world, often = _select(config, _WORLD), _select(config, f"{_FREQUENCY}.0")
     return world * often if isinstance(world, int) and isinstance(often, int) else 0
 
 
@@ -226,7 +224,7 @@ def _select(config: DictConfig, key: str) -> Any:
         return None
 
 
-def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
+def log_beside_checkpoints(yaml: Path, overrides: Sequence[Override]) -> list[str]:
     """Let the log be written beside the checkpoints, unless a folder is given for it.
 
     Args:
@@ -239,19 +237,19 @@ def log_beside_checkpoints(yaml: Path, overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: the folder cannot be made; Hydra would end with a traceback.
     """
-    given = {_key(word): word.partition("=")[2] for word in overrides}
-    save_dir = given.get("checkpoint.save_dir", "")
+    given = {override.key_or_group: override.value() for override in overrides}
+    save_dir = given.get("checkpoint.save_dir")
     if "hydra.run.dir" in given or OmegaConf.select(OmegaConf.load(yaml), "hydra.run.dir"):
         return []
-    if save_dir in ("", "null") or "$" in save_dir:
+    if not isinstance(save_dir, str) or not save_dir or "$" in save_dir:
         return []
-    folder = Path(save_dir.strip("'").replace("\\'", "'"))
+    folder = Path(save_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = f"{folder} cannot be made ({error.strerror})"
         raise UserError(f"checkpoint.save_dir: {why}; give a folder that can be written") from error
-    return [f"hydra.run.dir={save_dir}"]
+    return list(hydra_overrides({"hydra.run.dir": folder}))
 
 
 def hydra_train() -> tuple[list[str], list[str]]:
@@ -281,6 +279,8 @@ def _for_shell(word: str) -> str:
 
 def _flags(args: argparse.Namespace) -> list[str]:
     cfg = ["--cfg", args.cfg] if args.cfg else []
+    if args.resolve and not hasattr(hydra, "compose"):
+        raise UserError("--resolve needs Hydra 1.1 or later: leave it out")
     return cfg + [f"--{flag}" for flag in ("resolve", "multirun") if getattr(args, flag)]
 
 

@@ -169,6 +169,15 @@ def batch(seconds: Sequence[float], texts: Sequence[str], normalize: bool = Fals
     }
 
 
+def write_npm_package(folder: Path) -> Path:
+    """Write a stand-in for the npm package onnxruntime-web: real names, no real content."""
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text('{"name": "onnxruntime-web", "version": "1.30.0"}')
+    for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
+        (folder / "dist" / name).write_text(name)
+    return folder
+
+
 class CtcTask:
     """The part of a fairseq task that a model or a criterion uses."""
 

@@ -17,14 +17,14 @@ import torch
 import fairseq_skd
 from fairseq_skd import ngram
 from fairseq_skd.demo import __main__ as demo
-from tests.builders import write_corpus, write_pretrained
+from tests.builders import write_corpus, write_npm_package, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.end_to_end.training import CORPUS
 
 REPOSITORY = Path(fairseq_skd.__file__).resolve().parents[1]
 SOURCES = ("table", "librispeech", "tedlium", "kaldi")
 COMMANDS = ["manifest", *(f"manifest {source}" for source in SOURCES)]
-COMMANDS += ["train", "infer", "score", "align", "report", "ngram", "demo", "env", "__main__"]
+COMMANDS += ["train", "infer", "transcribe", "score", "align", "report", "export", "ngram", "demo", "env", "__main__"]
 # Trainings are cut short, and run without the GPUs that the example has.
 SHORT = (
     *("optimization.max_update=2", "distributed_training.distributed_world_size=1", "common.fp16=false"),
@@ -63,6 +63,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_sources(root / "data", np.random.default_rng(1).normal(0, 0.1, 4 * 16000))
     for name in ("hubert_base_ls960", "hubert_mini"):
         write_pretrained(root / "models" / f"{name}.pt", encoder_layers=12)
+    write_npm_package(root / "models" / "node_modules" / "onnxruntime-web")
     for name in ("skd", "kd", "ctc"):
         write_fine_tuned(root / "runs" / name / "checkpoint_best.pt", students=(6,), encoder_layers=12)
     state = torch.load(root / "runs" / "skd" / "checkpoint_best.pt", weights_only=True)
@@ -121,7 +122,7 @@ def test_the_examples_run(command: str, places: Path, tmp_path: Path, capsys: py
 def run(example: str, places: Path, tmp_path: Path) -> None:
     for folder in ("data", "models", "runs"):
         example = re.sub(rf"(?<=[ =])/{folder}\b", str(places / folder), example)
-    if "fairseq_skd.manifest" in example:  # refuses to replace files
+    if re.search(r"fairseq_skd\.(manifest|export)", example):  # refuses to replace files
         example = example.replace(f"--out {places}", f"--out {tmp_path}")
     if "fairseq_skd.align" in example:
         example += " align.resamples=100"

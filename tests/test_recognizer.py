@@ -234,8 +234,10 @@ def test_transcribe_equals_the_decoding(path: Path) -> None:
         by_place = sorted(lines, key=lambda line: int(line.rpartition("-")[2].rstrip(")")))
         expected = [line.rpartition("(")[0].strip() for line in by_place]
         assert any(expected)
-        assert rec.transcribe(AUDIO, layer) == rec.transcribe(arrays, layer, batch_size=3) == expected
-        assert rec.transcribe(AUDIO[::-1], layer, batch_size=1) == expected[::-1]
+        found = rec.transcribe(AUDIO, layer)
+        assert list(map(str, found)) == [one.text for one in found] == expected
+        assert list(map(str, rec.transcribe(arrays, layer, batch_size=3))) == expected
+        assert list(map(str, rec.transcribe(AUDIO[::-1], layer, batch_size=1))) == expected[::-1]
     assert rec.transcribe(AUDIO[:2]) == rec.transcribe(AUDIO[:2], 4)
 
 
@@ -351,7 +353,7 @@ def test_a_gpu_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: Any) -> Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(rec, "_model", full)
+    monkeypatch.setattr(rec, "model", full)
     with pytest.raises(DeviceMemoryError) as caught:
         rec(torch.zeros(1, 8000))
     assert isinstance(caught.value, RuntimeError) and isinstance(caught.value, UserError)
@@ -397,12 +399,21 @@ def test_loading_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
         (lambda rec: rec.transcribe("a.flac"), r"audio is one file or array"),
         (lambda rec: rec.transcribe([np.zeros(16000, np.float32)], batch_size=0), "batch_size=0 is out of range"),
         (lambda rec: load(rec.path, device="gpu"), "cannot be moved to device=gpu"),
+        (lambda rec: rec.transcribe(["none.wav"]), "^audio file none.wav cannot be read: it does not exist$"),
     ],
 )
 def test_mistakes_of_a_caller(call: Any, sentence: str) -> None:
     rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
     with pytest.raises(UserError, match=sentence):
         call(rec)
+
+
+def test_a_move_that_fails_changes_nothing() -> None:
+    rec = load("tests/goldens/hubert.pt", exits=2, device="cpu")
+    with pytest.raises(UserError, match=r"^the model cannot be moved to device=cuda:99, dtype=torch\.float16: "):
+        rec.to("cuda:99", torch.float16)
+    assert (rec.device, rec.dtype) == (torch.device("cpu"), torch.float32)
+    assert len(rec.transcribe([np.zeros(16000, np.float32)])) == 1
 
 
 def test_errors_can_be_pickled() -> None:

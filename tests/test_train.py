@@ -4,10 +4,11 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fairseq
+import hydra
 import pytest
 
 from fairseq_skd import cli, train
@@ -21,20 +22,26 @@ EXAMPLES = Path(fairseq.__file__).parent / "examples"
 USER_DIR = f"common.user_dir={PACKAGE}"
 CPU = "common.fp16=false, which is the same batch on the CPU, or take hubert_mini for a small encoder"
 WORLD = "distributed_training.distributed_world_size"
+PORT = ["distributed_training.distributed_port=29500"]
 
 
 @pytest.fixture
 def become(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
-    """Call the command in a folder of its own; returns the words after fairseq-hydra-train."""
+    """Call the command in a folder of its own; returns the words after fairseq-hydra-train.
+
+    A shipped recipe needs two keys: they are given if the arguments lack them, and not returned.
+    """
     became: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, words: became.append(words))
     for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "SLURM_NNODES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> list[str]:
-        train.main(arguments)
-        words = became.pop()
+    def call(*arguments: str, required: Sequence[str] = ("task.data=/d", "model.w2v_path=/w")) -> list[str]:
+        given = {word.partition("=")[0] for word in arguments}
+        added = [word for word in required if not given & {word.partition("=")[0], "--config-dir"}]
+        train.main([*arguments, *added])
+        words = [word for word in became.pop() if word not in added]
         return words[words.index("--config-dir") :]
 
     return call
@@ -86,7 +93,9 @@ def test_the_printed_command_is_what_runs(become, tmp_path: Path, capsys: pytest
         ("checkpoint.restore_file=old.pt", "checkpoint.restore_file={here}/old.pt"),
         ("task.label_dir=null", "task.label_dir=null"),
         ("task.label_dir=${task.data}", "task.label_dir=${{task.data}}"),
-        ("task.data='a b'", "task.data='a b'"),
+        ("task.data='a b'", "task.data='{here}/a b'"),
+        ('task.data="a b"', "task.data='{here}/a b'"),
+        ("common.log_file=log", "common.log_file={here}/log"),
         ("task.data=it's", "task.data='{here}/it\\'s'"),
         ("model.w2v_path=a,b", "model.w2v_path='{here}/a,b'"),
         ("dataset.train_subset=train", "dataset.train_subset=train"),
@@ -101,11 +110,42 @@ def test_hydras_own_flags_pass(become, tmp_path: Path) -> None:
     assert become("hubert_mini", "--multirun", "common.seed=1,2", "model.w2v_path=a,b", "task.data=c")[-4:] == [
         *("common.seed=1,2", "model.w2v_path=a,b", f"task.data={tmp_path}/c", "--multirun")
     ]
-    assert become("--cfg", "job", "hubert_base_100h", "--resolve")[-3:] == ["--cfg", "job", "--resolve"]
+    assert become("--cfg", "job", "hubert_base_100h")[-2:] == ["--cfg", "job"]
+    if hasattr(hydra, "compose"):
+        assert become("--cfg", "job", "hubert_base_100h", "--resolve")[-3:] == ["--cfg", "job", "--resolve"]
+    else:
+        assert (
+            refusal(lambda: become("--cfg", "job", "hubert_mini", "--resolve"))
+            == "--resolve needs Hydra 1.1 or later: leave it out"
+        )
     assert become("-m", "hubert_base_100h", "hydra/launcher=submitit_slurm")[-2:] == [
         *("hydra/launcher=submitit_slurm", "--multirun")
     ]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_given_twice_and_a_needless_plus(become) -> None:
+    assert become("hubert_mini", "common.fp16=true", "common.fp16=false")[5:] == [
+        "common.fp16=true",
+        "common.fp16=false",
+    ]
+    assert become("hubert_mini", "+criterion.tau=0.4", "+common.amp=false")[5:] == [
+        "criterion.tau=0.4",
+        "common.amp=false",
+    ]
+
+
+def test_what_every_training_needs(become, tmp_path: Path) -> None:
+    words = ("hubert_mini", "checkpoint.save_dir=run")
+    assert refusal(lambda: become(*words, required=["model.w2v_path=/w"])) == (
+        "task.data is not set: give the folder with <split>.tsv and its labels"
+    )
+    for nothing in ([], ["model.w2v_path=null"], ["model.w2v_path="]):
+        assert refusal(lambda given=nothing: become(*words, required=["task.data=/d", *given])) == (
+            "model.w2v_path is not set: give a pretrained checkpoint or a Hugging Face folder"
+        )
+    assert not list(tmp_path.iterdir())
+    assert become(*words, "--cfg", "job", required=[])
 
 
 def test_a_user_dir_that_is_given_wins(become, tmp_path: Path) -> None:
@@ -156,9 +196,42 @@ def test_keys_that_fairseq_knows_and_the_yaml_does_not(become) -> None:
         (["hubert_mini", "=2"], "=2 cannot be read: "),
         (
             ["hubert_mini", "model.layer=2"],
-            f"{FINETUNE}/hubert_mini.yaml with model.layer=2: there is no key model.lay",
+            "there is no key model.layer: model has student_layers, keep",
         ),
-        (["hubert_mini", "model.student_layers=[2"], f"{FINETUNE}/hubert_mini.yaml with model.student_layers=[2: "),
+        (
+            ["hubert_mini", "model.student_layers=[6,]"],
+            "model.student_layers=[6,] cannot be read (no viable alternative at input '[6,]'): give a list as "
+            "'model.student_layers=[1,2]'",
+        ),
+        (["hubert_mini", "optimizer.adam_betas=(0.9,0.98)"], "optimizer.adam_betas=(0.9,0.98) cannot be read (extr"),
+        (
+            ["hubert_mini", "model.student_layers=6"],
+            "model.student_layers=6 cannot be used, it takes a list: give 'model.student_layers=[6]'",
+        ),
+        (
+            ["hubert_mini", "optimization.lr=3e-4"],
+            "optimization.lr=3e-4 cannot be used, it takes a list: give 'optimization.lr=[3e-4]'",
+        ),
+        (
+            ["hubert_mini", "optimization.max_update=many"],
+            "optimization.max_update=many cannot be used: Value 'many' ",
+        ),
+        (
+            ["hubert_mini", "optimization.max_updates=5"],
+            "there is no key optimization.max_updates: did you mean optimization.max_update? optimization has ",
+        ),
+        (
+            ["hubert_mini", "+dataset.max_token=1"],
+            "there is no key dataset.max_token: did you mean dataset.max_tokens? dataset has num_workers, ",
+        ),
+        (["hubert_mini", "student_layers=[6]"], "there is no key student_layers: did you mean model.student_layers?"),
+        (["hubert_mini", "max_tokens_valid=1"], "there is no key max_tokens_valid: did you mean dataset.max_tokens_va"),
+        (["hubert_mini", "modell=1"], "there is no key modell: the sections are: common, "),
+        (
+            ["hubert_mini", "task=audio_finetuning"],
+            "task=audio_finetuning would replace the whole section task: set its keys, task.<key>=...",
+        ),
+        (["hubert_mini", "~common.amp"], "~common.amp would remove a key that fairseq needs: give it a value, common."),
         (["hubert_mini", f"{WORLD}=0"], f"{WORLD}=0 is out of range: set it to at least 1"),
         (["--config-dir", "no where", "x"], "there is no recipe x; {here}/no where has no YAML"),
     ],
@@ -208,7 +281,7 @@ def test_a_yaml_that_leaves_the_batch_to_fairseq(become, gpus, tmp_path: Path, c
     gpus(2)
     assert become("--config-dir", ".", "own", f"{WORLD}=2")[-1] == f"{WORLD}=2"
     assert len(capsys.readouterr().err.splitlines()) == 1
-    told = refusal(lambda: become("--config-dir", ".", "own", f"{WORLD}=4", "optimization.update_freq=[x]"))
+    told = refusal(lambda: become("--config-dir", ".", "own", f"{WORLD}=4", "optimization.update_freq=${own.freq}"))
     assert told == (
         f"{WORLD}=4 needs 4 GPUs, this machine has 2: give {WORLD}=2 'optimization.update_freq=[2]', which is the same "
         "batch"
@@ -231,30 +304,36 @@ def test_a_method_without_gpus_would_train_nothing(become, gpus, world: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("variables", "world", "there", "told"),
+    ("variables", "more", "world", "there", "told"),
     [
-        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, 4, 2, None),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, [], 4, 2, None),
         (
             {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+            [],
             4,
             1,
             "=4 needs 2 GPUs on each machine, this machine has 1: ask",
         ),
-        ({"SLURM_NNODES": "2"}, 8, 4, None),
-        ({"SLURM_NNODES": "2"}, 8, 0, "=8 needs 4 GPUs on each machine, this machine has none: ask for more"),
+        ({"SLURM_NNODES": "2"}, PORT, 8, 4, None),
+        ({"SLURM_NNODES": "2"}, PORT, 8, 0, "=8 needs 4 GPUs on each machine, this machine has none: ask for more"),
+        ({"SLURM_NNODES": "2"}, [], 8, 4, "=8 needs 8 GPUs, this machine has 4: give {port}=29500 to use all 2 mach"),
+        ({"SLURM_NNODES": ""}, PORT, 8, 4, "=8 needs 8 GPUs, this machine has 4: give {world}=4 '"),
     ],
 )
-def test_several_machines(become, gpus, monkeypatch, variables: dict[str, str], world: int, there: int, told) -> None:
+def test_several_machines(become, gpus, monkeypatch, variables, more: list[str], world: int, there: int, told) -> None:
+    """Without distributed_port, fairseq starts all processes on one machine, also under Slurm."""
     gpus(there)
     if "WORLD_SIZE" in variables:
         variables = {"MASTER_ADDR": "localhost", "MASTER_PORT": "9", "RANK": "0", **variables}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    words = ["hubert_base_100h", f"{WORLD}={world}"]
+    words = ["hubert_base_100h", f"{WORLD}={world}", *more]
     if told is None:
         assert become(*words)
     else:
-        assert refusal(lambda: become(*words)).startswith(f"{WORLD}{told.format(world=WORLD)}")
+        assert refusal(lambda: become(*words)).startswith(
+            f"{WORLD}{told.format(world=WORLD, port=PORT[0].partition('=')[0])}"
+        )
 
 
 def test_another_batch_is_remarked_on(become, gpus, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +353,9 @@ def test_another_batch_is_remarked_on(become, gpus, capsys: pytest.CaptureFixtur
 def test_yaml_files_of_fairseq(become, gpus, name: str) -> None:
     gpus(2)
     folder, _, recipe = name.rpartition("/")
-    words = become("--config-dir", str(EXAMPLES / folder), recipe, "task.data=/d", "checkpoint.save_dir=c")
+    words = become(
+        "--config-dir", str(EXAMPLES / folder), recipe, "task.data=/d", "model.w2v_path=/w", "checkpoint.save_dir=c"
+    )
     assert words[:5] == ["--config-dir", str(EXAMPLES / folder), "--config-name", recipe, USER_DIR]
     assert words[-1].startswith("hydra.run.dir=")
 

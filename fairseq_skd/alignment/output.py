@@ -68,6 +68,7 @@ def details(
 def examples(sides: Sides, compared: Compared) -> list[Example]:
     """Collect the utterances whose posteriors were kept, with audio and text."""
     data, seconds = sides.data, sides.student.recognizer.frame_seconds
+    assert data.reference is not None  # align refuses a subset without labels
     found = []
     for index, posteriors in sorted(compared.posteriors.items()):
         waveform, sample_rate = read_audio(data.subset.path(index))
@@ -132,7 +133,10 @@ def table(found: dict[str, Any]) -> str:
         ("spike offset, mean", _ms(offset["mean_ms"]), "", f"of {offset['matched']:,} matched spikes"),
         ("spike offset, median", _ms(offset["median_ms"]), "", ""),
         ("spike offset, signed mean", _ms(offset["signed_mean_ms"]), "", "negative: the student is earlier"),
-        *((f"within {limit} ms", _percent(share), "", "") for limit, share in offset["within_ms"].items()),
+        *(
+            ("on the same frame" if limit == "0" else f"within {limit} ms", _percent(share), "", "")
+            for limit, share in offset["within_ms"].items()
+        ),
         *(
             (f"{what}, {who}", form(found[who][key]), "", "")
             for key, what, form in (

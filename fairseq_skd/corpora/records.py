@@ -24,7 +24,11 @@ class Kind(Enum):
     SEGMENT = "segment outside its recording", "correct its times, or remove it"
     UNPAIRED = "utterance without audio or transcript", "add what is missing, or remove the rest"
     EMPTY_TEXT = "empty transcript", "write what is said, or remove the row"
-    ALPHABET = "character outside the alphabet", "transcripts are the letters A-Z, the apostrophe ' and single spaces"
+    ALPHABET = (
+        "character outside the alphabet",
+        "transcripts are the letters A-Z, the apostrophe ' and single spaces: correct them, or add --normalize "
+        "upper,punctuation,digits",
+    )
     TOO_LONG = "transcript too long for its audio", "correct the transcript, or remove the row"
 
     def __init__(self, heading: str, fix: str) -> None:

@@ -44,9 +44,9 @@ def read_table(table: Path, split: str | None = None) -> tuple[list[Record], lis
         columns, rows = READERS[table.suffix.lower()](table, text_lines(table))
     except OSError as error:
         raise UserError(f"{table}: cannot be read ({error.strerror}); check the path") from error
-    if not rows:
-        raise UserError(f"{table}: holds no utterances; write one line per utterance")
     missing = [column for column in REQUIRED if column not in columns]
+    if not rows and (missing == [] or not columns):
+        raise UserError(f"{table}: holds no utterances; write one line per utterance")
     if missing:
         raise UserError(
             f"{table}: no column {' and no column '.join(missing)} among {', '.join(map(repr, columns))}; "

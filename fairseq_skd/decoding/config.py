@@ -83,6 +83,7 @@ class DecodingSettings:
     silweight: float = key(0.0, "added for each frame of the word boundary |")
     blankweight: float = key(0.0, "added to the logit of blank; negative if a model outputs too little")
     logadd: bool = key(False, "sum the alignments of a text instead of taking the best one")
+    times: bool = key(False, "write hypo.ctm: start, duration and confidence of each word")
 
     @property
     def options(self) -> BeamOptions:

@@ -1,5 +1,6 @@
 """Read a subset with its references, check it against a checkpoint, run the checkpoint on it."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -34,19 +35,23 @@ class EvaluationSet:
         subset: the utterances.
         dictionary: the dictionary of labels and checkpoint.
         post_process: how units become words.
-        reference: the transcripts.
+        reference: the transcripts; None: the subset has no labels.
         unknown: symbols of the references that are not in the dictionary, with their counts.
     """
 
     subset: Subset
     dictionary: Dictionary
     post_process: str
-    reference: transcripts.Transcript
+    reference: transcripts.Transcript | None
     unknown: Counter[str]
 
 
 def open_set(
-    task: TaskSettings, dataset: DatasetSettings, post_process: str | None, trained: TrainedModel
+    task: TaskSettings,
+    dataset: DatasetSettings,
+    post_process: str | None,
+    trained: TrainedModel,
+    optional: bool = False,
 ) -> EvaluationSet:
     """Read manifest, labels and dictionary.
 
@@ -55,6 +60,8 @@ def open_set(
         dataset: name of the subset.
         post_process: ``common_eval.post_process``; None: as in the checkpoint's validation.
         trained: the checkpoint.
+        optional: whether the labels may be missing, if neither ``task.labels`` nor
+            ``task.label_dir`` names them. A line on stderr says so.
 
     Raises:
         UserError: a file is missing or damaged, the dictionary differs from the checkpoint's, or
@@ -64,13 +71,23 @@ def open_set(
     labels = absolute(task.label_dir) if task.label_dir is not None else data
     extension = _extension(task.labels, trained)
     utterances = subset.read_manifest(data, name)
-    dictionary = subset.read_matching_dictionary(labels / f"dict.{extension}.txt", trained.dictionary, trained.symbols)
-    label_file = labels / f"{name}.{extension}"
-    units = [line.split() for line in subset.read_labels(label_file, utterances)]
+    path, label_file = labels / f"dict.{extension}.txt", labels / f"{name}.{extension}"
+    unlabelled = optional and task.labels is None and task.label_dir is None and not label_file.exists()
+    if unlabelled and trained.dictionary is not None and not path.exists():
+        dictionary = trained.dictionary
+    else:
+        dictionary = subset.read_matching_dictionary(path, trained.dictionary, trained.symbols)
     where = key = "common_eval.post_process"
     if not post_process:
         where = f"{key}=null takes it from {trained.path}, whose criterion.post_process"
     process = fitting_post_process(post_process or trained.post_process, dictionary.symbols, where)
+    if unlabelled:
+        print(
+            f"{label_file} does not exist: decoding without references and error rates (or set task.label_dir)",
+            file=sys.stderr,
+        )
+        return EvaluationSet(utterances, dictionary, process, None, Counter())
+    units = [line.split() for line in subset.read_labels(label_file, utterances)]
     reference, unknown = transcripts.transcribe_references(units, dictionary, process)
     if not any(words.split() for words in reference.words):
         raise UserError(f"{label_file} holds no words, so error rates are undefined: write its transcripts")

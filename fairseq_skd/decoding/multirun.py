@@ -132,7 +132,10 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
     for number, group in enumerate(_by_encoder(waiting), start=1):
         with tempfile.TemporaryDirectory(prefix=_CACHE, dir=results_folder(str(base))) as cache:
             with _named(group[0]):
-                save_logits(SubsetLogits.computed(prepare(group[0].settings)), Path(cache))
+                plan = prepare(group[0].settings)
+                if plan.data.reference is None:
+                    raise UserError("--multirun compares error rates, but the subset has no labels: write them")
+                save_logits(SubsetLogits.computed(plan), Path(cache))
             title = f"searching {number}" if len(waiting) > len(group) else "searching"
             for _ in run_over(functools.partial(_search, Path(cache)), group, jobs, title, unit="run"):
                 pass

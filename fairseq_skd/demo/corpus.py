@@ -1,8 +1,14 @@
 """The demo corpus: short spoken commands by a few synthetic voices, with a table of them.
 
 ``python -m fairseq_skd.demo.corpus --out DIR`` writes ``DIR/demo.tsv`` (path, text, split, speaker)
-and the audio. ``manifests/demo.tsv`` is a copy of the table; the same seed gives the same table.
-espeak-ng synthesizes the speech, through the library in the package ``espeakng-loader``.
+with the audio, and ``DIR/words.tsv`` (path, word, start), which says when each word starts, in
+seconds. ``manifests/demo.tsv`` is a copy of the table; the same seed gives the same table.
+
+espeak-ng synthesizes the speech, through the library in the package ``espeakng-loader``. The starts
+are its events, noted while it speaks, because the next synthesis of a text can differ. It reports
+no ends. It speaks some pairs such as "in the" as one word; the start of "the" is then empty. A word
+includes the pause or the silence of a stop before its first sound, so an utterance's first word
+starts at 0.
 """
 
 import argparse
@@ -10,13 +16,14 @@ import csv
 import ctypes
 import io
 import random
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +45,26 @@ _PARAMETER_RATE = 1
 _PARAMETER_PITCH = 3
 _LONGEST_DATA_PATH = 120  # espeak-ng keeps the path in a buffer of 160 characters, file names included
 
-_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_EVENT_LIST_TERMINATED = 0
+_EVENT_WORD = 1
+
+
+class _Event(ctypes.Structure):
+    """``espeak_EVENT``: 40 bytes where pointers have 64 bits."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # in characters, from 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # in ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),  # a union of an int, a pointer and 8 characters
+    )
+
+
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 @dataclass(frozen=True)
@@ -56,6 +82,48 @@ class Voice:
     rate: int = 170
 
 
+class Speech(NamedTuple):
+    """One spoken text.
+
+    Attributes:
+        waveform: (samples,) in [-1, 1].
+        starts: per word of the text, its start in seconds; None: espeak-ng does not report it.
+    """
+
+    waveform: Waveform
+    starts: list[float | None]
+
+
+class WordEvent(NamedTuple):
+    """A word's start as espeak-ng reports it.
+
+    Attributes:
+        position: character of the text, from 1.
+        milliseconds: time in the audio.
+    """
+
+    position: int
+    milliseconds: int
+
+
+def word_starts(text: str, events: Sequence[WordEvent]) -> list[float | None]:
+    """Find the start of each word of ``text``, split at white space, in seconds.
+
+    Only an event at a word's first character is its start. espeak-ng sends several events for
+    "21" and one for "of the"; an event inside a word starts no word, and a word without an event
+    has no start.
+
+    >>> events = [WordEvent(1, 0), WordEvent(8, 240), WordEvent(9, 650), WordEvent(11, 900)]
+    >>> word_starts("of the 21 men", events)
+    [0.0, None, 0.24, 0.9]
+    """
+    first: dict[int, int] = {}
+    for event in events:
+        first.setdefault(event.position, event.milliseconds)
+    positions = (word.start() + 1 for word in re.finditer(r"\S+", text))
+    return [first[position] / 1000 if position in first else None for position in positions]
+
+
 class Synthesiser:
     """espeak-ng, ready to speak; made by :func:`open_synthesiser`, one at a time per process."""
 
@@ -64,11 +132,12 @@ class Synthesiser:
         self._library = library
         self._variants = data_path / "voices" / "!v"
         self._chunks: list[npt.NDArray[np.int16]] = []
+        self._events: list[WordEvent] = []
         self._callback = _SynthCallback(self._receive)  # kept alive while the library may call it
         library.espeak_SetSynthCallback(self._callback)
 
-    def speak(self, text: str, voice: Voice) -> Waveform:
-        """Speak ``text``; returns a waveform (samples,) at ``sample_rate``, in [-1, 1].
+    def speak(self, text: str, voice: Voice) -> Speech:
+        """Speak ``text`` at ``sample_rate``.
 
         Raises:
             UserError: espeak-ng does not have the voice, or cannot speak the text.
@@ -81,13 +150,20 @@ class Synthesiser:
         self._library.espeak_SetParameter(_PARAMETER_RATE, voice.rate, 0)
         self._library.espeak_SetParameter(_PARAMETER_PITCH, voice.pitch, 0)
         self._chunks.clear()
+        self._events.clear()
         encoded = text.encode() + b"\0"
         status = self._library.espeak_Synth(encoded, len(encoded), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
         if status != 0 or not self._chunks:
             raise UserError(f"espeak-ng could not speak {text!r} with the voice {voice.name!r} (status {status})")
-        return np.concatenate(self._chunks).astype(np.float32) / 32768.0
+        waveform = np.concatenate(self._chunks).astype(np.float32) / 32768.0
+        return Speech(waveform, word_starts(text, self._events))
 
-    def _receive(self, samples: Any, count: int, _events: Any) -> int:
+    def _receive(self, samples: Any, count: int, events: Any) -> int:
+        for event in events:  # an array without a length: its last event says so
+            if event.type == _EVENT_LIST_TERMINATED:
+                break
+            if event.type == _EVENT_WORD:
+                self._events.append(WordEvent(event.text_position, event.audio_position))
         if samples and count > 0:  # the last call of an utterance has none
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0  # continue
@@ -131,6 +207,7 @@ def _short_path(path: Path) -> Iterator[Path]:
 
 SAMPLE_RATE = 16_000
 TABLE_COLUMNS = ("path", "text", "split", "speaker")
+WORD_COLUMNS = ("path", "word", "start")
 
 # Sentences per split. No sentence is in two splits.
 SPLIT_SIZES = {"train": 900, "valid": 60, "test": 120}
@@ -191,32 +268,60 @@ def voice_of(utterance: Utterance) -> Voice:
 
 def table_text(utterances: list[Utterance]) -> str:
     """Format the table as tab-separated text with a header line."""
+    return _tsv(TABLE_COLUMNS, ((u.path, u.text, u.split, u.speaker) for u in utterances))
+
+
+def words_text(utterances: list[Utterance], starts: Mapping[str, list[float | None]]) -> str:
+    """Format ``words.tsv``: one line per word, its start in seconds, empty if it is unknown.
+
+    Args:
+        utterances: lines of the table.
+        starts: path of an utterance -> start of each word, from :func:`write_audio`.
+    """
+    lines = (
+        (u.path, word, "" if start is None else f"{start:.3f}")
+        for u in utterances
+        for word, start in zip(u.text.split(), starts[u.path], strict=True)
+    )
+    return _tsv(WORD_COLUMNS, lines)
+
+
+def _tsv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
-    writer.writerow(TABLE_COLUMNS)
-    writer.writerows((u.path, u.text, u.split, u.speaker) for u in utterances)
+    writer.writerow(columns)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
-def write_audio(utterances: list[Utterance], audio_root: Path) -> None:
-    """Speak every utterance into a FLAC file under ``audio_root``: 16 kHz, mono, 16 bit."""
+def write_audio(utterances: list[Utterance], audio_root: Path) -> dict[str, list[float | None]]:
+    """Speak every utterance into a FLAC file under ``audio_root``: 16 kHz, mono, 16 bit.
+
+    Returns:
+        path of each utterance -> start of each of its words, see :class:`Speech`.
+    """
+    starts = {}
     with open_synthesiser() as synthesiser:
         for utterance in tracked(utterances, "speaking", "utterance"):
-            waveform = synthesiser.speak(utterance.text.lower(), voice_of(utterance))
-            # Resampling overshoots a little: clip, or 16-bit samples would wrap around.
+            waveform, starts[utterance.path] = synthesiser.speak(utterance.text.lower(), voice_of(utterance))
+            # Resampling keeps the starts. It overshoots: clip, or 16-bit samples would wrap around.
             resampled = soxr.resample(waveform, synthesiser.sample_rate, SAMPLE_RATE).clip(-1.0, 1.0)
             encoded = io.BytesIO()  # in memory: libsndfile does not say why a disk fails
             soundfile.write(encoded, resampled, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
             with replacing(audio_root / utterance.path) as beside:
                 beside.write_bytes(encoded.getbuffer())
+    return starts
 
 
 def write_corpus(folder: Path, seed: int = 1) -> None:
-    """Write ``folder/audio/`` and then ``folder/demo.tsv``."""
+    """Write ``folder/audio/``, ``folder/words.tsv`` and then ``folder/demo.tsv``."""
     utterances = draw_utterances(seed)
-    write_audio(utterances, folder / "audio")
-    with replacing(folder / "demo.tsv") as beside:
-        beside.write_text(table_text(utterances), encoding="utf-8")
+    starts = write_audio(utterances, folder / "audio")
+    for name, text in (("words.tsv", words_text(utterances, starts)), ("demo.tsv", table_text(utterances))):
+        with replacing(folder / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    known = [start is not None for path in starts for start in starts[path]]
+    print(f"{folder / 'words.tsv'}: {len(known)} words, {known.count(False)} of them without a start")
 
 
 def _distinct_sentences(generator: random.Random) -> Iterator[str]:
@@ -235,7 +340,7 @@ def _distinct_sentences(generator: random.Random) -> Iterator[str]:
 def main() -> None:
     """Read the command line and write the corpus."""
     parser = argparse.ArgumentParser(prog="python -m fairseq_skd.demo.corpus", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for demo.tsv and audio/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for demo.tsv, words.tsv and audio/")
     parser.add_argument("--seed", type=int, default=1, help="seed for drawing the sentences (default: 1)")
     arguments = parser.parse_args()
     write_corpus(arguments.out, arguments.seed)

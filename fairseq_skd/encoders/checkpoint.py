@@ -129,11 +129,15 @@ def _select(root: Mapping[str, Any], key: str) -> Any:
 FINE_TUNED = ("hubert_ctc", "hubert_seq2seq", "wav2vec_ctc", "wav2vec_seq2seq", "skd_ctc")
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+OPTIMIZER = "last_optimizer_state"  # two thirds of a checkpoint that a training wrote
+
+
+def load_checkpoint(path: str | os.PathLike[str], unread: Collection[str] = ()) -> dict[str, Any]:
     """Open a fairseq checkpoint as untrusted input: nothing in it is executed.
 
     Args:
         path: the file.
+        unread: keys that are left out and whose tensors are not read, such as :data:`OPTIMIZER`.
 
     Returns:
         the checkpoint as a dict. ``cfg`` is plain Python, with dicts ``model`` and ``task`` (new
@@ -146,7 +150,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             on the allow-list.
     """
     file = Path(path).expanduser()
-    state = load_weights_only(file)
+    state = load_weights_only(file, unread)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
     misnamed = [name for name, tensor in state["model"].items() if not _is_name(name) or not torch.is_tensor(tensor)]
@@ -220,7 +224,7 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
     if file.is_dir():
         return huggingface.load_folder(file)
     try:
-        state = load_checkpoint(file)
+        state = load_checkpoint(file, unread=[OPTIMIZER])
     except UserError as error:
         beside = file.is_file() and (file.parent / huggingface.CONFIG).is_file()
         instead = f"; for the Hugging Face model in its folder, set model.w2v_path={file.parent}" if beside else ""

@@ -36,20 +36,21 @@ def load_fine_tuned(folder: Path) -> tuple[dict[str, Any], Path]:
     if file is None:
         raise UserError(f"{source} has {CONFIG} but no weights in one file: add {' or '.join(WEIGHTS)}")
     encoder = read_encoder(folder, config, source)
-    head = {part: encoder.weights.pop(f"lm_head.{part}", None) for part in ("weight", "bias")}
+    names = [name for name in ("lm_head.weight", "lm_head.bias") if name in encoder.weights]
+    head = {name.removeprefix("lm_head."): encoder.weights.pop(name) for name in names}
     vocabulary = _read_vocabulary(folder)
-    if any(tensor is None or len(tensor) != len(vocabulary) for tensor in head.values()):
+    if len(head) < 2 or any(tensor.shape[:1] != (len(vocabulary),) for tensor in head.values()):
         raise UserError(f"{source}: its CTC head (lm_head) is missing or does not fit {VOCABULARY}")
     rows, dictionary = _dictionary(vocabulary, config.get("pad_token_id", 0), folder)
     weights = {f"w2v_encoder.w2v_model.{name}": tensor for name, tensor in encoder.weights.items()}
     weights |= {f"w2v_encoder.proj.{part}": _select(tensor, rows) for part, tensor in head.items()}
     pieces = any(symbol.startswith(WORD_MARK) for symbol in dictionary.symbols)
+    args = encoder.to_w2v_args()
     cfg = {
-        "model": {"_name": "skd_ctc", "student_layers": [], "w2v_args": encoder.to_w2v_args()},
+        "model": {"_name": "skd_ctc", "student_layers": [], "normalize": encoder.normalize, "w2v_args": args},
         "task": {},
         "criterion": {"post_process": "sentencepiece" if pieces else "letter"},
     }
-    cfg["model"]["normalize"] = encoder.normalize
     return {"cfg": cfg, "left_out": {}, "model": weights, "task_state": {"target_dictionary": dictionary}}, file
 
 
@@ -87,7 +88,7 @@ def _are_counts(values: Any) -> bool:
 
 
 def _dictionary(vocabulary: list[str], blank: Any, folder: Path) -> tuple[list[int | None], Dictionary]:
-    """Number the symbols as fairseq does: ``<s>`` (the blank), ``<pad>``, ``</s>``, ``<unk>``, others.
+    """Number the symbols as fairseq does: ``<s>`` (the blank), ``<pad>``, ``</s>``, ``<unk>``, ...
 
     Returns:
         the row of the head per symbol, None if the model lacks the symbol; and the dictionary.

@@ -25,6 +25,7 @@ from fairseq.modules import GradMultiply
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from fairseq_skd.encoders.convolutions import ConvLayer
 from fairseq_skd.encoders.masking import SpanMask
@@ -73,7 +74,7 @@ def extract_features(extractor: Any, source: Tensor, samples: Tensor, first_laye
     samples = samples.clamp(min=shortest)
     x = dropout(convolution(source.unsqueeze(1)))  # (B, samples) -> (B, C, T of the first convolution)
     frames = frame_lengths(samples, [first_layer])
-    if torch.jit.is_tracing():
+    if is_tracing():
         x = activation(_norm_by_mask(norm, x, frames))
     else:
         x = activation(_norm_by_utterance(norm, x, frames.tolist()))
@@ -260,7 +261,7 @@ class Trunk(nn.Module):
             rng: generator of masks and LayerDrop; None: no masks, no LayerDrop.
         """
         samples = (~padding_mask.bool()).sum(dim=-1) if padding_mask is not None else None
-        if samples is not None and not torch.jit.is_tracing() and bool((samples == source.size(1)).all()):
+        if samples is not None and not is_tracing() and bool((samples == source.size(1)).all()):
             samples = None
         features = self._extract(source, samples).transpose(1, 2)  # (B, C, T) -> (B, T, C)
         features = features[:, : features.size(1) - features.size(1) % self.frame_grid.multiple]
@@ -296,7 +297,7 @@ class Trunk(nn.Module):
         if not self.training:  # fairseq cuts only the longest utterance, and alone every utterance is the longest
             lengths = (lengths - lengths % self.frame_grid.multiple).clamp(min=1)
         padding = torch.arange(frames, device=features.device) >= lengths.unsqueeze(1)
-        return lengths, padding if torch.jit.is_tracing() or bool(padding.any()) else None
+        return lengths, padding if is_tracing() or bool(padding.any()) else None
 
     def _mask(self, x: Tensor, lengths: Tensor, rng: np.random.Generator) -> Tensor:
         """Apply SpecAugment to hidden features, (B, T, C)."""
@@ -328,7 +329,7 @@ class Trunk(nn.Module):
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         extra = -frames % encoder.required_seq_len_multiple
-        if encoder.required_seq_len_multiple > 1 and (torch.jit.is_tracing() or extra):
+        if encoder.required_seq_len_multiple > 1 and (is_tracing() or extra):
             x = F.pad(x, (0, 0, 0, extra))
             if padding is None:
                 padding = torch.arange(frames + extra, device=x.device).expand(x.size(0), -1) >= frames

@@ -23,6 +23,7 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 GATE_UNITS = 4  # units that are summed per gate
 
@@ -65,7 +66,7 @@ class WavLMEncoder(TransformerEncoder):
         weight = self.layers[0].self_attn.relative_attention_bias.weight
         buckets = relative_buckets(frames, self.num_buckets, self.max_distance, weight.device)
         by_distance = F.embedding(buckets, weight).t()  # (H, 2 T - 1), distances -(T - 1) to T - 1
-        if torch.jit.is_tracing():  # unfold would fix the number of frames; in torch an index takes 3 times as long
+        if is_tracing():  # unfold would fix the number of frames; in torch an index takes 3 times as long
             frame = torch.arange(frames, device=weight.device)
             return by_distance[:, frame - frame.unsqueeze(1) + frames - 1]
         # A window of T distances slides over them: window i is the row of query T - 1 - i.

@@ -1,10 +1,10 @@
 """Read weight files as untrusted input: their content is never executed."""
 
+import io
 import pickle
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
-from io import BytesIO
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,26 +20,35 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MOST_MEMBERS = 200_000
 
 
-def read_torch_file(file: Path) -> Any:
+def read_torch_file(file: Path, unread: Collection[str] = ()) -> Any:
     """Read a file of ``torch.save`` to the CPU, whatever torch's environment variables say.
 
     Memory stays within the size of the file. An archive's checksums are verified.
+
+    Args:
+        file: the file.
+        unread: keys of the dict in the file that are left out. The numbers of their tensors are
+            never read, so they cost neither time nor memory.
 
     Raises:
         RefusedError: the file holds something that :mod:`fairseq_skd.encoders.unpickling` refuses.
         Exception: the file is damaged or of another kind; Python raises a dozen exception types.
     """
     size = file.stat().st_size
-    with file.open("rb") as stream, progress(f"reading {shown(file.name, 200)}", "B", size, unit_scale=True) as step:
+    title = f"reading {shown(file.name, 200)}"
+    with file.open("rb") as stream:
         if stream.read(len(_ARCHIVE)) != _ARCHIVE:
             stream.seek(0)
-            return _read_legacy(stream, size, step)
+            return _read_legacy(stream, size, unread, title)
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
-            return _read_archive(archive, size, step)
+            return _read_archive(archive, size, unread, title)
 
 
-def _read_archive(archive: zipfile.ZipFile, size: int, step: Callable[[int], None]) -> Any:
+_Kept = dict[str, tuple[torch.dtype, Storage]]
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int, unread: Collection[str], title: str) -> Any:
     members = {member.filename: member for member in archive.infolist()}
     if len(members) < len(archive.infolist()) or len(members) > _MOST_MEMBERS:
         raise RefusedError("it is an archive with two members of the same name, or with too many members")
@@ -57,7 +66,6 @@ def _read_archive(archive: zipfile.ZipFile, size: int, step: Callable[[int], Non
         with archive.open(members[f"{folder}/{name}"]) as content:
             if content.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
                 raise EOFError(name)
-        step(len(buffer))
 
     if f"{folder}/data.pkl" not in members:
         raise RefusedError("it is an archive without data.pkl, so not a PyTorch file")
@@ -70,31 +78,37 @@ def _read_archive(archive: zipfile.ZipFile, size: int, step: Callable[[int], Non
         _check_order(order == sys.byteorder.encode())
     pickled = bytearray(length)
     read("data.pkl", pickled)
-    kept: dict[str, tuple[torch.dtype, Storage]] = {}
+    kept: _Kept = {}
 
     def storage(dtype: torch.dtype, key: str, numbers: int) -> Storage:
         if key not in kept:
             member = members.get(f"{folder}/data/{key}")
             if member is None or member.file_size != numbers * dtype.itemsize:
                 raise RefusedError(f"its storage {shown(key, 200)} does not have the size that its pickle declares")
-            kept[key] = _allocate(dtype, numbers, lambda buffer: read(f"data/{key}", buffer))
+            kept[key] = dtype, _allocate(dtype, numbers)
         return _known(kept, dtype, key, numbers)
 
-    return Unpickler(BytesIO(pickled), storage).load()
+    result = Unpickler(io.BytesIO(pickled), storage).load()
+    needed = _leave_out(result, unread, kept)
+    with progress(title, "B", sum(map(len, needed.values())), unit_scale=True) as step:
+        for key, buffer in needed.items():
+            read(f"data/{key}", buffer)
+            step(len(buffer))
+    return result
 
 
-def _read_legacy(stream: BinaryIO, size: int, step: Callable[[int], None]) -> Any:
+def _read_legacy(stream: BinaryIO, size: int, unread: Collection[str], title: str) -> Any:
     """Read the format before torch 1.6.
 
     It has five pickles (a magic number, the protocol, the machine, the object, the keys of the
     storages), then the storages.
     """
-    head = BytesIO(stream.read(MOST_BYTES))
+    head = io.BytesIO(stream.read(MOST_BYTES))
     if Unpickler(head).load() != _MAGIC or Unpickler(head).load() != _PROTOCOL:
         raise RefusedError(NO_PICKLE)
     machine = Unpickler(head).load()
     _check_order(isinstance(machine, dict) and machine.get("little_endian") == (sys.byteorder == "little"))
-    kept: dict[str, tuple[torch.dtype, Storage]] = {}
+    kept: _Kept = {}
     declared = 0
 
     def storage(dtype: torch.dtype, key: str, numbers: int) -> Storage:
@@ -103,37 +117,70 @@ def _read_legacy(stream: BinaryIO, size: int, step: Callable[[int], None]) -> An
             declared += numbers * dtype.itemsize
             if declared > size:
                 raise RefusedError("its storages together are larger than the file")
-            kept[key] = _allocate(dtype, numbers, lambda _: None)
+            kept[key] = dtype, _allocate(dtype, numbers)
         return _known(kept, dtype, key, numbers)
 
     result = Unpickler(head, storage).load()
     keys = Unpickler(head).load()
     if not isinstance(keys, list) or any(type(key) is not str for key in keys) or sorted(keys) != sorted(kept):
         raise RefusedError("its list of storages does not match its pickle")
+    sizes = {key: storage.numbers.nbytes for key, (_, storage) in kept.items()}
+    counts = {key: storage.numbers.numel() for key, (_, storage) in kept.items()}
+    needed = _leave_out(result, unread, kept)
     stream.seek(head.tell())
-    for key in keys:
-        numbers = kept[key][1].numbers
-        if int.from_bytes(stream.read(8), "little") != numbers.numel():
-            raise RefusedError(f"its storage {shown(key, 200)} does not have the size that its pickle declares")
-        buffer = _bytes(numbers)
-        if stream.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]
-            raise EOFError(key)
-        step(len(buffer))
+    with progress(title, "B", sum(map(len, needed.values())), unit_scale=True) as step:
+        for key in keys:
+            if int.from_bytes(stream.read(8), "little") != counts[key]:
+                raise RefusedError(f"its storage {shown(key, 200)} does not have the size that its pickle declares")
+            if key not in needed:
+                stream.seek(sizes[key], io.SEEK_CUR)
+            elif stream.readinto(needed[key]) != sizes[key]:  # type: ignore[attr-defined]
+                raise EOFError(key)
+            else:
+                step(sizes[key])
     return result
 
 
-def _allocate(dtype: torch.dtype, numbers: int, fill: Callable[[Any], None]) -> tuple[torch.dtype, Storage]:
-    storage = Storage(torch.empty(numbers, dtype=dtype))
-    if numbers:
-        fill(_bytes(storage.numbers))
-    return dtype, storage
+def _allocate(dtype: torch.dtype, numbers: int) -> Storage:
+    """Reserve memory. The system provides it page by page, when it is written."""
+    return Storage(torch.empty(numbers, dtype=dtype))
 
 
-def _bytes(numbers: torch.Tensor) -> Any:
-    return numbers.view(torch.uint8).numpy()
+def _leave_out(result: Any, unread: Collection[str], kept: _Kept) -> dict[str, Any]:
+    """Remove keys from what was read, in place, and return the buffers that are still to be filled.
+
+    Only storages of the removed parts, which no other tensor shares, stay empty.
+    """
+    removed = [result.pop(key) for key in unread if key in result] if isinstance(result, dict) else []
+    empty = _addresses(removed) - (_addresses(result) if removed else set())
+    return {
+        key: storage.numbers.view(torch.uint8).numpy()
+        for key, (_, storage) in kept.items()
+        if storage.numbers.numel() and storage.numbers.data_ptr() not in empty
+    }
 
 
-def _known(kept: dict[str, tuple[torch.dtype, Storage]], dtype: torch.dtype, key: str, numbers: int) -> Storage:
+def _addresses(value: Any) -> set[int]:
+    """Find the storages of all tensors in a value."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            found.add(part.untyped_storage().data_ptr())
+        elif id(part) not in seen:
+            seen.add(id(part))
+            if isinstance(part, dict):
+                waiting.extend(part.values())
+            elif isinstance(part, list | tuple):
+                waiting.extend(part)
+            elif not isinstance(part, type):
+                waiting.extend(getattr(part, "__dict__", {}).values())
+    return found
+
+
+def _known(kept: _Kept, dtype: torch.dtype, key: str, numbers: int) -> Storage:
     held, storage = kept[key]
     if held != dtype or storage.numbers.numel() != numbers:
         raise RefusedError(f"its storage {shown(key, 200)} is declared twice, with different types or sizes")
@@ -148,10 +195,14 @@ def _check_order(same: bool) -> None:
 _POINTER = b"version https://git-lfs"  # stands for a large file in a clone without git-lfs
 
 
-def load_weights_only(file: Path) -> Any:
+def load_weights_only(file: Path, unread: Collection[str] = ()) -> Any:
     """Read a file of ``torch.save`` to the CPU without executing code.
 
     :mod:`fairseq_skd.encoders.unpickling` has the allow-list of its contents.
+
+    Args:
+        file: the file.
+        unread: keys that are left out, see :func:`read_torch_file`.
 
     Raises:
         UserError: the file is missing, truncated, not a PyTorch file, or holds objects that are not
@@ -159,7 +210,7 @@ def load_weights_only(file: Path) -> Any:
     """
     _check_file(file)
     try:
-        return read_torch_file(file)
+        return read_torch_file(file, unread)
     except (RefusedError, pickle.UnpicklingError) as error:
         reason = str(error) if isinstance(error, RefusedError) else NO_PICKLE
         raise UserError(f"checkpoint {file} is refused: {reason}") from error

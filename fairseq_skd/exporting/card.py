@@ -31,7 +31,7 @@ _LICENSES = (
 )
 _OWN_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,99}")
 # How a program loads the folder: the library's name on the hub, and the lines.
-_OURS = 'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"]))'
+_OURS = 'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"])[0].text)'
 _USE: dict[str, tuple[str, str]] = {
     "fairseq": ("fairseq", _OURS),
     "hf": (
@@ -45,7 +45,7 @@ _USE: dict[str, tuple[str, str]] = {
         "import sherpa_onnx\n\nrecognizer = sherpa_onnx.OfflineRecognizer.from_omnilingual_asr_ctc(\n"
         '    model="FOLDER/model.onnx", tokens="FOLDER/tokens.txt"\n)',
     ),
-    "web": ("onnx", "import http.server\n\nhttp.server.test(http.server.SimpleHTTPRequestHandler)  # in FOLDER"),
+    "web": ("onnx", "python -m http.server --bind 127.0.0.1 --directory FOLDER"),
 }
 # Rows of the table of the training: keys of the saved configuration.
 _TRAINING = (
@@ -128,6 +128,7 @@ def write_card(
     (layers,) = rec.exits
     encoder = PretrainedEncoder.from_w2v_args(rec.config["model"]["w2v_args"])
     library, lines = _USE[form]
+    language = "sh" if form == "web" else "python"
     front = {
         **license_fields,
         "library_name": library,
@@ -147,7 +148,7 @@ def write_card(
     title = f"A CTC speech recognizer of {layers} layers"
     card = (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n{_table('model', model)}\n"
-        f"## Use\n\n```python\n{lines}\n```\n\n`FOLDER` is this folder.\n\n"
+        f"## Use\n\n```{language}\n{lines}\n```\n\n`FOLDER` is this folder.\n\n"
         f"## Training\n\n{_training(rec)}\n"
         f"## Results\n\n{_results(results)}\n"
         f"## Export\n\nWritten by fairseq_skd {fairseq_skd.__version__}:\n\n```sh\n{shown(command, 2000)}\n```\n"

@@ -47,7 +47,7 @@ def main() -> None:
     """Decode the files of the command line."""
     config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     tokens = read_tokens(FOLDER / "tokens.txt")
-    model = next(path for name in ("model.int8.onnx", "model.onnx") if (path := FOLDER / name).exists())
+    model = next(file for name in ("model.int8.onnx", "model.onnx") if (file := FOLDER / name).exists())
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for path in sys.argv[1:]:
         audio = read_audio(path, config["sample_rate"], config["shortest"])

@@ -200,7 +200,7 @@ def _piece_tokenizer(symbols: list[str]) -> dict[str, Any]:
     metaspace = {"type": "Metaspace", "replacement": WORD_MARK, "prepend_scheme": "always", "split": True}
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     collapse = {"type": "CTC", "pad_token": symbols[0], "word_delimiter_token": WORD_END, "cleanup": False}
-    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 1}
+    strip = {"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""}
     return {
         "version": "1.0",
         "truncation": None,

@@ -6,7 +6,6 @@ no metadata. It scales the audio of each utterance to zero mean and unit varianc
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from fairseq_skd.encoders.pretrained import PretrainedEncoder

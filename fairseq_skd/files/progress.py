@@ -14,9 +14,12 @@ T = TypeVar("T")
 
 PATIENCE = 2.0  # seconds of work that need no progress
 _LINE = "{desc}: {n_fmt} of {total_fmt} ({percentage:.0f} %), {elapsed} elapsed, {remaining} left, {rate_fmt}\n"
-# Options of tqdm that suit stderr: few lines in a log file, and the last one stays.
+# Options of tqdm that suit stderr: few lines in a log file, and the last one stays. Without
+# miniters, tqdm's monitor writes a second line per minute.
 STYLE: dict[str, Any] = (
-    {"leave": False} if sys.stderr is not None and sys.stderr.isatty() else {"mininterval": 60.0, "bar_format": _LINE}
+    {"leave": False}
+    if sys.stderr is not None and sys.stderr.isatty()
+    else {"mininterval": 60.0, "miniters": 1, "bar_format": _LINE}
 )
 
 

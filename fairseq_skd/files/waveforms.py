@@ -64,6 +64,8 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
         opened: Any = source
         if isinstance(source, str | os.PathLike):
             opened, slice_ = parse_path(os.fspath(source))
+            if not os.path.exists(opened):  # libsndfile says "System error"
+                raise FileNotFoundError("it does not exist")
             opened = io.BytesIO(read_from_stored_zip(opened, *slice_)) if len(slice_) == 2 else opened
         with _ForwardFile(opened) as file:
             if file.frames >= _UNKNOWN_LENGTH:

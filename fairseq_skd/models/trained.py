@@ -10,7 +10,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_skd.encoders import huggingface
-from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of, load_checkpoint
+from fairseq_skd.encoders.checkpoint import OPTIMIZER, check_followed, dictionary_of, load_checkpoint
 from fairseq_skd.encoders.huggingface_ctc import load_fine_tuned
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
@@ -78,6 +78,11 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
             :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or holds another model.
     """
     folder = Path(path).expanduser()
+    if any(folder.glob("*.onnx")):
+        raise UserError(
+            f"checkpoint {folder} is an ONNX folder, which only fairseq_skd.load and transcribe run: give the "
+            f"checkpoint that it was exported from"
+        )
     if (folder / CHECKPOINT).is_file():
         path = folder / CHECKPOINT
     elif (folder / huggingface.CONFIG).is_file():
@@ -88,7 +93,7 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
             f"checkpoint {folder} is a folder without {CHECKPOINT} or {huggingface.CONFIG}: give a checkpoint, such "
             f"as {folder / 'checkpoint_best.pt'}, or an exported folder"
         )
-    return read_trained(load_checkpoint(path), path)
+    return read_trained(load_checkpoint(path, unread=[OPTIMIZER]), path)
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:

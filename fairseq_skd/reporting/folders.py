@@ -139,8 +139,11 @@ def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None
 
     Returns:
         the interval in percent and what the bootstrap draws; None, with a line on stderr, if the
-        texts are missing or do not match the summary.
+        texts are missing or do not match the summary; None without a line, if there were no
+        references.
     """
+    if "wer" not in summary:
+        return None, {}
     try:
         counts = utterance_errors(folder)
         speakers = utterance_speakers(folder, Path(summary["manifest"]))

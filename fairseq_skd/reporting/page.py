@@ -81,7 +81,7 @@ DECODED = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % i
 ALIGNED = (
     *("compared", "subset", "teacher", "student"),
     *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
-    *("offset ms", "blank %, teacher / student"),
+    *("matched spikes on the same frame %", "offset ms", "blank %, teacher / student"),
 )
 _numbers = itertools.count()
 
@@ -140,9 +140,9 @@ def decoded_row(one: Decoded) -> tuple[str, ...]:
         "full" if found["exit_layer"] == found["layers"] else "student",
         f"{found['exit_layer']} of {found['layers']}",
         f"{found['parameters']:,}",
-        f"{found['wer']:.2f}",
+        f"{found['wer']:.2f}" if "wer" in found else "-",  # decoded without references
         f"{one.interval.low:.2f} to {one.interval.high:.2f}{_speakers(one.resampled)}" if one.interval else "-",
-        f"{found['cer']:.2f}",
+        f"{found['cer']:.2f}" if "cer" in found else "-",
         f"{found['sentences']:,}{_left_out(found)}",
     )
 
@@ -158,6 +158,7 @@ def aligned_row(one: Aligned) -> tuple[str, ...]:
         *_rate(found["frame_disagreement"], found["interval"]),
         *_rate(found["spike_disagreement"], found["interval"]),
         _percent(found["spike_miss"]["value"]),
+        _percent(found["offset"]["within_ms"]["0"]),
         "-" if found["offset"]["mean_ms"] is None else f"{found['offset']['mean_ms']:.1f}",
         " / ".join(blanks),
     )

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of pooled error rates: sum(errors) / sum(totals) of a whole set.
+"""Bootstrap intervals of pooled error rates, sum(errors) / sum(totals), and of quantiles.
 
 Utterances of one speaker are not independent. If speakers are known, each draw takes whole speakers
 with replacement, as many as there are; else it takes utterances. Each draw gives a rate, and the
@@ -107,6 +107,45 @@ def paired_difference(
     known = drawn[~np.isnan(drawn)]
     better = float((known < 0).mean() + (known == 0).mean() / 2) if len(known) else float("nan")
     return Difference(_interval(difference(columns.sum(axis=1)), drawn, level), better)
+
+
+def quantile_interval(
+    values: Sequence[npt.ArrayLike], share: float, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 1
+) -> Interval:
+    """Compute a quantile of all values together, and its bootstrap interval over utterances.
+
+    Args:
+        values: one array per utterance, none of them empty.
+        share: 0.5 for the median.
+        resamples: number of draws.
+        level: share of draws inside the interval.
+        seed: the same seed gives the same interval.
+
+    Raises:
+        ValueError: there is no utterance, or an utterance has no value.
+
+    >>> quantile_interval([[1.0, 3.0], [5.0]], share=0.5)
+    Interval(value=3.0, low=2.0, high=5.0)
+    """
+    sizes = [np.size(one) for one in values]
+    if not sizes or not all(sizes):
+        raise ValueError("give at least one utterance, and at least one value per utterance")
+    pooled = np.concatenate([np.asarray(one, np.float64) for one in values])
+    order = pooled.argsort()
+    ordered, owner = pooled[order], np.repeat(np.arange(len(sizes)), sizes)[order]  # (N,)
+
+    def quantiles(counts: npt.NDArray[np.int64]) -> Floats:
+        """Compute one quantile per draw, (D,), from how often it has each utterance, (D, U)."""
+        ends = counts[:, owner].cumsum(axis=1)  # (D, N): values up to this one
+        place = share * (ends[:, -1] - 1)
+        below, above = ((ends <= edge[:, None]).sum(axis=1) for edge in (np.floor(place), np.ceil(place)))
+        return ordered[below] + place % 1 * (ordered[above] - ordered[below])
+
+    units = len(sizes)
+    counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
+    parts = np.array_split(counts, 1 + resamples * len(pooled) // _DRAWN_AT_ONCE)
+    drawn = np.concatenate([quantiles(part) for part in parts])
+    return _interval(quantiles(np.ones((1, units), np.int64))[0], drawn, level)
 
 
 def resampling(groups: Sequence[str] | None) -> dict[str, Any]:

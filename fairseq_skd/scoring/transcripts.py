@@ -205,18 +205,24 @@ def score(hypothesis: Transcript, reference: Transcript) -> Score:
     return Score(words, characters)
 
 
-def write_transcripts(folder: Path, hypothesis: Transcript, reference: Transcript, indices: Sequence[int]) -> None:
-    """Write ``hypo.word``, ``hypo.units``, ``ref.word`` and ``ref.units``.
+def write_transcripts(
+    folder: Path, hypothesis: Transcript, reference: Transcript | None, indices: Sequence[int]
+) -> None:
+    """Write ``hypo.word`` and ``hypo.units``, and the references as ``ref.word`` and ``ref.units``.
 
     Each line is ``TEXT (None-<index in manifest>)``, as fairseq's decoder writes it.
 
     Args:
         folder: results folder; it is incomplete until :func:`write_summary` has written there, too.
         hypothesis: hypotheses.
-        reference: references of the same utterances.
+        reference: references of the same utterances; None: files of an earlier decode are removed.
         indices: indices of the utterances in the manifest.
     """
     for side, transcript in (("hypo", hypothesis), ("ref", reference)):
+        if transcript is None:
+            for kind in ("word", "units"):
+                (folder / f"{side}.{kind}").unlink(missing_ok=True)
+            continue
         for kind, texts in (("word", transcript.words), ("units", transcript.units)):
             lines = (f"{text} (None-{index})\n" for index, text in zip(indices, texts, strict=True))
             with replacing(folder / f"{side}.{kind}") as path:

@@ -230,6 +230,8 @@ def _name_misfit(section: str, kind: Any, given: DictConfig) -> None:
             OmegaConf.merge(OmegaConf.structured(kind), {key: value})
         except OmegaConfBaseException as error:
             reason = str(error).partition("\n")[0]
+            if "is not a ListConfig" in reason:
+                reason = f"it takes a list, {section}.{key}=[{value}]"
             raise UserError(f"{section}.{key}={value} cannot be used: {reason}") from error
 
 
@@ -285,6 +287,14 @@ def check_configuration(cfg: DictConfig) -> None:
     _check_betas(cfg.optimizer)
     _check_precision(cfg.common)
     _check_metric(cfg)
+    first, last = cfg.dataset.validate_after_updates, cfg.optimization.max_update
+    if 0 < last < first and not cfg.dataset.disable_validation:
+        logger.warning(
+            "dataset.validate_after_updates=%d is above optimization.max_update=%d, so nothing is validated and only "
+            "checkpoint_last.pt is written: lower it to get a checkpoint_best.pt",
+            first,
+            last,
+        )
     check_schedule(cfg)
 
 
@@ -301,7 +311,10 @@ def check_device(cfg: DictConfig) -> None:
     for key in ("fp16", "amp"):
         if cfg.common[key]:
             why = "common.cpu=true forbids it" if torch.cuda.is_available() else "there is none"
-            raise UserError(f"common.{key}=true needs a GPU, but {why}: set common.{key}=false")
+            raise UserError(
+                f"common.{key}=true needs a GPU, but {why}: set common.{key}=false; the recipe hubert_mini trains a "
+                f"small encoder on a CPU"
+            )
 
 
 def _check_betas(optimizer: Any) -> None:

@@ -10,6 +10,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from omegaconf import DictConfig, OmegaConf
 
+from fairseq_skd.recipe_keys import check_required
 from fairseq_skd.training import lock
 from fairseq_skd.training.checks import check_configuration, check_device, check_keys
 from fairseq_skd.training.resuming import check_resumed, resumed_from
@@ -41,6 +42,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
             add_defaults(cfg)
             return
         _forget_earlier_trainings()
+        check_required(cfg)
         check_keys(cfg)
         add_defaults(cfg)
         check_configuration(cfg)

@@ -202,8 +202,10 @@ def check_settings(task: FairseqTask) -> None:
         raise UserError("task.labels is not set: give the extension of the label files, for example ltr")
     data = Path(cfg.data)
     if not data.is_dir():
-        where = "" if data.is_absolute() else f" in {Path.cwd()}, where Hydra runs this"
-        raise UserError(f"task.data={data} is not a folder{where}: give the absolute path of a folder")
+        what = "is not a folder: give the folder of the manifests"
+        if not data.is_absolute():
+            what = f"is not a folder in {Path.cwd()}, where Hydra runs this: give an absolute path"
+        raise UserError(f"task.data={data} {what}")
     for extension in _extensions(cfg):
         own = getattr(cfg, "target_dictionary", None)  # a key of audio_finetuning only
         dictionary = (Path(own) if own else _label_folder(cfg)) / f"dict.{extension}.txt"

@@ -14,7 +14,10 @@ from fairseq_skd.files.subset import read_manifest
 STDIN = "-"
 # What libsndfile reads, by the usual names of such files.
 SUFFIXES = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .sph .nist .w64 .rf64 .voc".split()
+    (
+        *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+        *(".sph", ".nist", ".w64", ".rf64", ".voc"),
+    )
 )
 
 

@@ -18,6 +18,7 @@ from fairseq_skd.files.waveforms import Audio, Waveforms
 from fairseq_skd.search.beam import BeamSearch
 from fairseq_skd.search.forced import Alignment, align_units
 from fairseq_skd.search.greedy import Hypothesis, greedy_units
+from fairseq_skd.search.lexicon import Lexicon, boundary_of
 from fairseq_skd.transcription.texts import units_of_text
 from fairseq_skd.transcription.windows import Run, Stretch, stretches
 from fairseq_skd.transcription.words import Span, Transcript, geometric_mean, spell, timed_words
@@ -44,7 +45,14 @@ class Aligned(NamedTuple):
         one, two, units = self.found, other.found, other.units
         if self.units and units and self.units[-1] == units[0] and one.ends[-1] == two.starts[0]:
             one, two, units = _join_spike(one, two, units)  # the cut was inside it
-        parts = [np.concatenate(pair) for pair in zip(one[:5], two[:5], strict=True)]
+        found = Alignment(
+            np.concatenate([one.starts, two.starts]),
+            np.concatenate([one.ends, two.ends]),
+            np.concatenate([one.peaks, two.peaks]),
+            np.concatenate([one.heights, two.heights]),
+            np.concatenate([one.means, two.means]),
+            one.score + two.score,
+        )
         words = None
         if self.words is not None and other.words is not None:
             dropped = len(other.units) - len(units)
@@ -52,18 +60,36 @@ class Aligned(NamedTuple):
                 (word, (a + len(self.units) - dropped, b + len(self.units) - dropped)) for word, (a, b) in other.words
             ]
             words = self.words + moved
-        return Aligned(self.units + units, Alignment(*parts, one.score + two.score), words)
+        return Aligned(self.units + units, found, words)
+
+    def transcript(self, dictionary: Dictionary, process: str, frame_seconds: float, seconds: float) -> Transcript:
+        """Turn units or words into a transcript with times.
+
+        Args:
+            dictionary: dictionary of the labels.
+            process: how units become words, one of fairseq's ``post_process`` names.
+            frame_seconds: time from one frame to the next.
+            seconds: duration of the audio.
+        """
+        if self.words is None:
+            text, words, spans = spell(self.units, dictionary, process)
+        else:
+            words, spans = [word for word, _ in self.words], [span for _, span in self.words]
+            text = " ".join(words)
+        timed = timed_words(words, spans, self.found, frame_seconds)
+        confidence = geometric_mean(word.confidence for word in timed)
+        return Transcript(text, tuple(timed), confidence, seconds, round(self.found.score, 6))
 
 
 def _join_spike(one: Alignment, two: Alignment, units: list[int]) -> tuple[Alignment, Alignment, list[int]]:
     """Give the last spike of ``one`` the frames of the first spike of ``two``."""
     sizes = one.ends[-1] - one.starts[-1], two.ends[0] - two.starts[0]
-    ends, peaks, heights, means = (values.copy() for values in one[1:5])
+    ends, peaks, heights, means = one.ends.copy(), one.peaks.copy(), one.heights.copy(), one.means.copy()
     ends[-1] = two.ends[0]
     if two.heights[0] > heights[-1]:
         peaks[-1], heights[-1] = two.peaks[0], two.heights[0]
     means[-1] = (sizes[0] * means[-1] + sizes[1] * two.means[0]) / sum(sizes)
-    rest = Alignment(*(values[1:] for values in two[:5]), two.score)
+    rest = Alignment(two.starts[1:], two.ends[1:], two.peaks[1:], two.heights[1:], two.means[1:], two.score)
     return Alignment(one.starts, ends, peaks, heights, means, one.score), rest, units[1:]
 
 
@@ -201,21 +227,16 @@ class Transcriber:
         return list(found.values())
 
     def _aligned(self, stretch: Stretch, hypothesis: Hypothesis, score: float | None) -> Aligned:
-        units, words = hypothesis
-        found = align_units(stretch.log_probs, units)
-        found = found._replace(
+        lexicon = None if self.search is None else self.search.lexicon
+        aligned = align_hypothesis(stretch.log_probs, hypothesis, lexicon, self.dictionary)
+        found = aligned.found
+        moved = found._replace(
             starts=found.starts + stretch.start,
             ends=found.ends + stretch.start,
             peaks=found.peaks + stretch.start,
             score=found.score if score is None else score,
         )
-        if words is None or self.search is None or self.search.lexicon is None:
-            return Aligned(units, found, None)
-        spans = self.search.lexicon.spans(words, units, self.search.silence)
-        if spans is None:  # a word outside the lexicon: its units are not known
-            edges = np.linspace(0, len(units), len(words) + 1).astype(int).tolist()
-            spans = list(itertools.pairwise(edges))
-        return Aligned(units, found, list(zip(words, spans, strict=True)))
+        return aligned._replace(found=moved)
 
     def _combined(self, ways: list[Aligned], found: list[Aligned]) -> list[Aligned]:
         """Return the best ways to go on with the hypotheses of the next stretch."""
@@ -223,14 +244,33 @@ class Transcriber:
         return [one.joined(other) for one, other in pairs[: self.nbest]]
 
     def _transcript(self, aligned: Aligned, seconds: float) -> Transcript:
-        if aligned.words is None:
-            text, words, spans = spell(aligned.units, self.dictionary, self.post_process)
-        else:
-            words, spans = [word for word, _ in aligned.words], [span for _, span in aligned.words]
-            text = " ".join(words)
-        timed = timed_words(words, spans, aligned.found, self.grid.step / self.waveforms.sample_rate)
-        confidence = geometric_mean(word.confidence for word in timed)
-        return Transcript(text, tuple(timed), confidence, seconds, round(aligned.found.score, 6))
+        return aligned.transcript(
+            self.dictionary, self.post_process, self.grid.step / self.waveforms.sample_rate, seconds
+        )
+
+
+def align_hypothesis(
+    log_probs: Floats, hypothesis: Hypothesis, lexicon: Lexicon | None, dictionary: Dictionary
+) -> Aligned:
+    """Align a hypothesis with its frames.
+
+    Args:
+        log_probs: (T, V).
+        hypothesis: from a search on these frames.
+        lexicon: of the search; None: the search had none.
+        dictionary: dictionary of the labels.
+    """
+    units, words = hypothesis
+    found = align_units(log_probs, units)
+    if words is None or lexicon is None:
+        return Aligned(units, found, None)
+    boundary = boundary_of(dictionary.symbols)
+    silence = dictionary.symbols.index(boundary) if boundary is not None else -1
+    spans = lexicon.spans(words, units, silence)
+    if spans is None:  # a word outside the lexicon: share the units evenly
+        edges = np.linspace(0, len(units), len(words) + 1).astype(int).tolist()
+        spans = list(itertools.pairwise(edges))
+    return Aligned(units, found, list(zip(words, spans, strict=True)))
 
 
 def _tell(unreadable: Unreadable | None, index: int, error: UserError) -> None:

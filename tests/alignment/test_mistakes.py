@@ -9,8 +9,8 @@ import torch
 from fairseq_skd import align
 from fairseq_skd.alignment import output
 from fairseq_skd.errors import UserError, run_command
-from tests.alignment.running import run
-from tests.decoding.checkpoints import STUDENT, damaged
+from tests.alignment.running import BOTH, run
+from tests.decoding.checkpoints import STUDENT, damaged, set_constant_symbols
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -87,6 +87,16 @@ def test_mistakes(corpus, hubert, models, overrides, sentence):
         run(corpus, *given)
     assert "\n" not in str(caught.value)
     assert not list(Path.cwd().glob("**/align.json"))
+
+
+@pytest.mark.slow
+def test_a_model_without_spikes_is_warned_of(corpus, hubert, tmp_path, capsys):
+    blank = set_constant_symbols(hubert, tmp_path / "blank.pt", dict.fromkeys(BOTH, "<s>"))
+    run(corpus, f"common_eval.path={blank}")
+    assert capsys.readouterr().err.endswith(
+        "fairseq_skd.align: the teacher and the student emitted only blanks on every utterance, so the agreement means "
+        "nothing: train longer\n"
+    )
 
 
 def test_output_that_is_not_finite(corpus, hubert, tmp_path):

@@ -68,6 +68,7 @@ def test_json_values_that_are_not_strings(table):
         ("t.tsv", [], "holds no utterances; write one line per utterance"),
         ("t.tsv", ["path\ttext"], "holds no utterances"),
         ("t.jsonl", [""], "holds no utterances"),
+        ("t.tsv", ["a.wav\tGO"], "no column path and no column text among 'a.wav', 'GO'; name the columns"),
         (
             "t.tsv",
             ["a.wav\tGO", "b.wav\tON"],

@@ -137,7 +137,8 @@ def test_report_is_grouped_complete_and_counted(root: str):
             f"  t.tsv:3  none.wav  looked for {root}/none.wav",
             "more than one channel (1); write one channel of them, or the mean, to a new file:",
             "  t.tsv:4  stereo.wav  2 channels",
-            "character outside the alphabet (2); transcripts are the letters A-Z, the apostrophe ' and single spaces:",
+            "character outside the alphabet (2); transcripts are the letters A-Z, the apostrophe ' and single spaces: "
+            "correct them, or add --normalize upper,punctuation,digits:",
             "  t.tsv:2  ok.wav  y e s; write it in upper case",
             "  t.tsv:4  stereo.wav  n o; write it in upper case",
             "refused: 4 of 5 rows (path that a manifest cannot hold 1, missing file 1, more than one channel 1, "

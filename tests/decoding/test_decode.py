@@ -163,7 +163,9 @@ def test_a_checkpoint_without_dictionary_or_students(corpus: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2"])
 @pytest.mark.slow
-def test_labels_beside_the_data(corpus: Path, kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_labels_beside_the_data(
+    corpus: Path, kind: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = request.getfixturevalue(kind)
     expected = decode(corpus, checkpoint)
     data, labels = tmp_path / "data", tmp_path / "labels"
@@ -172,9 +174,13 @@ def test_labels_beside_the_data(corpus: Path, kind: str, tmp_path: Path, request
     shutil.copy(corpus / "test.tsv", data)
     for name in ("test.ltr", "dict.ltr.txt"):
         shutil.copy(corpus / name, labels)
+    shutil.rmtree("out")
     assert decode(data, checkpoint, f"task.label_dir={labels}") == expected
-    with pytest.raises(UserError, match=r"data/dict\.ltr\.txt does not exist"):
+    shutil.rmtree("out")
+    with pytest.raises(FileNotFoundError, match=r"out/ref\.word"):
         decode(data, checkpoint)
+    warning = f"{data}/test.ltr does not exist: decoding without references and error rates (or set task.label_dir)\n"
+    assert warning in capsys.readouterr().err and "wer" not in read_summary()
 
 
 def test_bfloat16_on_the_cpu(corpus: Path, hubert: Path) -> None:
@@ -229,6 +235,7 @@ def test_symbols_outside_the_dictionary_count_as_errors(
         f"5 symbols in the references of {data}/test.tsv are not in the dictionary ('Ï' 3, '<unk>' 1, 'É' 1): the "
         f"model cannot output them, so each counts as an error\n"
     ) in capsys.readouterr().err
+    shutil.rmtree("out")
     decode(corpus, constant)
     assert read_summary()["unknown_symbols"] == 0
     assert "not in the dictionary" not in capsys.readouterr().err

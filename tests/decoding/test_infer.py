@@ -21,6 +21,7 @@ WORKERS = "dataset.num_workers=0"
 
 def decode(corpus: Path, checkpoint: Path, *overrides: str) -> dict[str, bytes]:
     paths = [f"task.data={corpus}", f"common_eval.path={checkpoint}", "common_eval.results_path=out"]
+    shutil.rmtree("out", ignore_errors=True)  # results of another decode are not overwritten
     infer.main([WORKERS, *paths, *overrides])
     return read_files()
 
@@ -101,6 +102,16 @@ def test_mistakes_in_overrides(corpus: Path, hubert: Path, override: str, senten
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.parametrize("more", [[], ["--multirun"]])
+def test_words_that_are_no_override(more: list[str]) -> None:
+    for words in (["hubert_mini", "decoding.layer=6"], ["decoding.layer", "=", "6"]):
+        with pytest.raises(UserError) as refused:
+            infer.main([*words, *more])
+        assert str(refused.value) == (
+            f"{words[0]} cannot be read: give a key and its value with = and no space between, key=value"
+        )
+
+
 @pytest.mark.slow
 def test_command_line(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     """The checkpoint is alone in its folder, the data in another, the current folder is a third."""
@@ -150,3 +161,43 @@ def test_help_shows_an_example_and_every_key(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     assert "python -m fairseq_skd.infer task.data=/data/manifests" in text
     assert "decoding.layer (null)" in text
+
+
+@pytest.mark.slow
+def test_results_of_another_decode_are_not_overwritten(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    first = decode(corpus, hubert)
+    arguments = [WORKERS, f"task.data={corpus}", "common_eval.results_path=out"]
+    infer.main([*arguments, f"common_eval.path={hubert}"])
+    shutil.copy(hubert, tmp_path / "other.pt")
+    shutil.copytree(corpus, tmp_path / "data")
+    for ending in ("tsv", "ltr"):
+        shutil.copy(corpus / f"test.{ending}", tmp_path / "data" / f"dev.{ending}")
+    for override, told in (
+        ([f"common_eval.path={hubert}", "decoding.layer=2"], "exit_layer 4, now 2"),
+        ([f"common_eval.path={tmp_path}/other.pt"], f"checkpoint {hubert}, now {tmp_path}/other.pt"),
+        (
+            [f"common_eval.path={hubert}", f"task.data={tmp_path}/data", "dataset.gen_subset=dev"],
+            f"manifest {corpus}/test.tsv, now {tmp_path}/data/dev.tsv",
+        ),
+    ):
+        with pytest.raises(UserError) as refused:
+            infer.main([*arguments, *override])
+        assert str(refused.value) == (
+            f"{Path.cwd()}/out holds the results of another decode ({told}): set common_eval.results_path to another "
+            f"folder, or delete this one"
+        )
+    assert read_files() == first
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_training_is_no_checkpoint(corpus: Path, hubert: Path, tmp_path: Path) -> None:
+    arguments = [WORKERS, f"task.data={corpus}", f"common_eval.path={tmp_path}"]
+    for name, told in (
+        ("checkpoint_9.pt", "give a file, such as its checkpoint_best.pt"),
+        ("checkpoint_last.pt", f"give common_eval.path={tmp_path}/checkpoint_last.pt"),
+        ("checkpoint_best.pt", f"give common_eval.path={tmp_path}/checkpoint_best.pt"),
+    ):
+        shutil.copy(hubert, tmp_path / name)
+        with pytest.raises(UserError) as refused:
+            infer.main(arguments)
+        assert str(refused.value) == f"common_eval.path={tmp_path} is a folder: {told}"

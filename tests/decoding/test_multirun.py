@@ -211,9 +211,10 @@ def test_the_encoder_runs_once_for_all_searches(
     assert run_all(swept, here / "out", jobs)[0] == rows
     assert len(encoder_runs) == 8 and len(searches.read_text().split()) == 16, "nothing was run again"
     for run in swept:
-        decoding.decode(into(run.settings, here / "alone"))
-        assert read_files(run.folder) == read_files(here / "alone")
-        together, alone = (json.loads((folder / "summary.json").read_text()) for folder in (run.folder, here / "alone"))
+        own = here / "alone" / run.folder.name
+        decoding.decode(into(run.settings, own))
+        assert read_files(run.folder) == read_files(own)
+        together, alone = (json.loads((folder / "summary.json").read_text()) for folder in (run.folder, own))
         for timed in ("decode_seconds", "real_time_factor"):
             assert together.pop(timed) > 0 and alone.pop(timed) > 0
         assert together == alone and alone["threads"] == 2

@@ -80,6 +80,10 @@ def test_audio_is_16_khz_mono_and_differs_by_voice(tmp_path, at_once, capsys):
     assert np.corrcoef(first, second)[0, 1] < 0.9
 
 
+def speak(synthesiser, text, **settings):
+    return synthesiser.speak(text, Voice("en-us+m3", **settings)).waveform
+
+
 @pytest.mark.usefixtures("espeak")
 def test_rate_and_pitch_change_the_audio():
     def dominant(waveform, sample_rate):  # Hz, the strongest partial below 1 kHz
@@ -87,11 +91,73 @@ def test_rate_and_pitch_change_the_audio():
         return int(spectrum[50:1000].argmax()) + 50
 
     with open_synthesiser() as synthesiser:
-        slow, fast = (synthesiser.speak("one two three four", Voice("en-us+m3", rate=rate)) for rate in (120, 240))
-        low, high = (synthesiser.speak("aaaah", Voice("en-us+m3", pitch=pitch)) for pitch in (10, 90))
+        slow, fast = (speak(synthesiser, "one two three four", rate=rate) for rate in (120, 240))
+        low, high = (speak(synthesiser, "aaaah", pitch=pitch) for pitch in (10, 90))
         assert len(slow) > 1.5 * len(fast)
         assert slow.dtype == np.float32
         assert dominant(low, synthesiser.sample_rate) != dominant(high, synthesiser.sample_rate)
+
+
+def test_starts_from_events_made_by_hand():
+    """Positions count characters from 1, with accents too; the first event of a word counts."""
+    text = "été to  O'CLOCK 21 in the twenty-one"
+    events = [(1, 0), (5, 210), (8, 400), (9, 420), (17, 900), (18, 1000), (20, 1500), (34, 2100)]
+    assert corpus.word_starts(text, [corpus.WordEvent(*event) for event in events]) == [
+        *(0.0, 0.21),
+        0.42,  # 8 is the space before it
+        *(0.9, 1.5),
+        None,  # no event
+        None,  # its only event is at "one"
+    ]
+    assert corpus.word_starts("to", []) == [None]
+
+
+@pytest.mark.usefixtures("espeak")
+def test_espeaks_starts_rise_within_the_audio():
+    with open_synthesiser() as synthesiser:
+        spoken = synthesiser.speak("move the box in the room", Voice("en-us+m3"))
+        again = synthesiser.speak("two", Voice("en-us+m3"))
+        rate = synthesiser.sample_rate
+    known = [start for start in spoken.starts if start is not None]
+    assert [start is None for start in spoken.starts] == [False, False, False, False, True, False]  # "in the" is one
+    assert known == sorted(set(known)) and known[0] == 0 and 0.5 < known[-1] < len(spoken.waveform) / rate - 0.1
+    assert again.starts == [0]  # nothing is left of the call before
+
+
+@pytest.mark.usefixtures("espeak")
+def test_a_word_sounds_from_its_start_in_the_written_audio(tmp_path, at_once):
+    """S is mostly above 3 kHz; vowels and M, which end these words, are below."""
+
+    def share_above_3_khz(samples):
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        return power[len(samples) * 3000 // 16000 :].sum() / power.sum()
+
+    utterance = corpus.Utterance("a/1.flac", "SAM SAW SOME SAND", "a", "en-us+m3")
+    starts = corpus.write_audio([utterance], tmp_path)["a/1.flac"]
+    audio, _ = soundfile.read(tmp_path / utterance.path)
+    window = 400  # 25 ms
+    for start in starts[1:]:
+        place = round(start * 16000)
+        assert share_above_3_khz(audio[place - window : place]) < 0.1
+        assert share_above_3_khz(audio[place : place + window]) > 0.6
+
+
+@pytest.mark.usefixtures("espeak")
+def test_the_written_corpus(tmp_path, monkeypatch, at_once, capsys):
+    utterances = [
+        corpus.Utterance("a/1.flac", "GO IN THE BOX", "a", "en-us+m3"),
+        corpus.Utterance("a/2.flac", "DON'T GO", "a", "en-us+f2"),
+    ]
+    monkeypatch.setattr(corpus, "draw_utterances", lambda seed: utterances)
+    corpus.write_corpus(tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path}/words.tsv: 6 words, 1 of them without a start\n"
+    assert (tmp_path / "demo.tsv").read_text() == corpus.table_text(utterances)
+    header, *lines = [line.split("\t") for line in (tmp_path / "words.tsv").read_text().splitlines()]
+    assert header == ["path", "word", "start"]
+    assert [line[:2] for line in lines] == [[u.path, word] for u in utterances for word in u.text.split()]
+    starts = [line[2] for line in lines]
+    assert starts[0] == starts[4] == "0.000" and starts[2] == ""
+    assert all(re.fullmatch(r"0\.\d{3}", start) for start in (starts[1], starts[3], starts[5]))
 
 
 @pytest.mark.usefixtures("espeak")
@@ -110,7 +176,7 @@ def test_data_path_longer_than_espeaks_buffer(tmp_path, monkeypatch):
     (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path(), target_is_directory=True)
     monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(folder / "espeak-ng-data"))
     with open_synthesiser() as synthesiser:
-        assert len(synthesiser.speak("hello", Voice("en-us+f2"))) > 1000
+        assert len(synthesiser.speak("hello", Voice("en-us+f2")).waveform) > 1000
 
 
 def test_loader_that_is_not_installed(monkeypatch):

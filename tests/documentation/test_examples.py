@@ -35,14 +35,28 @@ PROMISED: dict[str, list[str]] = {
         *(f"/runs/{run}/checkpoint_best.pt" for run in ("long", "two", "from-ctc", "mine", "guide")),
         *(f"/runs/skd/{name}" for name in ("checkpoint_last.pt", "hydra_train.log")),
     ],
+    "docs/export-onnx.md": [
+        *(f"/runs/skd/onnx6/{name}" for name in ("model.onnx", "model.int8.onnx", "tokens.txt", "config.json")),
+        *(f"/runs/skd/{name}" for name in ("onnx6/decode.py", "sherpa6/model.onnx", "sherpa6/tokens.txt")),
+    ],
     "docs/encoders.md": ["/runs/wavlm/checkpoint_best.pt"],
     "docs/decoding.md": [
         *(f"/runs/skd/test6/{name}" for name in ("hypo.word", "ref.word", "hypo.units", "ref.units", "summary.json")),
         *("3gram.arpa", "/data/manifests/lexicon.txt", "/runs/skd/sweep/multirun.tsv"),
     ],
+    "docs/transcription.md": [
+        *("subtitles/001.srt", "/runs/skd/times/hypo.ctm", "pseudo.tsv", "/data/pseudo/train.tsv"),
+        "/runs/pseudo/checkpoint_last.pt",
+    ],
+    "docs/export.md": [
+        *(f"/runs/skd/student/{name}" for name in ("README.md", "checkpoint.pt", "dict.ltr.txt")),
+        *(f"/runs/skd/student-hf/{name}" for name in ("README.md", "config.json", "model.safetensors", "vocab.json")),
+        "/runs/on/checkpoint_last.pt",
+    ],
+    "docs/export-web.md": [f"/runs/skd/web/{name}" for name in ("index.html", "exit-6.onnx", "exit-12.onnx")],
     "docs/alignment.md": [
         *(f"/runs/skd/align/{name}" for name in ("align.json", "offsets.png", "spikes-0.png", "spikes-2.png")),
-        *("/runs/skd/against-ctc/align.json", "report.html"),
+        *("/runs/skd/against-ctc/align.json", "/runs/report.html"),
     ],
 }
 
@@ -93,6 +107,8 @@ def _is_in_the_checkout(command: str) -> None:
 ELSEWHERE: list[tuple[str, str, Callable[[str], None]]] = [
     (r"make\b", "installs, or runs this suite", _is_a_target),
     (r"pip install\b", "asks the package index", _can_be_required),
+    (r"npm install\b", "asks the registry of npm", _is_a_command),
+    (r"python -m http\.server\b", "does not end", _is_a_command),
     (r"git clone\b", "asks the network", _is_a_command),
     (r"cd\b", "the folder of the checkout", _is_a_command),
     (r"git (diff|log|show)\b", "shows the checkout", _is_a_command),
@@ -119,11 +135,11 @@ class Example:
         for language, group in groupby(blocks(self.page), lambda block: block.language):
             found = list(group)
             if language == "python":
-                self._call([sys.executable, "-"], "\n".join(block.text for block in found), found[0])
+                self._call([sys.executable, "-c"], "\n".join(block.text for block in found), found[0])
             for block in found:
                 if language in ("sh", "bash"):
                     script = "\n".join(shortened(command) for command in commands(block) if not runs_elsewhere(command))
-                    self._call(["bash", "-euo", "pipefail", "-s"], script, block)
+                    self._call(["bash", "-euo", "pipefail", "-c"], script, block)
                 if language == "yaml":
                     self._write(block)
 
@@ -132,8 +148,8 @@ class Example:
             return
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
-            program,
-            input=here(script, self.folder),
+            [*program, here(script, self.folder)],
+            stdin=subprocess.DEVNULL,
             cwd=self.work,
             env={**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

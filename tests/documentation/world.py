@@ -9,7 +9,7 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_skd import manifest
-from tests.builders import BUCKETS, LETTERS, write_pretrained
+from tests.builders import BUCKETS, LETTERS, write_npm_package, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.documentation.pages import REPOSITORY
 
@@ -26,6 +26,7 @@ def build_models(folder: Path) -> None:
     """``models`` and ``runs``, which all pages share or copy."""
     write_pretrained(folder / "models" / "hubert_base_ls960.pt", **LAYERS)
     write_pretrained(folder / "models" / "WavLM-Base+.pt", "wavlm", **LAYERS, **BUCKETS)
+    write_npm_package(folder / "models" / "node_modules" / "onnxruntime-web")
     for run, students in (("skd", (6,)), ("ctc", ())):
         (folder / "runs" / run).mkdir(parents=True)
         path = write_fine_tuned(folder / "runs" / run / "checkpoint_best.pt", students=students, **LAYERS)

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -157,6 +158,17 @@ def test_a_recording_without_transcript(example, encoder, tmp_path) -> None:
         f"{corpus}/bert/bert1.flac has no transcript: write its text to bert1.txt beside it"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_audio_of_an_earlier_run_is_no_recording(example, encoder, tmp_path) -> None:
+    """OUT is inside the folder of recordings, and holds audio that was converted."""
+    corpus = write_corpus(tmp_path / "corpus")
+    out = corpus / "run"
+    assert example(corpus, encoder, out) == 7
+    first = table(out)
+    shutil.copytree(corpus / "anna", out / "manifests" / "audio")
+    assert example(corpus, encoder, out) == 7
+    assert table(out) == first
 
 
 def test_a_missing_encoder(example, tmp_path) -> None:

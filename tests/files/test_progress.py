@@ -102,6 +102,17 @@ def test_bars_that_draw_themselves_write_lines_into_a_log(capsys: pytest.Capture
     assert first.startswith("decoding: 0 of 200 (0 %)") and last.startswith("decoding: 200 of 200 (100 %)")
 
 
+def test_a_line_per_interval(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """tqdm's monitor wrote a second line. Here the minute is a fiftieth of a second."""
+    assert progress.STYLE["mininterval"] == 60
+    with tqdm(total=100, **(progress.STYLE | {"mininterval": 0.02, "maxinterval": 0.02})) as bar:
+        assert bar.miniters == 1 and not bar.dynamic_miniters
+        for _ in range(100):
+            time.sleep(0.001)
+            bar.update()
+    assert len(lines(capsys)) <= 2 + (bar.last_print_t - bar.start_t) / 0.02
+
+
 # ---- the steps that can take long
 
 

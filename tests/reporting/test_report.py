@@ -67,6 +67,17 @@ def test_tables(page, runs):
     rate = found["frame_disagreement"]
     assert row[1:4] == ["test", "4 of 4", "2 of 4"]
     assert row[4:6] == [f"{100 * rate['value']:.2f}", f"{100 * rate['low']:.2f} to {100 * rate['high']:.2f}"]
+    (header,) = [row for row in cells.rows if row[:1] == ["compared"]]
+    same = row[header.index("matched spikes on the same frame %")]
+    assert same == f"{100 * found['offset']['within_ms']['0']:.2f}"
+
+
+def test_the_page_lies_in_the_folder_of_runs(runs, tmp_path, monkeypatch, capsys):
+    shutil.copytree(runs / "skd" / "decode-2", tmp_path / "runs" / "decode")
+    monkeypatch.chdir(tmp_path)
+    report.main(["runs"])
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/runs/report.html (")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 @pytest.mark.slow

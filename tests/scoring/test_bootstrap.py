@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from fairseq_skd.scoring import bootstrap as ours
 from fairseq_skd.scoring import transcripts
-from fairseq_skd.scoring.bootstrap import Interval, paired_difference, rate_interval, resampling
+from fairseq_skd.scoring.bootstrap import Interval, paired_difference, quantile_interval, rate_interval, resampling
 
 RNG = np.random.default_rng(5)
 WORDS = RNG.integers(1, 12, size=80)
@@ -41,6 +41,29 @@ def test_all_draws_of_two_utterances():
     found = rate_interval([0, 2], [4, 4], level=0.95)
     assert found == Interval(0.25, 0.0, 0.5)
     assert rate_interval([0, 2], [4, 4], level=0.4) == Interval(0.25, 0.25, 0.25)
+
+
+def test_medians_of_all_draws_of_two_utterances():
+    """The draws are 1 3 1 3, 1 3 5 (twice) and 5 5: their medians are 2, 3 and 5."""
+    assert quantile_interval([[1, 3], [5]], 0.5, level=0.95) == Interval(3, 2, 5)
+    assert quantile_interval([[1, 3], [5]], 0.5, level=0.4) == Interval(3, 3, 3)
+    assert quantile_interval([[1, 3]], 0.5) == Interval(2, 2, 2)
+
+
+def test_a_quantile_over_all_draws_of_four():
+    values = [[1.0, 8.0], [2.0], [4.0, 5.0, 6.0], [3.0]]
+    every = [
+        np.quantile(np.concatenate([values[i] for i in draw]), 0.9) for draw in itertools.product(range(4), repeat=4)
+    ]
+    found = quantile_interval(values, 0.9, resamples=4000, level=0.8)
+    assert found.value == pytest.approx(6.8)  # place 0.9 * 6 = 5.4 of 1 2 3 4 5 6 8
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(every, [0.1, 0.9])), abs=0.1)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0], []]])
+def test_a_quantile_needs_a_value_of_each_utterance(values):
+    with pytest.raises(ValueError, match="at least one"):
+        quantile_interval(values, 0.5)
 
 
 def test_quantiles_of_all_draws_of_four():

@@ -136,6 +136,7 @@ def test_a_schedule_that_does_not_fit_the_run(overrides, sentence):
     ("overrides", "warning"),
     [
         (["model.freeze_finetune_updates=2000"], "so only the heads are trained"),
+        (["dataset.validate_after_updates=2001"], "so nothing is validated and only checkpoint_last.pt is written"),
         (
             ["lr_scheduler.phase_ratio=null", "lr_scheduler.warmup_steps=3000", "lr_scheduler.decay_steps=1000"],
             "the phases of lr_scheduler tri_stage last 4000 updates, but the run ends after "
@@ -252,7 +253,9 @@ def test_names_that_fairseq_does_not_know(overrides, sentence):
 def test_a_precision_that_needs_a_gpu(key):
     """X13: fp16 ended in torch's "not compiled with CUDA", amp trained silently in float32."""
     cfg = check_composed(composed(f"++common.{key}=true"))
-    with pytest.raises(UserError, match=f"^common.{key}=true needs a GPU, but .*: set common.{key}=false"):
+    with pytest.raises(
+        UserError, match=f"^common.{key}=true needs a GPU, but .*: set common.{key}=false; the recipe hubert_mini "
+    ):
         check_device(cfg)
     check_device(check_composed(composed("common.bf16=true")))
 

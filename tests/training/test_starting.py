@@ -309,9 +309,12 @@ def test_checkpoints_that_do_not_fit(checkpoint, pretrained, folder):
     damaged = changed(checkpoint, "damaged.pt", task_state={"target_dictionary": dictionary_of("AB")})
     with pytest.raises(UserError, match="its dictionary does not fit its CTC head of 32 symbols"):
         started(damaged, pretrained, letter_dictionary())
-    shallow = model_of(pretrained, letter_dictionary(), keep_layers=3)
+    shallow = model_of(write_pretrained(folder / "shallow.pt", encoder_layers=3), letter_dictionary())
     with pytest.raises(UserError, match="has 4 layers but the model has 3: set model.w2v_path to the encoder that"):
         read_state(checkpoint, shallow, letter_dictionary(), None)
+    pruned = model_of(pretrained, letter_dictionary(), keep_layers=3)
+    with pytest.raises(UserError, match=r"was trained with 4 layers, but model\.keep_layers=3: to start a"):
+        read_state(checkpoint, pruned, letter_dictionary(), CRITERION)
 
 
 @pytest.mark.faults

@@ -76,7 +76,7 @@ def test_no_folder_and_no_dictionary(name, folder):
     ("changes", "sentence"),
     [
         ({"data": "???"}, r"task\.data is not set"),
-        ({"data": "here"}, r"task\.data=here is not a folder in /.*, where Hydra runs this: give the absolute path"),
+        ({"data": "here"}, r"task\.data=here is not a folder in /.*, where Hydra runs this: give an absolute path"),
         ({"labels": []}, r"task\.labels is not set"),
         ({"fine_tuning": False}, r"task\.fine_tuning=false is for pretraining: set task\.fine_tuning=true"),
     ],
