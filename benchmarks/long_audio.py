@@ -147,7 +147,8 @@ def main() -> None:
     add_setting(parser, batch=1, seconds=30.0, dtypes=("float32",))
     args = parser.parse_args()
     if args.here:
-        print(json.dumps(measure_here(*args.here, args.threads)))
+        checkpoint, audio = args.here
+        print(json.dumps(measure_here(checkpoint, audio, args.threads)))
         return
     chosen = setting(args)
     found = measure(chosen, args.encoders, args.minutes)

@@ -71,7 +71,7 @@ def examples(sides: Sides, compared: Compared) -> list[Example]:
     assert data.reference is not None  # align refuses a subset without labels
     found = []
     for index, posteriors in sorted(compared.posteriors.items()):
-        waveform, sample_rate = read_audio(data.subset.path(index))
+        waveform, sample_rate = read_audio(data.subset.path(index), listed=True)
         teacher, student = spike_records(posteriors, data.dictionary.symbols)
         name, text = data.subset.names[index], data.reference.words[index]
         found.append(Example(index, name, text, waveform, sample_rate, seconds, posteriors, teacher, student))

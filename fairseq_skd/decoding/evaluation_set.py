@@ -204,7 +204,7 @@ class _Waves(Dataset):
 
     def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
         try:
-            wave = self.waveforms.read(self.utterances.path(place))
+            wave = self.waveforms.read(self.utterances.path(place), listed=True)
         except UnreadableAudioError as error:
             return place, error.reason
         if len(wave) != (listed := self.utterances.samples[place]):

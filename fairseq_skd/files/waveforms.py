@@ -34,12 +34,17 @@ class UnreadableAudioError(UserError):
         self.reason = reason
 
 
-class _ForwardFile(soundfile.SoundFile):
+class ForwardFile(soundfile.SoundFile):
     """A file that is read from its beginning to its end.
 
     soundfile seeks after each block, which changes the next samples of an MP3 file in the last bit
     and hides damage in Ogg files.
+
+    Attributes:
+        decoded: samples read so far.
     """
+
+    decoded = 0
 
     def seekable(self) -> bool:
         """Return that there is no seeking."""
@@ -47,7 +52,7 @@ class _ForwardFile(soundfile.SoundFile):
 
 
 @contextmanager
-def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Iterator[soundfile.SoundFile]:
+def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> Iterator[ForwardFile]:
     """Open a file, a binary file object, or a slice of an uncompressed zip file.
 
     Args:
@@ -67,7 +72,7 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
             if not os.path.exists(opened):  # libsndfile says "System error"
                 raise FileNotFoundError("it does not exist")
             opened = io.BytesIO(read_from_stored_zip(opened, *slice_)) if len(slice_) == 2 else opened
-        with _ForwardFile(opened) as file:
+        with ForwardFile(opened) as file:
             if file.frames >= _UNKNOWN_LENGTH:
                 raise UnreadableAudioError(name, "its header does not state its length: convert it")
             yield file
@@ -78,22 +83,32 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
         raise UnreadableAudioError(name, reason) from error
 
 
-def read_samples(file: soundfile.SoundFile, count: int) -> npt.NDArray[np.float32]:
+def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDArray[np.float32]:
     """Read the next samples of an open file, (count,), the mean of its channels.
 
+    Args:
+        file: open.
+        count: number of samples.
+        fewer: accept a file that decodes to fewer samples.
+
     Raises:
-        RuntimeError: the data are damaged, or the file holds less than its header says.
+        RuntimeError: the data are damaged, or there are fewer samples and not ``fewer``.
     """
     waveform = file.read(count, dtype="float32")
-    if len(waveform) < count:  # libsndfile stops where Ogg or MP3 data are damaged, without an error
+    file.decoded += len(waveform)
+    if len(waveform) < count and not fewer:  # libsndfile stops where Ogg or MP3 data are damaged, without an error
         raise RuntimeError(
-            f"its header promises {file.frames} samples, but decoding stops before: it is damaged or incomplete"
+            f"it decodes to {file.decoded} samples, but its header lists {file.frames}: it is damaged or incomplete"
         )
     return waveform if waveform.ndim == 1 else waveform.mean(axis=-1)
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], int]:
+def read_audio(path: str | os.PathLike[str], listed: bool = False) -> tuple[npt.NDArray[np.float32], int]:
     """Read a file, or a slice of an uncompressed zip file (fairseq's ``<zip>:<offset>:<length>``).
+
+    Args:
+        path: the file.
+        listed: a manifest lists the length, so the header's does not count.
 
     Returns:
         (samples,) in [-1, 1], the mean of the channels; and the sampling rate in Hz.
@@ -102,7 +117,7 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[npt.NDArray[np.float32], i
         UnreadableAudioError: the file is missing or damaged.
     """
     with open_audio(path) as file:
-        return read_samples(file, file.frames), file.samplerate
+        return read_samples(file, file.frames, listed), file.samplerate
 
 
 def audio_name(source: object) -> str:
@@ -148,8 +163,12 @@ class Waveforms:
     normalize: bool
     shortest: int
 
-    def read(self, audio: Audio) -> Tensor:
+    def read(self, audio: Audio, listed: bool = False) -> Tensor:
         """Read and scale one utterance, (samples,). An array must have the encoder's sampling rate.
+
+        Args:
+            audio: a file or an array.
+            listed: see :func:`read_audio`.
 
         Raises:
             UserError: a file cannot be read or has another sampling rate; an array is not
@@ -157,7 +176,7 @@ class Waveforms:
                 or Inf.
         """
         if isinstance(audio, str | os.PathLike):
-            array, sample_rate = read_audio(audio)
+            array, sample_rate = read_audio(audio, listed)
             if sample_rate != self.sample_rate:
                 raise UnreadableAudioError(
                     audio, f"it is sampled at {sample_rate} Hz, the model takes {self.sample_rate} Hz: resample it"

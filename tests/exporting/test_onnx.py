@@ -220,7 +220,7 @@ def test_damaged_folders(folder):
     with pytest.raises(UserError, match="config.json is damaged: it has more than 1,000,000 bytes"):
         fairseq_skd.load(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match="config.json is missing: export the checkpoint with --format onnx"):
+    with pytest.raises(UserError, match="config.json is missing: give a folder of fairseq_skd.export --format onnx"):
         fairseq_skd.load(folder)
 
 

@@ -120,7 +120,9 @@ def test_damage_is_told_by_read_audio_too(tmp_path: Path) -> None:
     """libsndfile returns what stands before the damage, without an error."""
     path = tmp_path / "x.ogg"
     path.write_bytes(damaged("ogg"))
-    with pytest.raises(UnreadableAudioError, match="its header promises 192000 samples, but decoding stops before"):
+    with pytest.raises(
+        UnreadableAudioError, match=r"it decodes to \d+ samples, but its header lists 192000:"
+    ):
         read_audio(path)
 
 
@@ -129,7 +131,7 @@ def test_headers_that_lie_about_the_length() -> None:
     mp3 = encoded(wave, kind="mp3")
     with pytest.raises(
         UnreadableAudioError,
-        match=r"its header promises 80000 samples, but decoding stops before: it is damaged or incomplete$",
+        match=r"it decodes to \d+ samples, but its header lists 80000: it is damaged or incomplete$",
     ):
         joined(io.BytesIO(mp3[: len(mp3) // 2]))
     flac = bytearray(encoded(wave, kind="flac"))
