@@ -16,8 +16,9 @@ import torch
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_skd.encoders.convolutions import LARGEST, MOST_LAYERS, ConvLayer, FrameGrid, receptive_field
+from fairseq_skd.encoders.convolutions import LARGEST, MOST_LAYERS, FrameGrid
 from fairseq_skd.errors import UserError, require, shown
+from fairseq_skd.files.units import is_symbol
 from fairseq_skd.files.waveforms import Waveforms
 from fairseq_skd.models.heads import check_exit
 from fairseq_skd.recognizer import Output, Recognizer
@@ -26,7 +27,8 @@ FLOAT, INT8, TOKENS, CONFIG = "model.onnx", "model.int8.onnx", "tokens.txt", "co
 _MOST_BYTES = {TOKENS: 16_000_000, CONFIG: 1_000_000}
 _LIMITS = {"sample_rate": 1_000_000, "layers": 200, "multiple": 1_000, "parameters": 2**40}
 _FURTHER_FILE = b"location"  # the key, in a tensor of a graph, of the file that holds its values
-_SIGNATURE = ([("x", "tensor(float)"), ("lengths", "tensor(int64)")], ["log_probs", "frame_lengths"])
+_INPUTS = {"x": "tensor(float)", "lengths": "tensor(int64)"}
+_OUTPUTS = {"log_probs": "tensor(float)", "frame_lengths": "tensor(int64)"}
 
 
 def is_onnx(path: Path) -> bool:
@@ -70,8 +72,7 @@ class OnnxRecognizer(Recognizer):
             raise UserError("exits is empty: give 0, the exit of the folder")
         self.exits = tuple(dict.fromkeys(check_exit(layer, (), self.depth) for layer in wanted))
         self.frame_grid = FrameGrid(config["kernels"], config["strides"], config["multiple"])
-        layers = [ConvLayer(1, *sizes) for sizes in zip(config["kernels"], config["strides"], strict=True)]
-        self.waveforms = Waveforms(config["sample_rate"], False, receptive_field(layers))  # the graph scales audio
+        self.waveforms = Waveforms(config["sample_rate"], False, self.frame_grid.shortest)  # the graph scales audio
         self._post_process = config["post_process"]
         self._dictionary = _read_tokens(folder / TOKENS)
         self._session = _open(path, len(self._dictionary))
@@ -108,12 +109,18 @@ class OnnxRecognizer(Recognizer):
             wave = wave[: max(int(samples), self.waveforms.shortest)]
             try:
                 found, frames = self._session.run(
-                    _SIGNATURE[1], {"x": wave.unsqueeze(0).numpy(), "lengths": samples.unsqueeze(0).numpy()}
+                    list(_OUTPUTS), {"x": wave.unsqueeze(0).numpy(), "lengths": samples.unsqueeze(0).numpy()}
                 )
             except Exception as error:  # each of ONNX Runtime's errors is a class of its own
                 raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
+            whole, real = (max(1, self.frame_grid.cut_frames(number)) for number in (len(wave), int(samples)))
+            if found.shape != (1, whole, len(self._dictionary)) or frames.tolist() != [real]:
+                raise UserError(
+                    f"{self.path} is damaged: for {len(wave)} samples its log_probs have the shape {found.shape} and "
+                    f"its frame_lengths are {shown(frames.tolist())}, but by {CONFIG} there are {whole} frames"
+                )
             log_probs.append(torch.from_numpy(found[0]))  # (T, V)
-            lengths.append(int(frames[0]))
+            lengths.append(real)
         return Output({self.exits[0]: torch.nn.utils.rnn.pad_sequence(log_probs)}, torch.tensor(lengths))
 
 
@@ -135,13 +142,13 @@ def _open(path: Path, symbols: int) -> Any:
         raise
     except Exception as error:  # each of ONNX Runtime's errors is a class of its own
         raise UserError(f"{path} cannot be read: {shown(error, 300)}") from error
-    inputs = [(one.name, one.type) for one in session.get_inputs()]
-    outputs = [one.name for one in session.get_outputs()]
+    inputs = {one.name: one.type for one in session.get_inputs()}
+    outputs = {one.name: one.type for one in session.get_outputs()}
     shape = session.get_outputs()[0].shape
-    if (inputs, outputs) != _SIGNATURE:
+    if (inputs, outputs) != (_INPUTS, _OUTPUTS):
         raise UserError(
-            f"{path} maps {shown([name for name, _ in inputs])} to {shown(outputs)}, but x, lengths to log_probs, "
-            f"frame_lengths is needed: export the checkpoint with --format onnx"
+            f"{path} maps {shown(inputs)} to {shown(outputs)}, but {_INPUTS} to {_OUTPUTS} is needed: export the "
+            f"checkpoint with --format onnx"
         )
     if len(shape) != 3 or shape[2] != symbols:
         raise UserError(f"{path} is damaged: its log_probs have the shape {shown(shape)}, but {TOKENS} has {symbols}")
@@ -150,14 +157,12 @@ def _open(path: Path, symbols: int) -> Any:
 
 def _read(path: Path) -> str:
     """Read a small text file of the folder."""
+    if not path.is_file():  # a device or a pipe may never end
+        raise UserError(f"{path} is missing: give a folder of fairseq_skd.export --format onnx (not sherpa, not web)")
     try:
         if path.stat().st_size > _MOST_BYTES[path.name]:
             raise UserError(f"{path} is damaged: it has more than {_MOST_BYTES[path.name]:,} bytes")
         return path.read_bytes().decode("utf-8")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} is missing: give a folder of fairseq_skd.export --format onnx (not sherpa, not web)"
-        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {shown(error)}") from error
 
@@ -196,9 +201,10 @@ def _read_tokens(path: Path) -> Dictionary:
     for index, line in enumerate(_read(path).removesuffix("\n").split("\n")):
         symbol, _, number = line.rpartition(" ")
         standard = index < dictionary.nspecial
-        if number != str(index) or (symbol != dictionary[index] if standard else symbol in dictionary.indices):
+        known = symbol == dictionary[index] if standard else is_symbol(symbol) and symbol not in dictionary.indices
+        if number != str(index) or not known:
             raise UserError(
-                f"{path} line {index + 1} is {shown(line)!r}: 'symbol {index}' with a new symbol is expected, after "
+                f"{path} line {index + 1} is '{shown(line)}': 'symbol {index}' with a new symbol is expected, after "
                 f"{', '.join(Dictionary().symbols)}"
             )
         if not standard:

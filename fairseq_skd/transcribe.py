@@ -1,6 +1,7 @@
 """``python -m fairseq_skd.transcribe``: transcribe audio files, or align them with known texts."""
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from fairseq_skd.transcription.sources import Source
     from fairseq_skd.transcription.words import Transcript
 
-OUTPUTS = ("txt", "jsonl", "ctm", "srt", "vtt", "TextGrid")
+TOGETHER = ("txt", "jsonl", "ctm")  # one file for all audio
+APART = ("srt", "vtt", "TextGrid")  # one file per audio file
 _MARKS = ("<pad>", "<unk>")  # fairseq's own symbols, which no label may hold
 _SHOWN = 20  # most audio files that a message lists
 _DESCRIPTION = """\
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="checkpoint, or folder of fairseq_skd.export")
     add("audio", metavar="AUDIO", nargs="+", help="files, folders, a .tsv manifest, or -")
     add("--layer", type=int, metavar="L", help="exit: the student of L layers (default: the full model)")
-    add("--output", choices=OUTPUTS, default="txt", help="format (default: txt)")
+    add("--output", choices=TOGETHER + APART, default="txt", help="format (default: txt)")
     add(
         "--out",
         type=Path,
@@ -111,6 +113,9 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(given, name)} is out of range: give at least 1")
     if given.nbest > 1 and given.output != "jsonl":
         raise UserError(f"--nbest {given.nbest} cannot be written as {given.output}: give --output jsonl")
+    for name in ("lm_weight", "word_score"):
+        if not math.isfinite(getattr(given, name)):
+            raise UserError(f"--{name.replace('_', '-')} {getattr(given, name)} is not finite: give a number")
     if given.lexicon and not given.lm:
         raise UserError(f"--lexicon {given.lexicon} is used with a language model only: give --lm FILE")
     if (given.table is None) != (given.min_confidence is None):
@@ -123,27 +128,54 @@ def _check(given: argparse.Namespace) -> None:
         raise UserError("--text and --text-file exclude each other: give one of them")
     if (given.text is not None or given.text_file is not None) and (given.lm or given.nbest > 1):
         raise UserError("known texts are not searched for: leave out --lm and --nbest")
-    if given.out is not None and given.out.is_dir() and given.output in ("txt", "jsonl", "ctm"):
+    if given.out is not None and given.out.is_dir() and given.output in TOGETHER:
         raise UserError(f"--out {given.out} is a folder, and {given.output} is one file: give a file name")
+    if given.out is not None and given.out.exists() and not given.out.is_dir() and not _one_file(given):
+        raise UserError(f"--out {given.out} is a file, and {given.output} goes to a folder: give another name")
 
 
 def _one_file(given: argparse.Namespace) -> bool:
     """Whether all transcripts go into one file or to standard output."""
-    together = given.output in ("txt", "jsonl", "ctm")
-    return given.out is None or together or given.out.suffix == f".{given.output}"
+    return given.out is None or given.output in TOGETHER or given.out.suffix == f".{given.output}"
 
 
 def _check_outputs(given: argparse.Namespace, sources: Sequence["Source"]) -> None:
-    if _one_file(given) and given.output not in ("txt", "jsonl", "ctm") and len(sources) > 1:
+    """Check that all transcripts can be written, and that no file that is read is lost.
+
+    Raises:
+        UserError: a transcript cannot be written, or an input would be replaced.
+    """
+    read = [given.model, given.text_file, given.lm, given.lexicon, *given.audio, *(source.path for source in sources)]
+    taken = {os.path.realpath(path): "is read" for path in read if path is not None}
+    for option, path in (("--out", given.out), ("--table", given.table)):
+        if path is not None:
+            where = os.path.realpath(path)
+            if where in taken and not os.path.isdir(where):
+                raise UserError(f"{option} {path} would replace a file that {taken[where]}: give another name")
+            taken[where] = "--out writes"
+    if _one_file(given) and given.output in APART and len(sources) > 1:
         raise UserError(
             f"--output {given.output} has one file per audio file, and there are {len(sources)}: give --out DIR"
         )
-    if given.table is not None:
+    if given.table is not None or given.output == "txt":
+        where, fix = ("a table", "") if given.table is not None else ("txt", ", or --output jsonl")
         for source in sources:
-            if source.shown == "-" or any(sign in source.shown for sign in "\t\n\r"):
+            if any(sign in source.shown for sign in "\t\n\r") or (source.shown == "-" and given.table is not None):
                 raise UserError(
-                    f"AUDIO {shown(source.shown)} cannot be named in a table: give a file with a plain name"
+                    f"AUDIO {shown(source.shown)} cannot be named in {where}: give a file with a plain name{fix}"
                 )
+    if given.output == "ctm":
+        _check_ctm(sources)
+
+
+def _check_ctm(sources: Sequence["Source"]) -> None:
+    from fairseq_skd.transcription.formats import ctm_name
+
+    owners: dict[str, str] = {}
+    for source in sources:
+        other = owners.setdefault(ctm_name(source.name), source.shown)
+        if other != source.shown:
+            raise UserError(f"AUDIO {other} and {source.shown} have the same name in ctm: rename one")
 
 
 def _texts(given: argparse.Namespace, sources: Sequence["Source"]) -> list[str] | None:
@@ -169,15 +201,20 @@ def _texts(given: argparse.Namespace, sources: Sequence["Source"]) -> list[str] 
             )
         known[name] = text.strip()
     found = []
+    owners: dict[str, str] = {}  # audio file of each name
     for source in sources:
         names = (source.shown, source.name, os.path.basename(source.shown), os.path.basename(source.name))
-        words = next((known[name] for name in names if known.get(name)), None)
-        if words is None:
+        fitting = next((name for name in names if known.get(name)), None)
+        if fitting is None:
             raise UserError(
                 f"--text-file {given.text_file} has no text for {source.shown}: add a line '{source.name} WORDS', or "
                 f"leave out the audio file"
             )
-        found.append(words)
+        if (other := owners.setdefault(fitting, source.shown)) != source.shown:
+            raise UserError(
+                f"--text-file {given.text_file}: {shown(fitting)} names {other} and {source.shown}: write their paths"
+            )
+        found.append(known[fitting])
     return found
 
 
@@ -224,12 +261,16 @@ def _run(
 
 def _seconds_of(paths: Sequence[str]) -> int | None:
     """Add up the durations in the headers; None if one is unknown, as of a broken file."""
-    import soundfile
+    from fairseq_skd.files.waveforms import open_audio
 
-    try:
-        return round(sum(soundfile.info(path).duration for path in paths))
-    except (OSError, RuntimeError):
-        return None
+    seconds = 0.0
+    for path in paths:
+        try:
+            with open_audio(path) as file:
+                seconds += file.frames / file.samplerate
+        except UserError:
+            return None
+    return round(seconds)
 
 
 @contextmanager
@@ -237,22 +278,22 @@ def _writer(given: argparse.Namespace) -> Iterator[Callable[["Named"], None]]:
     """Yield a function that writes one transcript; a file appears when it is complete."""
     from fairseq_skd.transcription.formats import FORMATS
 
-    chosen = FORMATS[given.output]
+    text_of = FORMATS[given.output]
 
     def write_apart(item: "Named") -> None:
-        with replacing(given.out / (item.name + chosen.suffix)) as beside:
-            beside.write_text(chosen.write(item), encoding="utf-8")
+        with replacing(given.out / f"{item.name}.{given.output}") as beside:
+            beside.write_text(text_of(item), encoding="utf-8")
 
     if given.out is None:
 
         def write(item: "Named") -> None:
-            sys.stdout.write(chosen.write(item))
+            sys.stdout.write(text_of(item))
             sys.stdout.flush()
 
         yield write
     elif _one_file(given):
         with replacing(given.out) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
-            yield lambda item: print(chosen.write(item), end="", file=file)
+            yield lambda item: print(text_of(item), end="", file=file)
     else:
         yield write_apart
 
@@ -273,7 +314,8 @@ def _table(given: argparse.Namespace) -> Iterator[Callable[["Source", "Transcrip
             usable = transcript.words and not any(mark in transcript.text for mark in _MARKS)
             if usable and transcript.confidence >= given.min_confidence:
                 kept += 1
-                print(f"{os.path.abspath(source.path)}\t{transcript.text.strip()}\ttrain", file=file)
+                text = " ".join(transcript.text.split())  # two | in a row are two spaces, which no label may have
+                print(f"{os.path.abspath(source.path)}\t{text}\ttrain", file=file)
 
         yield keep
     print(

@@ -2,7 +2,7 @@
 
 ``text``   One utterance per line, without names.
 ``trn``    ``words (utterance)``, as NIST's sclite and as fairseq's ``hypo.word``.
-``kaldi``  ``utterance words``.
+``kaldi``  ``utterance words``, or audio file, tab, words, as ``fairseq_skd.transcribe`` writes.
 ``jsonl``  One object per line, with ``text`` (in hypotheses first ``pred_text``) and a name.
 ``table``  TSV or CSV with such columns.
 
@@ -25,6 +25,7 @@ FORMATS = ("text", "trn", "kaldi", "jsonl", "table")
 _SUFFIXES = {".trn": "trn", ".jsonl": "jsonl", ".json": "jsonl", ".tsv": "table", ".csv": "table"}
 _TIMED = (".ctm", ".stm", ".srt", ".vtt", ".textgrid")
 _TRN = re.compile(r"(?P<text>.*?)\s*\((?P<name>[^()\s]+)\)")
+_AUDIO_FIRST = re.compile(r"(?P<path>[^\t]+\.\w{2,5})(\t.*)?")
 _LIKE_A_NAME = re.compile(r"[\d_-]")
 _NAMES = ("id", "utt_id")
 _PATHS = ("audio", "path", "audio_filepath")
@@ -121,6 +122,8 @@ def _told(path: Path, lines: Sequence[str]) -> str | None:
     columns = filled[0].split("\t")
     if "text" in columns and any(name in columns for name in (*_NAMES, *_PATHS)):
         return "table"
+    if any("\t" in line for line in filled) and all(map(_AUDIO_FIRST.fullmatch, filled)):
+        return "kaldi"
     marked = sum(bool(_TRN.fullmatch(line)) or line.startswith(";;") for line in filled)
     return "trn" if 2 * marked > len(filled) else None
 
@@ -180,11 +183,13 @@ def _read_trn(source: Source, lines: Sequence[str]) -> Transcripts:
 
 
 def _read_kaldi(source: Source, lines: Sequence[str]) -> Transcripts:
-    numbered = ((number, line.split(None, 1)) for number, line in enumerate(lines, start=1) if line.strip())
+    by_file = all(_AUDIO_FIRST.fullmatch(line.strip()) for line in lines if line.strip())
+    sign = "\t" if by_file else None  # a path may have spaces
+    numbered = ((number, line.strip().split(sign, 1)) for number, line in enumerate(lines, start=1) if line.strip())
     records = [
         _record(source, fields[0], fields[1].strip() if len(fields) > 1 else "", number) for number, fields in numbered
     ]
-    return _filled(Transcripts(source.path, "kaldi", records))
+    return _filled(Transcripts(source.path, "kaldi", records, by_file))
 
 
 def _read_jsonl(source: Source, lines: Sequence[str]) -> Transcripts:

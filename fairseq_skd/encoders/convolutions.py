@@ -48,9 +48,19 @@ class FrameGrid(NamedTuple):
         """Count the frames of an utterance, before they are cut to a multiple."""
         return max(0, (samples - self.width) // self.step + 1)
 
+    def cut_frames(self, samples: int) -> int:
+        """Count the frames of an utterance that the encoder outputs."""
+        frames = self.frames(samples)
+        return frames - frames % self.multiple
+
     def samples(self, frames: int) -> int:
         """Count the samples behind a number of neighbouring frames, at least 1."""
         return (frames - 1) * self.step + self.width
+
+    @property
+    def shortest(self) -> int:
+        """Number of samples that an utterance needs, so that the cut leaves it a frame."""
+        return self.samples(self.multiple)
 
     @classmethod
     def of(cls, architecture: Mapping[str, Any]) -> "FrameGrid":

@@ -11,10 +11,12 @@ from torch import Tensor
 from fairseq_skd.encoders.huggingface import CONFIG, WEIGHTS, read_encoder, read_json
 from fairseq_skd.encoders.pretrained import KINDS
 from fairseq_skd.errors import UserError, shown
-from fairseq_skd.files.units import WORD_END, WORD_MARK
+from fairseq_skd.files.units import WORD_END, WORD_MARK, is_symbol
 
 VOCABULARY = "vocab.json"
 TOKENIZER = "tokenizer_config.json"
+# fairseq sets this task up when it loads an export of the folder.
+_TASK = {"_name": "audio_finetuning", "data": "."}
 _NEVER = -1e4  # bias of a symbol that fairseq's dictionaries have and the model lacks
 
 
@@ -48,7 +50,7 @@ def load_fine_tuned(folder: Path) -> tuple[dict[str, Any], Path]:
     args = encoder.to_w2v_args()
     cfg = {
         "model": {"_name": "skd_ctc", "student_layers": [], "normalize": encoder.normalize, "w2v_args": args},
-        "task": {},
+        "task": {**_TASK, "labels": "spm" if pieces else "ltr", **args["task"]},
         "criterion": {"post_process": "sentencepiece" if pieces else "letter"},
     }
     return {"cfg": cfg, "left_out": {}, "model": weights, "task_state": {"target_dictionary": dictionary}}, file
@@ -73,7 +75,7 @@ def _read_vocabulary(folder: Path) -> list[str]:
     if not ordered or [indices[symbol] for symbol in ordered] != list(range(len(ordered))):
         raise UserError(f"{file} does not number its symbols from 0")
     for symbol in ordered:
-        if len(symbol.split()) != 1 or not symbol.isprintable():
+        if not is_symbol(symbol):
             raise UserError(
                 f"{file}: the symbol {shown(ascii(symbol))} is empty, or has a space or a control character"
             )

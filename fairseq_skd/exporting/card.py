@@ -30,22 +30,36 @@ _LICENSES = (
     "odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr unknown other "
 )
 _OWN_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,99}")
-# How a program loads the folder: the library's name on the hub, and the lines.
-_OURS = 'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"])[0].text)'
-_USE: dict[str, tuple[str, str]] = {
-    "fairseq": ("fairseq", _OURS),
+# How the folder is used: the library's name on the hub, the language, and the lines.
+_USE: dict[str, tuple[str, str, str]] = {
+    "fairseq": (
+        "fairseq",
+        "python",
+        'import fairseq_skd\n\nrec = fairseq_skd.load("FOLDER")\nprint(rec.transcribe(["audio.wav"])[0].text)',
+    ),
     "hf": (
         "transformers",
-        'from transformers import pipeline\n\nrecognizer = pipeline("automatic-speech-recognition", "FOLDER")\n'
-        'print(recognizer("audio.wav")["text"])',
+        "python",
+        # The name of a file would need ffmpeg.
+        "import soundfile\nfrom transformers import pipeline\n\n"
+        'recognizer = pipeline("automatic-speech-recognition", "FOLDER")\n'
+        'audio, sample_rate = soundfile.read("audio.wav", dtype="float32")\n'
+        'print(recognizer({"raw": audio, "sampling_rate": sample_rate})["text"])',
     ),
-    "onnx": ("onnx", _OURS),
+    "onnx": ("onnx", "sh", "pip install numpy onnxruntime soundfile\npython FOLDER/decode.py audio.wav"),
     "sherpa": (
         "sherpa-onnx",
-        "import sherpa_onnx\n\nrecognizer = sherpa_onnx.OfflineRecognizer.from_omnilingual_asr_ctc(\n"
-        '    model="FOLDER/model.onnx", tokens="FOLDER/tokens.txt"\n)',
+        "python",
+        "import sherpa_onnx\nimport soundfile\n\nmodel = sherpa_onnx.OfflineRecognizer.from_omnilingual_asr_ctc(\n"
+        '    model="FOLDER/model.onnx", tokens="FOLDER/tokens.txt"\n)\n'
+        'audio, sample_rate = soundfile.read("audio.wav", dtype="float32")\nstream = model.create_stream()\n'
+        "stream.accept_waveform(sample_rate, audio)\nmodel.decode_stream(stream)\nprint(stream.result.text)",
     ),
-    "web": ("onnx", "python -m http.server --bind 127.0.0.1 --directory FOLDER"),
+    "web": (
+        "onnx",
+        "sh",
+        "# then open http://localhost:8000\npython -m http.server 8000 --bind 127.0.0.1 --directory FOLDER",
+    ),
 }
 # Rows of the table of the training: keys of the saved configuration.
 _TRAINING = (
@@ -127,8 +141,7 @@ def write_card(
     """
     (layers,) = rec.exits
     encoder = PretrainedEncoder.from_w2v_args(rec.config["model"]["w2v_args"])
-    library, lines = _USE[form]
-    language = "sh" if form == "web" else "python"
+    library, language, lines = _USE[form]
     front = {
         **license_fields,
         "library_name": library,

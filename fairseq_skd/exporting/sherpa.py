@@ -49,8 +49,9 @@ def write(rec: Recognizer, folder: Path, int8: bool = False) -> None:
     """
     check(rec)
     export(rec, Graph(rec), (example_audio(rec),), {"x": ("N", "samples"), "log_probs": ("N", "T")}, folder, int8)
-    # sherpa-onnx puts a space where a symbol has the mark of word pieces.
-    symbols = [WORD_MARK if symbol == WORD_END else symbol for symbol in rec.symbols]
+    # sherpa-onnx puts a space where a symbol begins with the mark of word pieces.
+    letters = rec.post_process == "letter"
+    symbols = [WORD_MARK if letters and symbol == WORD_END else symbol for symbol in rec.symbols]
     write_tokens([BLANK, *symbols[1:]], folder / TOKENS)
 
 

@@ -48,10 +48,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     process that writes into the folder removes it.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+        UserError: ``path`` is a device or a pipe, or the file cannot be written, for example
+            because the disk is full.
     """
     target = Path(path)
     try:
+        if target.exists() and not (target.is_file() or target.is_dir()):  # root would replace /dev/null itself
+            raise UserError(f"{target} cannot be written: it is a device or a pipe, give the name of a file")
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers_once(target.parent.absolute())
         handle, beside = _begin(target)

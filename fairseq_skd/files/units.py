@@ -1,5 +1,6 @@
 """Units that a CTC model outputs, and how fairseq's label files spell a transcript in them."""
 
+import unicodedata
 from collections.abc import Sequence
 from operator import eq
 from typing import Protocol
@@ -74,6 +75,15 @@ def frames_needed(units: Sequence[object]) -> int:
     5
     """
     return len(units) + sum(map(eq, units, units[1:]))
+
+
+def is_symbol(symbol: str) -> bool:
+    r"""Whether a text can be a symbol: not empty, without space, control character or surrogate.
+
+    >>> is_symbol("\u200c"), is_symbol("a b"), is_symbol("\x1b")  # U+200C joins Persian letters
+    (True, False, False)
+    """
+    return symbol.split() == [symbol] and not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in symbol)
 
 
 class Units(Protocol):

@@ -68,7 +68,9 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
     try:
         opened: Any = source
         if isinstance(source, str | os.PathLike):
-            opened, slice_ = parse_path(os.fspath(source))
+            opened, slice_ = os.fspath(source), []
+            if not os.path.isfile(opened):  # the name of a file may have colons, too
+                opened, slice_ = parse_path(opened)
             if not os.path.exists(opened):  # libsndfile says "System error"
                 raise FileNotFoundError("it does not exist")
             opened = io.BytesIO(read_from_stored_zip(opened, *slice_)) if len(slice_) == 2 else opened
@@ -78,6 +80,8 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
             yield file
     except UserError:
         raise
+    except UnicodeEncodeError as error:
+        raise UnreadableAudioError(name, "its name is not UTF-8: rename it") from error
     except (OSError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableAudioError(name, reason) from error

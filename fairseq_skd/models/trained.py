@@ -63,7 +63,7 @@ class TrainedModel:
     @property
     def waveforms(self) -> Waveforms:
         """How audio is prepared for the encoder."""
-        return Waveforms(self.encoder.sample_rate, self.encoder.normalize, self.encoder.shortest_audio)
+        return Waveforms(self.encoder.sample_rate, self.encoder.normalize, self.encoder.frame_grid.shortest)
 
 
 def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
@@ -78,11 +78,13 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
             :func:`~fairseq_skd.encoders.checkpoint.load_checkpoint`), or holds another model.
     """
     folder = Path(path).expanduser()
-    if any(folder.glob("*.onnx")):
+    if folder.suffix == ".onnx" or any(folder.glob("*.onnx")):
         raise UserError(
-            f"checkpoint {folder} is an ONNX folder, which only fairseq_skd.load and transcribe run: give the "
-            f"checkpoint that it was exported from"
+            f"checkpoint {folder} is an ONNX model, which can only be run (of --format onnx: by fairseq_skd.load and "
+            f"transcribe): give the checkpoint that it was exported from"
         )
+    if folder.name in huggingface.WEIGHTS:
+        raise UserError(f"checkpoint {folder} holds weights only: give its folder {folder.parent}")
     if (folder / CHECKPOINT).is_file():
         path = folder / CHECKPOINT
     elif (folder / huggingface.CONFIG).is_file():

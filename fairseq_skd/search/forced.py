@@ -2,7 +2,8 @@
 
 The states of a text of N units are blank, unit 1, blank, unit 2, ..., unit N, blank. A path starts
 in one of the first two and ends in one of the last two. From frame to frame it stays, goes to the
-next state, or jumps over a blank between two different units.
+next state, or jumps over a blank between two different units. In a long pause a model may say the
+word boundary ``|`` twice, where a known text has it once: there the blanks may be boundaries, too.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ class Alignment(NamedTuple):
     score: float
 
 
-def align_units(log_probs: npt.ArrayLike, units: Sequence[int], blank: int = 0) -> Alignment:
+def align_units(
+    log_probs: npt.ArrayLike, units: Sequence[int], blank: int = 0, boundary: int | None = None
+) -> Alignment:
     """Find the most probable CTC path that spells ``units``, and the spikes on it.
 
     For the units of greedy decoding, this is the path of the best symbol of each frame.
@@ -54,6 +57,8 @@ def align_units(log_probs: npt.ArrayLike, units: Sequence[int], blank: int = 0) 
         log_probs: (T, V) log posteriors of one utterance.
         units: N indices, without blanks.
         blank: index of the blank.
+        boundary: index of the word boundary, which may repeat at the ends and around itself; None:
+            no unit may repeat.
 
     Raises:
         UserError: the text needs more frames than there are, or text and audio are too long.
@@ -71,16 +76,22 @@ def align_units(log_probs: npt.ArrayLike, units: Sequence[int], blank: int = 0) 
         )
     states = np.full(2 * len(units) + 1, blank)
     states[1::2] = units
-    path, score = _best_path(values, states)
+    emissions = values[:, states]  # (T, states)
+    if boundary is not None:
+        free = np.array([boundary, *units, boundary]) == boundary
+        beside = 2 * np.flatnonzero(free[:-1] | free[1:])  # blanks before and after a boundary, and at the ends
+        emissions[:, beside] = np.maximum(emissions[:, beside], values[:, [boundary]])
+    path, score = _best_path(emissions, states)
     return _spikes(values, np.asarray(units, np.int64), path, score)
 
 
-def _best_path(values: npt.NDArray[np.float64], states: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], float]:
+def _best_path(
+    emissions: npt.NDArray[np.float64], states: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], float]:
     """Return the state of each frame (T,) on the best path, and the path's log probability."""
-    frames, size = len(values), len(states)
+    frames, size = emissions.shape
     if not frames:
         return np.zeros(0, np.int64), 0.0
-    emissions = values[:, states]  # (T, states)
     # Two columns before the states: the start, from which the first two states can be reached.
     now = np.full(size + 2, -np.inf)
     now[1] = 0.0

@@ -53,11 +53,20 @@ def jsonl(item: Named) -> str:
 
 def ctm(item: Named) -> str:
     """Return a line per word: file, channel, start, duration, word, confidence (NIST's format)."""
-    name = "_".join(item.name.split())  # fields end at spaces
+    name = ctm_name(item.name)
     return "".join(
         f"{name} 1 {word.start:.2f} {word.end - word.start:.2f} {word.text} {word.confidence:.4f}\n"
         for word in item.transcript.words
     )
+
+
+def ctm_name(name: str) -> str:
+    """Return a name for the first field of CTM, which ends at a space.
+
+    >>> ctm_name("x/a b")
+    'x/a_b'
+    """
+    return "_".join(name.split()) or "_"
 
 
 def srt(item: Named) -> str:
@@ -108,27 +117,13 @@ def textgrid(item: Named) -> str:
     return "\n".join(head) + "\n"
 
 
-class Format(NamedTuple):
-    """How transcripts are written.
-
-    Attributes:
-        write: the text of one transcript.
-        suffix: of its files.
-        together: whether one file holds several transcripts.
-    """
-
-    write: Callable[[Named], str]
-    suffix: str
-    together: bool
-
-
-FORMATS: dict[str, Format] = {
-    "txt": Format(txt, ".txt", True),
-    "jsonl": Format(jsonl, ".jsonl", True),
-    "ctm": Format(ctm, ".ctm", True),
-    "srt": Format(srt, ".srt", False),
-    "vtt": Format(vtt, ".vtt", False),
-    "TextGrid": Format(textgrid, ".TextGrid", False),
+FORMATS: dict[str, Callable[[Named], str]] = {
+    "txt": txt,
+    "jsonl": jsonl,
+    "ctm": ctm,
+    "srt": srt,
+    "vtt": vtt,
+    "TextGrid": textgrid,
 }
 
 

@@ -58,6 +58,10 @@ def find_audio(arguments: Sequence[str], scratch: Path) -> list[Source]:
             found += [(subset.path(index), subset.path(index)) for index in range(len(subset.names))]
         elif path.is_file() or ".zip:" in argument:
             found.append((str(path), argument))
+        elif path.exists():
+            raise UserError(
+                f"AUDIO {argument} is a pipe or a device: give a file, or - and the audio on standard input"
+            )
         else:
             raise UserError(f"AUDIO {argument} does not exist: give audio files, folders, a .tsv manifest, or -")
     return _named(found)
@@ -97,6 +101,6 @@ def _named(found: Sequence[tuple[str, str]]) -> list[Source]:
     short = [os.path.splitext(name)[0] for name in names]
     counts = Counter(short)
     return [
-        Source(path, shown, brief if counts[brief] == 1 else name)
+        Source(path, shown, brief if counts[brief] == 1 and brief not in names else name)
         for (path, shown), brief, name in zip(found, short, names, strict=True)
     ]

@@ -159,6 +159,8 @@ class Transcriber:
                 :func:`~fairseq_skd.transcription.texts.units_of_text`; or it is too long for its
                 audio.
         """
+        sign = boundary_of(self.dictionary.symbols)
+        boundary = None if sign is None else self.dictionary.index(sign)
         spelt = [units_of_text(text, self.dictionary, self.post_process) for text in texts]
         for index, parts in self._files(audio, batch_size):
             log_probs: list[Floats] = []
@@ -168,7 +170,7 @@ class Transcriber:
                     continue
                 if isinstance(part, float):
                     try:
-                        found = align_units(np.concatenate(log_probs), spelt[index])
+                        found = align_units(np.concatenate(log_probs), spelt[index], boundary=boundary)
                     except UserError as error:
                         part = error
                     else:

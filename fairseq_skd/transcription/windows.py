@@ -17,6 +17,7 @@ A stretch is what a search can decode on its own. It ends in a pause or, where t
 run of blanks. Audio, windows and stretches are never all in memory.
 """
 
+import ctypes
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -245,12 +246,27 @@ def stretches(
     for batch in _batches(_all_windows(sources, grid, sample_rate, cutting), batch_size, batch_seconds * sample_rate):
         windows = [window for _, window in batch if isinstance(window, Window)]
         outputs = iter(run([window.samples for window in windows]) if windows else [])
+        _return_free_memory()
         for index, window in batch:
             if isinstance(window, UserError):
                 yield index, window
             else:
                 for stretch in joiner.add(window, next(outputs)):
                     yield index, stretch
+
+
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+
+
+def _return_free_memory() -> None:
+    """Return freed memory to the system.
+
+    torch keeps something small for each new length of a window. glibc cannot give back what was
+    freed below it: 300 windows of a base-size encoder grow from 0.8 to 2.0 GB, or to 0.9 GB if it
+    is told to look. That takes a few milliseconds.
+    """
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
 
 
 _Item = tuple[int, Window | UserError]

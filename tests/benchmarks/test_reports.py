@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks import decode_exit, pretraining_loss, train_step
+from benchmarks import decode_exit, long_audio, pretraining_loss, train_step
 from benchmarks.base_encoder import Setting, noise_batch, recipe
 from fairseq_skd.errors import UserError
 
@@ -86,3 +86,15 @@ def test_pretraining_loss_is_measured_with_both_functions():
     assert ours.function is not theirs.function
     assert ours.step()["cpu"] > 0 and theirs.step()["cpu"] > 0
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
+
+
+def test_report_of_long_audio():
+    figures = {"imported": 350.4, "loaded": 1100.0, "peak": 1400.0, "speed": 4.26}
+    found = {
+        "hubert": {"3": figures, "9": {**figures, "peak": 1449.0}},
+        "wavlm": {"3": figures, "9": {**figures, "peak": 1451.0}},
+        "other": {"3": {**figures, "peak": 1501.0}},
+    }
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in long_audio.report(found).splitlines()[2:]]
+    assert rows[0] == ["hubert", "3", "350", "1100", "1400", "4.3", "met"]
+    assert [row[-1] for row in rows] == ["met", "met", "missed", "missed", "missed"]

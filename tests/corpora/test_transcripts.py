@@ -74,6 +74,18 @@ def test_comments_of_sclite(tmp_path: Path) -> None:
     assert [record.text for record in read(write(tmp_path, "a.trn", ";; by me\nGO (a)\n")).records] == ["GO"]
 
 
+def test_an_audio_file_before_a_tab_is_a_name(tmp_path: Path) -> None:
+    """The output ``txt`` of ``fairseq_skd.transcribe``, also beside a file without names."""
+    path = write(tmp_path, "a.txt", "x y/utt-1.flac\tGO ON\nx y/utt-2.wav\t\n")
+    other = write(tmp_path, "b.txt", "GO\n\n")
+    found, _ = read_transcripts([Source(path, "x"), Source(other, "y")])
+    assert (found.format, found.named_by_file) == ("kaldi", True)
+    assert [(record.path, record.text) for record in found.records] == [
+        ("x y/utt-1.flac", "GO ON"),
+        ("x y/utt-2.wav", ""),
+    ]
+
+
 def test_names_of_the_other_file_tell_kaldi(tmp_path: Path) -> None:
     kaldi = write(tmp_path, "a.txt", "utt-1 GO ON\nutt-3 IT\nother NO\n")
     trn = write(tmp_path, "b.txt", FILES["trn"][1])

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,7 +77,10 @@ class Searches:
         self.seconds = seconds  # duration of a search that does not fail
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(multirun, "prepare", lambda settings: settings)
+        labels = SimpleNamespace(reference=())
+        monkeypatch.setattr(
+            multirun, "prepare", lambda settings: SimpleNamespace(common_eval=settings.common_eval, data=labels)
+        )
         monkeypatch.setattr(multirun, "search_and_write", self.run)
         monkeypatch.setattr(SubsetLogits, "computed", lambda _: SubsetLogits([], 0, "cpu", 1, {}))
 
@@ -283,9 +287,13 @@ def test_searches_end_with_their_parent_process(
     monkeypatch.setattr(multirun, "search_and_write", endless)
     parent = os.fork()
     if not parent:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        os._exit(run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2) and None))
-    deadline = time.monotonic() + 30
+        status = 99
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+            status = run_command("fairseq_skd.infer", lambda: run_all(runs("abc", here), here, jobs=2) and None)
+        finally:
+            os._exit(status)  # also after an interrupt between two calls: this is a copy of pytest
+    deadline = time.monotonic() + 120
     while len(list(here.glob("*.pid"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     told = time.monotonic()

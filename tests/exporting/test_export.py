@@ -2,10 +2,12 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -15,7 +17,7 @@ from fairseq_skd.exporting import card
 from fairseq_skd.files.disk import file_hash
 from tests.builders import write_corpus
 from tests.decoding.checkpoints import FULL, STUDENT, edit_checkpoint
-from tests.exporting.exports import load, run, write
+from tests.exporting.exports import load, noise, run, write
 
 HOSTILE = "x\n---\nlicense: mit\n# `<script>`|[a](javascript:b) ``` \x1b[2J \u202e {{ %"
 
@@ -67,6 +69,25 @@ def test_the_card(checkpoint: Path, tmp_path: Path) -> None:
         f"python -m fairseq_skd.export {checkpoint} --layer 2 --format hf --out {out} --license cc-by-4.0",
     ):
         assert f"\n{line}\n" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fairseq", "hf", "onnx", "sherpa"])
+def test_the_lines_of_the_card_run(form: str, tmp_path: Path) -> None:
+    """As they stand there, they print the text of the checkpoint."""
+    pytest.importorskip({"hf": "transformers", "onnx": "onnxruntime", "sherpa": "sherpa_onnx"}.get(form, "torch"))
+    checkpoint = write(tmp_path / "checkpoint_best.pt", normalize=True)  # sherpa-onnx always scales audio
+    out = run(checkpoint, STUDENT, form, tmp_path / "out")
+    (audio,) = noise(0.9)
+    soundfile.write(tmp_path / "audio.wav", audio, 16000, subtype="FLOAT")
+    language, lines = re.findall(r"^```(\w+)\n(.*?)\n```$", (out / "README.md").read_text(), re.MULTILINE | re.DOTALL)[
+        0
+    ]
+    lines = lines.replace("FOLDER", str(out)).replace("python ", f"{sys.executable} ")
+    command = [sys.executable, "-c", lines] if language == "python" else ["sh", "-ec", lines.partition("\n")[2]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    wanted = load(checkpoint, STUDENT).transcribe([audio])[0].text
+    assert done.stdout.splitlines()[-1].rpartition("\t")[2].strip() == wanted and len(wanted) > 3
 
 
 def test_a_hostile_configuration_stays_in_its_cells(checkpoint: Path, tmp_path: Path) -> None:
@@ -155,3 +176,17 @@ def test_a_checkpoint_without_a_dictionary(checkpoint: Path, tmp_path: Path) -> 
         with pytest.raises(UserError, match="holds no dictionary"):
             run(tmp_path / "bare.pt", STUDENT, form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("model.onnx", "is an ONNX model, which can only be run .*: give the checkpoint that it was exported from$"),
+        ("", "is an ONNX model, which can only be run"),
+        ("model.safetensors", "holds weights only: give its folder .*$"),
+    ],
+)
+def test_a_model_that_is_no_checkpoint(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("x")
+    with pytest.raises(UserError, match=f"^checkpoint {tmp_path / name} {words}"):
+        run(tmp_path / name, 0, "hf", tmp_path / "out")

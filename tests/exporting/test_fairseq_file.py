@@ -42,10 +42,14 @@ def test_an_exported_file_is_exported_again(tmp_path: Path) -> None:
         assert torch.equal(wanted, found)
 
 
-def test_fairseqs_own_loader(tmp_path: Path) -> None:
-    """What ``examples/speech_recognition/new/infer.py`` calls."""
+@pytest.mark.parametrize("first", [(), ("hf",), ("hf", "fairseq", "hf")], ids=lambda first: "-".join(first) or "once")
+def test_fairseqs_own_loader(first: tuple[str, ...], tmp_path: Path) -> None:
+    """What ``examples/speech_recognition/new/infer.py`` calls, also after other exports."""
     checkpoint = write(tmp_path / "checkpoint_best.pt")
-    folder = run(checkpoint, STUDENT, "fairseq", tmp_path / "out")
+    source = checkpoint
+    for step, form in enumerate(first):
+        source = run(source, STUDENT, form, tmp_path / f"step{step}")
+    folder = run(source, STUDENT, "fairseq", tmp_path / "out")
     shutil.copy(folder / "dict.ltr.txt", tmp_path)
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
         [str(folder / "checkpoint.pt")], {"data": str(tmp_path)}, strict=True

@@ -204,6 +204,8 @@ def test_damaged_folders(folder):
         (tokens.replace("E 5", "| 5"), r"tokens.txt line 6 is '\| 5': 'symbol 5' with a new symbol is expected"),
         (tokens.replace("E 5", "E 7"), "tokens.txt line 6 is 'E 7'"),
         (tokens.replace("<s> 0", "<blk> 0"), "tokens.txt line 1 is '<blk> 0'"),
+        (tokens.replace("E 5", "\x1b[2J 5"), r"line 6 is '\\x1b\[2J 5': 'symbol 5'"),
+        (tokens.replace("E 5", " 5"), "tokens.txt line 6 is '5': 'symbol 5'"),
         (tokens + "new 32\n", r"is damaged: its log_probs have the shape \['N', 'T', 32\], but tokens.txt has 33"),
     ):
         (folder / "tokens.txt").write_text(text)
@@ -238,3 +240,67 @@ def test_a_graph_that_names_other_files(folder, tmp_path):
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(UserError, match="model.onnx keeps weights in further files, which are not read"):
         fairseq_skd.load(folder)
+
+
+@pytest.mark.faults
+def test_a_device_in_place_of_a_file(tmp_path):
+    """It has no size and no end; reading it took all memory."""
+    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="config.json is missing"):
+        fairseq_skd.load(tmp_path)
+
+
+def hostile(path, log_probs, frame_lengths):
+    """Write a graph with the right inputs and outputs that always gives these values."""
+    outputs = {"log_probs": log_probs, "frame_lengths": frame_lengths}
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(value.dtype) for name, value in outputs.items()}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", [f"{name}_"], [name]) for name in outputs],
+        "graph",
+        [
+            onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "samples"]),
+            onnx.helper.make_tensor_value_info("lengths", TensorProto.INT64, ["N"]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info(name, kinds[name], [None] * (value.ndim - 1) + [value.shape[-1]])
+            for name, value in outputs.items()
+        ],
+        [onnx.numpy_helper.from_array(value, f"{name}_") for name, value in outputs.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", onnx_format.OPSET)]
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("shape", "dtype", "lengths", "message"),
+    [
+        ((0, 49, 32), "f4", [], "the shape (0, 49, 32)"),
+        ((1, 3, 32), "f4", [49], "the shape (1, 3, 32)"),
+        ((1, 49, 32), "f4", [10**12], "its frame_lengths are [1000000000000]"),
+        ((1, 49, 32), "f4", [-2], "its frame_lengths are [-2]"),
+        ((1, 49, 32), "i8", [49], "'log_probs': 'tensor(int64)'"),
+    ],
+)
+def test_graphs_that_lie(folder, shape, dtype, lengths, message):
+    """They ended in a traceback, or in a text of other frames."""
+    (folder / "model.int8.onnx").unlink()
+    hostile(folder / "model.onnx", np.zeros(shape, dtype), np.array(lengths, np.int64))
+    with pytest.raises(UserError) as refused:
+        fairseq_skd.load(folder).transcribe([np.zeros(16000, np.float32)])
+    assert message in str(refused.value)
+
+
+@pytest.mark.slow
+def test_audio_without_a_frame_after_the_cut(tmp_path):
+    """An encoder that crops to three frames needs three; torch raised an error of its own."""
+    path = write_fine_tuned(tmp_path / "checkpoint.pt", "wav2vec2", crop_seq_to_multiple=3)
+    rec = recognizer.load(path, exits=(2,), device="cpu")
+    onnx_format.write(rec, tmp_path)
+    for one in (rec, fairseq_skd.load(tmp_path / "model.onnx")):
+        assert one.batch([np.zeros(1040, np.float32)])[0].shape == (1, 1040)
+        assert one(*one.batch([np.zeros(1040, np.float32)])).lengths.tolist() == [3]
+        with pytest.raises(UserError, match="it has 1039 samples, the model needs 1040"):
+            one.transcribe([np.zeros(1039, np.float32)])

@@ -55,6 +55,18 @@ def test_tokens(rec, tmp_path):
     assert tokens[0] == "<blk> 0" and tokens[4:6] == ["\u2581 4", "E 5"]
 
 
+def test_only_letters_have_a_word_end(rec, tmp_path, monkeypatch):
+    """A piece | is a character of its own."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "|", "\u2581A"]
+    monkeypatch.setattr(recognizer.Recognizer, "symbols", pieces)
+    monkeypatch.setattr(recognizer.Recognizer, "post_process", "sentencepiece")
+    monkeypatch.setattr(sherpa, "export", lambda *_: None)
+    sherpa.write(rec, tmp_path)
+    assert (tmp_path / "tokens.txt").read_text(encoding="utf-8") == (
+        "<blk> 0\n<pad> 1\n</s> 2\n<unk> 3\n| 4\n\u2581A 5\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_layer_norm_extractor_trained_without_scaling(tmp_path):
     path = write_fine_tuned(tmp_path / "checkpoint.pt", **LARGE)

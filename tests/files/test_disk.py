@@ -76,6 +76,15 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     assert names(tmp_path) == ["out.txt"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """Root could replace even ``/dev/null``."""
+    os.mkfifo(tmp_path / "pipe")
+    sentence = "/pipe cannot be written: it is a device or a pipe, give the name of a file$"
+    with pytest.raises(UserError, match=sentence), replacing(tmp_path / "pipe"):
+        pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
 def test_permissions_equal_an_ordinary_files(tmp_path: Path, umask: int) -> None:
     with replacing(tmp_path / "out.bin") as beside:
         beside.write_bytes(b"x")

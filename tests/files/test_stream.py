@@ -96,6 +96,13 @@ def test_a_pipe_and_a_slice_of_a_zip_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(joined(f"{archive}:50:{len(data)}"), wave)
 
 
+def test_a_name_with_colons(tmp_path: Path) -> None:
+    """fairseq takes colons for a slice of a zip file, except in WAV, FLAC and Ogg files."""
+    wave = noise(20000)
+    (tmp_path / "at 12:30:00.mp3").write_bytes(encoded(wave, subtype="FLOAT"))
+    np.testing.assert_array_equal(joined(str(tmp_path / "at 12:30:00.mp3")), wave)
+
+
 def damaged(kind: str, seconds: int = 12) -> bytes:
     """Encode a file and overwrite a few bytes in its middle."""
     data = bytearray(encoded(noise(seconds * 16000), kind=kind))
@@ -120,9 +127,7 @@ def test_damage_is_told_by_read_audio_too(tmp_path: Path) -> None:
     """libsndfile returns what stands before the damage, without an error."""
     path = tmp_path / "x.ogg"
     path.write_bytes(damaged("ogg"))
-    with pytest.raises(
-        UnreadableAudioError, match=r"it decodes to \d+ samples, but its header lists 192000:"
-    ):
+    with pytest.raises(UnreadableAudioError, match=r"it decodes to \d+ samples, but its header lists 192000:"):
         read_audio(path)
 
 

@@ -176,12 +176,16 @@ def test_a_stock_fine_tuned_checkpoint_starts_a_run(checkpoint, caplog):
 
 
 @pytest.mark.slow
-def test_refuses_to_prune_a_fine_tuned_checkpoint(checkpoint):
+def test_a_pruned_model_starts_from_a_deeper_checkpoint(checkpoint):
     deep = build(checkpoint, student_layers=[2]).state_dict()
-    with pytest.raises(
-        UserError, match=r"^the fine-tuned checkpoint has 4 layers but the model has 3: set model\.w2v_path to"
-    ):
-        build(checkpoint, student_layers=[2], keep_layers=3).load_state_dict(dict(deep), strict=True)
+    pruned = build(checkpoint, student_layers=[2], keep_layers=3)
+    fresh = pruned.state_dict()["w2v_encoder.proj.weight"].clone()
+    pruned.load_state_dict(dict(deep), strict=True)
+    state = pruned.state_dict()
+    assert torch.equal(state.pop("w2v_encoder.proj.weight"), fresh)  # no student of three layers
+    del state["w2v_encoder.proj.bias"]
+    for name, tensor in state.items():
+        assert torch.equal(tensor, deep[name]), name
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("add", 1.5), ("set", None)])

@@ -82,6 +82,31 @@ def test_a_greedy_text_lies_on_the_best_symbols() -> None:
         assert found.score == pytest.approx(log_probs.max(axis=1).sum())
 
 
+def test_a_boundary_may_repeat_in_a_pause() -> None:
+    """The best symbols are | A | - | B |; without boundary, two frames cost a path of 0.01 each."""
+    log_probs = np.log(np.full((7, 4), 0.01) + 0.96 * np.eye(4)[[3, 1, 3, 0, 3, 2, 3]])  # - A B |
+    found = align_units(log_probs, [1, 3, 2, 3], boundary=3)
+    assert found.starts.tolist() == [1, 2, 5, 6] or found.starts.tolist() == [1, 4, 5, 6]
+    assert found.score == pytest.approx(7 * np.log(0.97))
+    assert align_units(log_probs, [1, 3, 2, 3]).score == pytest.approx(5 * np.log(0.97) + 2 * np.log(0.01))
+    # Inside a word, blanks stay blanks: the two | between A and B cost.
+    assert align_units(log_probs[1:], [1, 2], boundary=3).score == pytest.approx(4 * np.log(0.97) + 2 * np.log(0.01))
+
+
+def test_a_boundary_changes_as_if_the_text_had_more_of_it() -> None:
+    """Against the best of all texts with repeated boundaries."""
+    for seed in range(20):
+        log_probs = random_log_probs(8, 4, seed, 2.0)
+        texts = [
+            [3] * first + [1] + [3] * between + [2] + [3] * last
+            for first, between, last in itertools.product(range(4), range(1, 4), range(4))
+        ]
+        best = max(align_units(log_probs, text).score for text in texts if len(text) <= 5)
+        found = align_units(log_probs, [1, 3, 2], boundary=3)
+        assert found.score >= best - 1e-9
+        assert found.heights == pytest.approx(np.exp(log_probs[found.peaks, [1, 3, 2]]))
+
+
 def test_impossible_symbols_do_not_lose_the_path() -> None:
     log_probs = np.array([[0.0, -np.inf], [-0.7, -0.7], [0.0, -np.inf]])
     assert align_units(log_probs, [1]).starts.tolist() == [1]

@@ -22,28 +22,28 @@ TWO = named(("GO", 0.06, 0.2), ('S"O', 1.2, 1.26))
 
 
 def test_txt_and_ctm() -> None:
-    assert FORMATS["txt"].write(TWO) == 'x/a b.wav\tGO S"O\n'
-    assert FORMATS["ctm"].write(TWO) == 'a_b 1 0.06 0.14 GO 0.5000\na_b 1 1.20 0.06 S"O 0.5000\n'
+    assert FORMATS["txt"](TWO) == 'x/a b.wav\tGO S"O\n'
+    assert FORMATS["ctm"](TWO) == 'a_b 1 0.06 0.14 GO 0.5000\na_b 1 1.20 0.06 S"O 0.5000\n'
 
 
 def test_jsonl() -> None:
     item = TWO._replace(transcript=Transcript("É", (), 0.0, 1.0, -2.0, (Transcript("E", (), 0.1, 1.0, -3.0),)))
-    line = FORMATS["jsonl"].write(item)
+    line = FORMATS["jsonl"](item)
     assert line.endswith("}\n") and line.count("\n") == 1 and "É" in line
     assert json.loads(line)["nbest"] == [
         {"text": "É", "score": -2.0, "confidence": 0.0},
         {"text": "E", "score": -3.0, "confidence": 0.1},
     ]
-    words = json.loads(FORMATS["jsonl"].write(TWO))["words"]
+    words = json.loads(FORMATS["jsonl"](TWO))["words"]
     assert words[0] == {"text": "GO", "start": 0.06, "end": 0.2, "confidence": 0.5}
 
 
 def test_srt_and_vtt() -> None:
     item = named(("A&B", 0.06, 0.2), ("<C>", 3661.2, 3661.26), seconds=4000.0)
-    assert FORMATS["srt"].write(item) == (
+    assert FORMATS["srt"](item) == (
         "1\n00:00:00,060 --> 00:00:01,060\nA&B\n\n2\n01:01:01,200 --> 01:01:02,200\n<C>\n\n"
     )
-    assert FORMATS["vtt"].write(item) == (
+    assert FORMATS["vtt"](item) == (
         "WEBVTT\n\n00:00:00.060 --> 00:00:01.060\nA&amp;B\n\n01:01:01.200 --> 01:01:02.200\n&lt;C&gt;\n\n"
     )
 
@@ -72,7 +72,7 @@ def parse_textgrid(text: str) -> list[tuple[float, float, str]]:
 @pytest.mark.parametrize("words", [(), (("GO", 0.0, 0.2), ("ON", 0.2, 10.0)), (("GO", 0.06, 0.2), ('S"O', 1.2, 1.26))])
 def test_textgrid_covers_the_audio(words: tuple[tuple[str, float, float], ...]) -> None:
     item = named(*words)
-    text = FORMATS["TextGrid"].write(item)
+    text = FORMATS["TextGrid"](item)
     assert text.startswith(
         'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = 10\ntiers? <exists>\n'
     )

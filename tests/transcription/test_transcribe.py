@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from fairseq_skd import manifest, ngram, transcribe
 from fairseq_skd.errors import PartialResult, UserError
 from fairseq_skd.recognizer import Recognizer, load
 from fairseq_skd.search.forced import Alignment
-from fairseq_skd.transcription.transcribing import Aligned
+from fairseq_skd.transcription.transcribing import Aligned, Transcriber
+from fairseq_skd.transcription.words import Transcript, Word
 from tests.goldens import cases
 
 HUBERT = str(cases.HERE / "hubert.pt")
@@ -194,6 +196,8 @@ def test_a_language_model_brings_its_words(run: Any, tmp_path: Path) -> None:
         (["--text", "A"], "--text is the text of one audio file, and there are 2: give --text-file FILE"),
         (["--lexicon", "a"], "--lexicon a is used with a language model only"),
         (["gone.wav"], "AUDIO gone.wav does not exist"),
+        ([os.devnull], "AUDIO /dev/null is a pipe or a device: give a file, or - "),
+        (["--lm-weight", "nan"], "^--lm-weight nan is not finite: give a number$"),
         ([str(AUDIO[0])], "AUDIO test0.flac twice|AUDIO names .* twice"),
         (["--lm", "gone.arpa"], "language model gone.arpa does not exist"),
     ],
@@ -201,3 +205,62 @@ def test_a_language_model_brings_its_words(run: Any, tmp_path: Path) -> None:
 def test_mistakes(options: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         transcribe.main([HUBERT, *map(str, AUDIO[:2]), *options])
+
+
+def test_a_table_has_single_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ``|`` in a row are two spaces in the text, which ``manifest table`` refuses."""
+
+    def two_spaces(*given: Any) -> Any:
+        word = Word("GO", 0.0, 0.1, 1.0)
+        yield 0, Transcript("GO  ON ", (word, word), 1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(Transcriber, "transcribe", two_spaces)
+    table = tmp_path / "t.tsv"
+    transcribe.main([HUBERT, str(AUDIO[0]), "--table", str(table), "--min-confidence", "0.5", "--device", "cpu"])
+    assert table.read_text() == f"path\ttext\tsplit\n{AUDIO[0]}\tGO ON\ttrain\n"
+
+
+def test_each_audio_file_has_a_name_of_its_own(run: Any, tmp_path: Path) -> None:
+    """``c.wav`` beside ``c.flac`` keeps its suffix, which ``c.wav.flac`` would lose."""
+    audio = [tmp_path / name for name in ("c.flac", "c.wav", "c.wav.flac", "x/c d.flac", "y/c d.flac", "x/c_d.flac")]
+    for path in audio:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(AUDIO[1].read_bytes())
+    run(tmp_path, "--output", "srt", "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*.srt"))) == len(audio)
+    with pytest.raises(UserError, match=r"^AUDIO .*/x/c d\.flac and .*/x/c_d\.flac have the same name in ctm: "):
+        run(tmp_path, "--output", "ctm")
+    (tmp_path / "text").write_text("c d\tIT IS\n")
+    with pytest.raises(UserError, match=r"text: c d names .*/x/c d\.flac and .*/y/c d\.flac: write their paths$"):
+        run(*audio[3:5], "--text-file", tmp_path / "text")
+
+
+def test_names_that_are_no_plain_text(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "a\nb.flac").write_bytes(AUDIO[1].read_bytes())
+    with pytest.raises(UserError, match="^AUDIO .*/a b.flac cannot be named in txt: "):
+        run(tmp_path)
+    assert json.loads(run(tmp_path, "--output", "jsonl")[0])["text"] == "IT IS"
+    if sys.platform == "linux":  # elsewhere such a name cannot be made
+        (tmp_path / os.fsdecode(b"\xe9.flac")).write_bytes(AUDIO[1].read_bytes())
+        with pytest.raises(PartialResult, match="its name is not UTF-8: rename it$"):
+            run(tmp_path, "--output", "jsonl")
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(b"\0" * 2000)
+    with pytest.raises(PartialResult, match=r"^1 audio file has no transcript.*\n  .*/a\.raw: "):
+        run(raw)
+
+
+def test_files_that_are_read_are_not_replaced(run: Any, tmp_path: Path) -> None:
+    audio, text = tmp_path / "a.flac", tmp_path / "text"
+    audio.write_bytes(AUDIO[1].read_bytes())
+    text.write_text("a IT IS\n")
+    with pytest.raises(UserError, match=r"^--out .*a\.flac would replace a file that is read: give another name$"):
+        run(AUDIO[0], audio, "--out", audio)
+    with pytest.raises(UserError, match="^--out .*text would replace a file that is read"):
+        run(audio, "--text-file", text, "--out", text)
+    table = ("--table", tmp_path / "t.tsv", "--min-confidence", 0)
+    with pytest.raises(UserError, match=r"^--table .* would replace a file that --out writes: give another name$"):
+        run(audio, "--out", tmp_path / "t.tsv", *table)
+    with pytest.raises(UserError, match=r"^--out .*text is a file, and srt goes to a folder: give another name$"):
+        run(audio, "--output", "srt", "--out", text)
+    assert audio.read_bytes() == AUDIO[1].read_bytes() and text.read_text() == "a IT IS\n"

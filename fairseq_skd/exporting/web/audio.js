@@ -17,10 +17,22 @@ export async function decode(blob, rate, name) {
   } catch {
     throw new AudioError(`${name} cannot be decoded by this browser: convert it to WAV, FLAC or MP3.`);
   }
-  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
+  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => asTrained(buffer.getChannelData(i)));
   const samples = new Float32Array(buffer.length);
   for (const channel of channels) for (let i = 0; i < samples.length; i++) samples[i] += channel[i] / channels.length;
   return samples;
+}
+
+/**
+ * Scale 16-bit samples as in training, by 1/32768. Chromium scales those above zero by 1/32767.
+ * Samples that are no multiples of 1/32767 come from another format or were resampled: they stay.
+ */
+function asTrained(samples) {
+  for (const sample of samples) {
+    const number = sample * 32767;
+    if (number > 0 && Math.abs(number - Math.round(number)) > 1 / 256) return samples;  // float32 rounds by less
+  }
+  return samples.map((sample) => sample > 0 ? Math.round(sample * 32767) / 32768 : sample);
 }
 
 /** Begin to record; `stop()` ends it, `done` is the recording. It ends by itself after `longest` seconds. */
