@@ -1,12 +1,11 @@
 """Compare teacher and student in each format: size, time on one and two cores, memory, errors."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from benchmarks.gauges import MIB, now
 from benchmarks.records import processor, save
 from benchmarks.summaries import markdown_table, paired_ratios, spread, verdict
 from benchmarks.workers import workers
+from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.compat import to_container
 from fairseq_skd.errors import UserError, run_command
 from fairseq_skd.exporting import huggingface, onnx
@@ -53,9 +53,17 @@ word error rates of a trained checkpoint:
 _ALONE = {
     "torch": "import sys, fairseq_skd, torch; m, l, d, a = sys.argv[1:]; "
     "fairseq_skd.load(m, exits=(int(l),), device='cpu', dtype=getattr(torch, d)).transcribe([a])",
-    "transformers": "import sys; from transformers import pipeline; "
-    "pipeline('automatic-speech-recognition', sys.argv[1])(sys.argv[4])",
+    "transformers": "import sys, soundfile; from transformers import pipeline; "
+    "pipeline('automatic-speech-recognition', sys.argv[1])(soundfile.read(sys.argv[4], dtype='float32')[0])",
 }
+
+# Runs a command and prints its peak memory. From a small process of its own, because a child begins
+# with the peak of its parent.
+_WATCHED = """\
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 class Arm(NamedTuple):
@@ -75,6 +83,10 @@ class Arm(NamedTuple):
     dtype: str
     file: str
 
+    def size(self) -> int:
+        """Return the bytes of the weights in this precision."""
+        return Path(self.file).stat().st_size // (2 if self.dtype == "bfloat16" else 1)
+
     def opened(self) -> Callable[[str], str]:
         """Open the model; returns the function that transcribes one file."""
         if self.kind == "transformers":
@@ -82,7 +94,7 @@ class Arm(NamedTuple):
             from transformers.utils import logging as transformers_logging
 
             transformers_logging.set_verbosity_error()
-            recognize = pipeline("automatic-speech-recognition", self.model, device="cpu")
+            recognize: Any = pipeline("automatic-speech-recognition", self.model, device="cpu")
             return lambda path: recognize(soundfile.read(path, dtype="float32")[0])["text"]
         exits = (self.layer,) if self.kind == "torch" else None
         rec = load(self.model, exits=exits, device="cpu", dtype=getattr(torch, self.dtype))
@@ -121,6 +133,7 @@ def setting_of(threads: int, student: int = 6) -> Setting:
 
 def write_checkpoint(path: Path, student: int) -> None:
     """Save a base-size checkpoint with random weights, without the optimizer's state."""
+    setting_of(1).begin()
     cfg = recipe(setting_of(1, student), (student,))
     task = build_task(cfg)
     model = task.build_model(cfg.model)
@@ -185,12 +198,11 @@ def memory(arm: Arm, audio: Path) -> int:
     """
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arm.command(audio), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"{' '.join(arm.command(audio))} ended with exit status {process.returncode}")
-    return 1024 * usage.ru_maxrss  # Linux counts in KiB
+    command = [sys.executable, "-c", _WATCHED, *arm.command(audio)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise UserError(f"{' '.join(arm.command(audio))} failed: {done.stderr.strip()[-300:]}")
+    return 1024 * int(done.stdout)  # Linux counts in KiB
 
 
 def errors(arms: Mapping[Any, Arm], data: Path, subset: str) -> tuple[dict[Any, ErrorCount], dict[Any, list[str]]]:
@@ -223,6 +235,59 @@ def errors(arms: Mapping[Any, Arm], data: Path, subset: str) -> tuple[dict[Any, 
     return counts, texts
 
 
+class Measured(NamedTuple):
+    """All measurements; arms are (format, ``teacher`` or ``student``).
+
+    Attributes:
+        audio: seconds of the noise.
+        sizes: bytes of each arm's file.
+        peaks: peak memory of each arm in bytes.
+        seconds: threads -> arm -> seconds of each turn.
+        counts: word errors of each arm; empty without data.
+        texts: transcripts of each arm; empty without data.
+    """
+
+    audio: float
+    sizes: dict[Any, int]
+    peaks: dict[Any, int]
+    seconds: dict[int, dict[Any, list[float]]]
+    counts: dict[Any, ErrorCount]
+    texts: dict[Any, list[str]]
+
+
+def report(found: Measured) -> tuple[dict[str, Any], str]:
+    """Return the figures for the JSON, and the table with the verdicts below it."""
+    rows, figures = [], {}
+    for arm in sorted(found.sizes, key=lambda arm: arm[1], reverse=True):
+        factors = {threads: spread(times[arm]).median / found.audio for threads, times in found.seconds.items()}
+        ratio = spread(paired_ratios(found.seconds[1][arm], found.seconds[1]["torch float32", "teacher"]))
+        figures[" ".join(arm)] = {
+            "megabytes": found.sizes[arm] / 1e6,
+            "real_time_factors": factors,
+            "time_ratio": ratio._asdict(),
+            "peak_mib": found.peaks[arm] / MIB,
+        }
+        row = [
+            ", ".join(reversed(arm)),
+            f"{found.sizes[arm] / 1e6:.1f}",
+            *(f"{factor:.4f}" for factor in factors.values()),
+        ]
+        row += [ratio.show(digits=2), f"{found.peaks[arm] / MIB:.0f}"]
+        if found.texts:
+            same = sum(map(str.__eq__, found.texts[arm], found.texts["torch float32", arm[1]]))
+            figures[" ".join(arm)] |= {"wer": found.counts[arm].rate, "same_text": same}
+            row += [f"{found.counts[arm].rate:.1f}", f"{same} of {len(found.texts[arm])}"]
+        rows.append(row)
+    header = ["exit, format", "MB", "RTF, 1 thread", "2 threads", "time / torch teacher", "peak MiB"]
+    lines = [markdown_table([*header, *(["WER %", "texts as torch"] if found.texts else [])], rows), ""]
+    for arm, against, target in TARGETS:
+        ratio = spread(paired_ratios(found.seconds[1][arm], found.seconds[1][against]))
+        name = f"{' '.join(arm)} / {' '.join(against)}"
+        figures[name] = ratio._asdict()
+        lines.append(f"{name}: {ratio.show(digits=2)}, at most {target}: {verdict(ratio.median, target)}")
+    return figures, "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print the tables and write the JSON."""
     parser = argparse.ArgumentParser(
@@ -237,6 +302,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=2, help="turns before these (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all measurements to FILE")
     args = parser.parse_args()
+    quieten_libraries()
     if args.data and not args.checkpoint:
         raise UserError("--data needs a trained model: give --checkpoint FILE")
     with tempfile.TemporaryDirectory() as place:
@@ -248,51 +314,20 @@ def main() -> None:
         audio = folder / "noise.wav"
         write_noise(audio, args.seconds)
         arms, parameters = export(checkpoint, args.student, folder)
-        sizes = {key: Path(arm.file).stat().st_size for key, arm in arms.items()}
+        sizes = {key: arm.size() for key, arm in arms.items()}
         peaks = {key: memory(arm, audio) for key, arm in tqdm(arms.items(), desc="memory", unit="process")}
         seconds = {threads: times(arms, threads, audio, args.turns, args.warm_up) for threads in (1, 2)}
         counts, texts = errors(arms, args.data, args.subset) if args.data else ({}, {})
-    rows, figures = [], {}
-    for key in sorted(arms, key=lambda key: key[1], reverse=True):
-        factors = {threads: spread(found[key]).median / args.seconds for threads, found in seconds.items()}
-        base = seconds[1]["torch float32", "teacher"]
-        ratio = spread(paired_ratios(seconds[1][key], base))
-        size = sizes[key] // 2 if arms[key].dtype == "bfloat16" else sizes[key]
-        wer = f"{counts[key].rate:.1f}" if counts else "–"
-        same = sum(map(str.__eq__, texts[key], texts["torch float32", key[1]])) if texts else None
-        rows.append(
-            [
-                f"{key[1]}, {key[0]}",
-                f"{size / 1e6:.1f}",
-                *(f"{factor:.4f}" for factor in factors.values()),
-                ratio.show(digits=2),
-                f"{peaks[key] / MIB:.0f}",
-                *([wer, f"{same} of {len(texts[key])}"] if texts else []),
-            ]
-        )
-        figures[" ".join(key)] = {
-            "megabytes": size / 1e6,
-            "real_time_factors": factors,
-            "time_ratio": ratio._asdict(),
-            "peak_mib": peaks[key] / MIB,
-            "wer": counts[key].rate if counts else None,
-            "same_text": same,
-        }
-    header = ["exit, format", "MB", "RTF, 1 core", "RTF, 2 cores", "time / torch teacher", "peak MiB"]
+        found = Measured(args.seconds, sizes, peaks, seconds, counts, texts)
+    figures, table = report(found)
     print(f"{processor()}; {args.seconds:g} s of audio, batch 1, {args.turns} turns")
     print(", ".join(f"{name}: {number / 1e6:.1f} M parameters" for name, number in parameters.items()))
-    print(f"\n{markdown_table([*header, *(['WER %', 'same text as torch'] if texts else [])], rows)}\n")
-    for arm, against, target in TARGETS:
-        ratio = spread(paired_ratios(seconds[1][arm], seconds[1][against]))
-        figures[f"{' '.join(arm)} / {' '.join(against)}"] = ratio._asdict()
-        print(f"{' '.join(arm)} / {' '.join(against)}: {ratio.show(digits=2)}, at most {target}: "
-              f"{verdict(ratio.median, target)}")
+    print(f"\n{table}")
     raw = {
-        "seconds": {str(threads): {" ".join(key): value for key, value in found.items()} for threads, found in seconds.items()}
+        str(threads): {" ".join(arm): values for arm, values in of_arms.items()} for threads, of_arms in seconds.items()
     }
-    args.json = args.json and Path(args.json)
-    plain = argparse.Namespace(**{key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()})
-    save(args.json, plain, {"parameters": parameters, "formats": figures}, json.loads(json.dumps(raw)))
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    save(args.json, argparse.Namespace(**plain), {"parameters": parameters, "formats": figures}, {"seconds": raw})
 
 
 if __name__ == "__main__":
