@@ -113,14 +113,14 @@ class OnnxRecognizer(Recognizer):
                 )
             except Exception as error:  # each of ONNX Runtime's errors is a class of its own
                 raise UserError(f"{self.path} cannot be run: {shown(error, 300)}") from error
-            whole, real = (max(1, self.frame_grid.cut_frames(number)) for number in (len(wave), int(samples)))
-            if found.shape != (1, whole, len(self._dictionary)) or frames.tolist() != [real]:
+            whole, count = (max(1, self.frame_grid.cut_frames(number)) for number in (len(wave), int(samples)))
+            if found.shape != (1, whole, len(self.symbols)) or frames.tolist() != [count]:
                 raise UserError(
                     f"{self.path} is damaged: for {len(wave)} samples its log_probs have the shape {found.shape} and "
                     f"its frame_lengths are {shown(frames.tolist())}, but by {CONFIG} there are {whole} frames"
                 )
             log_probs.append(torch.from_numpy(found[0]))  # (T, V)
-            lengths.append(real)
+            lengths.append(count)
         return Output({self.exits[0]: torch.nn.utils.rnn.pad_sequence(log_probs)}, torch.tensor(lengths))
 
 

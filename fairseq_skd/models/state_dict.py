@@ -37,7 +37,8 @@ def adapt(
         keep_layers: ``model.keep_layers``.
 
     Raises:
-        UserError: the checkpoint has more layers than the model, which is not pruned.
+        UserError: the checkpoint has fewer layers than the model; or more, and the model is not
+            pruned.
     """
     layers = depth_of(name[len(prefix) :] for name in state if name.startswith(prefix))
     if layers > depth == keep_layers:
@@ -46,6 +47,11 @@ def adapt(
         raise UserError(
             f"the fine-tuned checkpoint has {layers} layers but the model has {depth}: set model.w2v_path to the "
             f"encoder that it was fine-tuned from and model.keep_layers=0 (no layer pruning), or omit the checkpoint"
+        )
+    if 0 < layers < depth:
+        raise UserError(
+            f"the fine-tuned checkpoint has {layers} layers but the model has {depth}: set model.keep_layers={layers}, "
+            f"or omit the checkpoint"
         )
     if depth in exits:
         _fill_in_students(state, prefix, own)

@@ -1,6 +1,7 @@
 """The command: what it writes, prints and refuses; the model card."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -85,7 +86,8 @@ def test_the_lines_of_the_card_run(form: str, tmp_path: Path) -> None:
     ]
     lines = lines.replace("FOLDER", str(out)).replace("python ", f"{sys.executable} ")
     command = [sys.executable, "-c", lines] if language == "python" else ["sh", "-ec", lines.partition("\n")[2]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(card.__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
     wanted = load(checkpoint, STUDENT).transcribe([audio])[0].text
     assert done.stdout.splitlines()[-1].rpartition("\t")[2].strip() == wanted and len(wanted) > 3
 

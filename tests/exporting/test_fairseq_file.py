@@ -7,6 +7,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
+from fairseq_skd.errors import UserError
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.training.starting import read_state
 from tests.baselines import BASELINES
@@ -123,3 +124,12 @@ def test_trainings_go_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     saved = torch.load(tmp_path / "kd" / "checkpoint_last.pt", weights_only=True)["cfg"]["criterion"]
     assert saved["teacher_sha256"] == load(folder).sha256
+
+
+def test_a_file_with_fewer_layers_than_the_model(tmp_path: Path) -> None:
+    """The message named model.w2v_path, which was right."""
+    folder = run(write(tmp_path / "checkpoint_best.pt"), STUDENT, "fairseq", tmp_path / "out")
+    pretrained = write_pretrained(tmp_path / "w2v.pt", seed=7)
+    model = SkdCtc.build_model(model_config(pretrained, student_layers=[]), CtcTask())
+    with pytest.raises(UserError, match=r"has 2 layers but the model has 4: set model\.keep_layers=2, or omit"):
+        read_state(folder / "checkpoint.pt", model, letter_dictionary(), None)
