@@ -15,6 +15,14 @@ from benchmarks.base_encoder import Setting
 from fairseq_skd.files.disk import replacing
 
 
+def processor() -> str:
+    """Return the name of the CPU, as Linux tells it."""
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def save(path: Path | None, chosen: Setting | argparse.Namespace, figures: dict[str, Any], raw: dict[str, Any]) -> None:
     """Write command, environment, figures and all measurements as JSON, if a path is given."""
     if path is None:
@@ -27,6 +35,7 @@ def save(path: Path | None, chosen: Setting | argparse.Namespace, figures: dict[
             "torch": torch.__version__,
             "fairseq": fairseq.__version__,
             "machine": platform.machine(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "load_average": os.getloadavg(),
         },

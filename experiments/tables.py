@@ -261,9 +261,34 @@ def cost() -> str:
     return _table(("measured", "A", "B", "B / A [quartiles]", "target, at most", "pairs"), rows)
 
 
+def formats() -> str:
+    """Size, time and memory of each format at base size, and its errors on AN4."""
+    base, an4_ = _json("cost/formats.json")["figures"]["formats"], _json("an4/formats.json")["figures"]["formats"]
+    rows = []
+    for name, found in base.items():
+        if " / " in name:
+            continue
+        *form, exit_ = name.split()
+        ratio, errors = found["time_ratio"], an4_[name]
+        rows.append(
+            [
+                exit_,
+                " ".join(form),
+                f"{found['megabytes']:.0f}",
+                *(f"{found['real_time_factors'][threads]:.3f}" for threads in ("1", "2")),
+                f"{ratio['median']:.2f} [{ratio['lower']:.2f}, {ratio['upper']:.2f}]",
+                f"{found['peak_mib']:.0f}",
+                f"{errors['wer']:.1f}",
+                errors["same_text"],
+            ]
+        )
+    header = ["exit", "format", "MB", "real-time factor, 1 thread", "2 threads", "time / torch float32 teacher"]
+    return _table([*header, "peak MiB", "AN4 test WER %", "texts as torch float32, of 130"], rows)
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (readme, an4, claims, speechocean762, utterances, demo, word_starts, cost, commits)
+    for block in (readme, an4, claims, speechocean762, utterances, demo, word_starts, cost, formats, commits)
 }
 
 

@@ -1,11 +1,13 @@
 import argparse
 import dataclasses
+import re
 
 import pytest
 
-from benchmarks import decode_exit, long_audio, pretraining_loss, train_step
+from benchmarks import decode_exit, formats, long_audio, pretraining_loss, train_step
 from benchmarks.base_encoder import Setting, noise_batch, recipe
 from fairseq_skd.errors import UserError
+from fairseq_skd.scoring.transcripts import ErrorCount
 
 SETTING = Setting(batch=2, seconds=2.0, threads=1, device="cpu", dtype="float32", student=6)
 
@@ -98,3 +100,22 @@ def test_report_of_long_audio():
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in long_audio.report(found).splitlines()[2:]]
     assert rows[0] == ["hubert", "3", "350", "1100", "1400", "4.3", "met"]
     assert [row[-1] for row in rows] == ["met", "met", "missed", "missed", "missed"]
+
+
+def test_formats_report():
+    arms = [(form, exit_) for form in ("torch float32", "ONNX", "ONNX int8") for exit_ in ("teacher", "student")]
+    seconds = dict(zip(arms, [[4.0, 8.0], [2.0, 4.0], [3.0, 6.0], [1.0, 2.0], [2.0, 4.0], [0.8, 2.4]], strict=True))
+    texts = {arm: ["A NO", "TEN"] for arm in arms} | {arms[-1]: ["A NO", "TE"]}
+    counts = dict.fromkeys(arms, ErrorCount(1, 4))
+    found = formats.Measured(
+        10.0, dict.fromkeys(arms, 5_000_000), dict.fromkeys(arms, 2**20), {1: seconds}, counts, texts
+    )
+    figures, table = formats.report(found)
+    assert figures["ONNX student"]["real_time_factors"] == {1: 0.15}
+    assert figures["ONNX int8 student / torch float32 teacher"]["median"] == pytest.approx(0.25)  # of 0.2 and 0.3
+    assert "ONNX int8 student / ONNX student: 1.00 [0.90, 1.10], at most 0.85: missed by 17.6 %" in table
+    assert [line.split("|")[-2].strip() for line in table.splitlines() if re.match(r"\| .*int8", line)] == [
+        "2 of 2",
+        "1 of 2",
+    ]
+    assert figures["ONNX student"]["wer"] == 25
