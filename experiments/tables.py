@@ -261,6 +261,21 @@ def cost() -> str:
     return _table(("measured", "A", "B", "B / A [quartiles]", "target, at most", "pairs"), rows)
 
 
+def long_audio() -> str:
+    """Peak memory of transcribing long audio at base size."""
+    rows = [
+        [
+            {"hubert": "HuBERT", "wavlm": "WavLM"}[kind],
+            f"{float(minutes):.0f}",
+            f"{found['loaded']:.0f}",
+            f"{found['peak']:.0f}",
+        ]
+        for kind, lengths in _json("cost/long_audio.json")["figures"].items()
+        for minutes, found in lengths.items()
+    ]
+    return _table(["encoder, 12 layers x 768", "minutes of audio", "model loaded, MB", "peak, MB"], rows)
+
+
 def formats() -> str:
     """Size, time and memory of each format at base size, and its errors on AN4."""
     base, an4_ = _json("cost/formats.json")["figures"]["formats"], _json("an4/formats.json")["figures"]["formats"]
@@ -288,7 +303,19 @@ def formats() -> str:
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
     block.__name__: block
-    for block in (readme, an4, claims, speechocean762, utterances, demo, word_starts, cost, formats, commits)
+    for block in (
+        readme,
+        an4,
+        claims,
+        speechocean762,
+        utterances,
+        demo,
+        word_starts,
+        cost,
+        long_audio,
+        formats,
+        commits,
+    )
 }
 
 
