@@ -76,11 +76,12 @@ def run_command(program: str, main: Callable[[], None]) -> int:
 
     Returns:
         the exit status: 0; 2 if the input or a file cannot be used; 3 if a part of the input was
-        left out; 130 if interrupted.
+        left out; 130 if interrupted; 141 if the reader of standard output has gone.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         main()
+        sys.stdout.flush()  # here, where a reader that has gone is no traceback
     except PartialResult as error:
         print(f"{program}: {error}", file=sys.stderr)
         return PARTIAL
@@ -89,6 +90,9 @@ def run_command(program: str, main: Callable[[], None]) -> int:
             raise
         print(f"{program}: {sentence}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a read-only folder: the system's message names the file
         print(f"{program}: {error}", file=sys.stderr)
         return 2

@@ -146,3 +146,17 @@ def test_a_program_outside_hydra_is_unchanged(monkeypatch):
     hook = sys.excepthook
     end_hydra_with_a_sentence()
     assert sys.excepthook is hook and "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_reader_that_goes_ends_the_command_quietly():
+    code = (
+        "import sys; from fairseq_skd.errors import run_command; "
+        "sys.exit(run_command('tool', lambda: print('line\\n' * int(sys.argv[1]))))"
+    )
+    for lines in (1, 100_000):  # written at the end, and in between
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 141
