@@ -276,29 +276,27 @@ def long_audio() -> str:
     return _table(["encoder, 12 layers x 768", "minutes of audio", "model loaded, MB", "peak, MB"], rows)
 
 
+def _formats(file: str) -> list[tuple[str, dict[str, Any]]]:
+    """Exit and format, as a row names them, and the figures of each."""
+    arms = _json(file)["figures"]["formats"]
+    return [(", ".join(reversed(name.rsplit(" ", 1))), arms[name]) for name in arms if " / " not in name]
+
+
 def formats() -> str:
-    """Size, time and memory of each format at base size, and its errors on AN4."""
-    base, an4_ = _json("cost/formats.json")["figures"]["formats"], _json("an4/formats.json")["figures"]["formats"]
+    """Size, time and memory of each format at base size."""
     rows = []
-    for name, found in base.items():
-        if " / " in name:
-            continue
-        *form, exit_ = name.split()
-        ratio, errors = found["time_ratio"], an4_[name]
-        rows.append(
-            [
-                exit_,
-                " ".join(form),
-                f"{found['megabytes']:.0f}",
-                *(f"{found['real_time_factors'][threads]:.3f}" for threads in ("1", "2")),
-                f"{ratio['median']:.2f} [{ratio['lower']:.2f}, {ratio['upper']:.2f}]",
-                f"{found['peak_mib']:.0f}",
-                f"{errors['wer']:.1f}",
-                errors["same_text"],
-            ]
-        )
-    header = ["exit", "format", "MB", "real-time factor, 1 thread", "2 threads", "time / torch float32 teacher"]
-    return _table([*header, "peak MiB", "AN4 test WER %", "texts as torch float32, of 130"], rows)
+    for name, found in _formats("cost/formats.json"):
+        factors, ratio = found["real_time_factors"], found["time_ratio"]
+        shown = f"{ratio['median']:.2f} [{ratio['lower']:.2f}, {ratio['upper']:.2f}]"
+        sizes = (f"{found[key]:.0f}" for key in ("megabytes", "peak_mib"))
+        rows.append([name, *sizes, f"{factors['1']:.3f}", f"{factors['2']:.3f}", shown])
+    return _table(("exit, format", "MB", "peak MiB", "RTF, 1 thread", "RTF, 2 threads", "time / torch teacher"), rows)
+
+
+def format_errors() -> str:
+    """Errors of each format on AN4."""
+    rows = [[name, f"{found['wer']:.1f}", found["same_text"]] for name, found in _formats("an4/formats.json")]
+    return _table(("exit, format", "test WER %", "texts equal to torch float32, of 130"), rows)
 
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
@@ -314,6 +312,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
         cost,
         long_audio,
         formats,
+        format_errors,
         commits,
     )
 }
