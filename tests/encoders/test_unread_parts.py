@@ -74,10 +74,10 @@ def test_damage_is_told_in_the_weights_and_not_in_what_is_left_out(tmp_path: Pat
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc/self, which needs Linux")
 def test_what_is_left_out_takes_no_memory(tmp_path: Path, legacy: bool) -> None:
     path = save(
-        tmp_path / "c.pt", legacy, model={"a": torch.ones(1 << 20)}, last_optimizer_state=moments(torch.ones(1 << 22))
+        tmp_path / "c.pt", legacy, model={"a": torch.ones(1 << 20)}, last_optimizer_state=moments(torch.ones(1 << 24))
     )
     peak = PeakMemory(torch.device("cpu"))
     load_weights_only(path, UNREAD)
-    assert peak.above_start() < 14e6  # 4 MB of weights, 8 MB of pickle; 17 MB are left out
+    assert peak.above_start() < 35e6  # 4 MB of weights, 8 MB of pickle; 67 MB are left out
     load_weights_only(path)
-    assert peak.above_start() > 15e6
+    assert peak.above_start() > 60e6
