@@ -109,6 +109,7 @@ class Record(NamedTuple):
         source: file that states the utterance.
         line: line in that file, from 1.
         segment: part of the audio file; None: all of it.
+        channel: channel of the audio file that the source names, from 0; None: it names none.
     """
 
     path: str
@@ -118,6 +119,7 @@ class Record(NamedTuple):
     source: str
     line: int
     segment: Segment | None = None
+    channel: int | None = None
 
     def problem(self, fault: Fault) -> Problem:
         """Locate a fault at this record."""
@@ -133,6 +135,8 @@ class Corpus(NamedTuple):
         problems: problems of utterances that could not become a record.
         root: the folder that the records' paths start from.
         notes: changes to the source's own notation, for the summary.
+        language: language of the transcripts that the source names, such as ``de``; empty: it names
+            none.
     """
 
     title: str
@@ -140,6 +144,7 @@ class Corpus(NamedTuple):
     problems: list[Problem]
     root: Path
     notes: Sequence[str] = ()
+    language: str = ""
 
 
 T = TypeVar("T")
