@@ -100,7 +100,7 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     config = read_json(folder / CONFIG)
     _refuse_others(config, source)
     encoder = read_encoder(folder, config, source)
-    if head := next((name for name in encoder.weights if name.startswith(_HEADS)), None):
+    if head := min((name for name in encoder.weights if name.startswith(_HEADS)), default=""):
         classes = config.get("architectures")
         kind = f"{shown(str(classes[0]))}, " if isinstance(classes, list) and classes else ""
         raise UserError(_fine_tuned(source, f"{kind}with {shown(head)}"))
