@@ -102,8 +102,8 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     encoder = read_encoder(folder, config, source)
     if head := min((name for name in encoder.weights if name.startswith(_HEADS)), default=""):
         classes = config.get("architectures")
-        kind = f"{shown(str(classes[0]))}, " if isinstance(classes, list) and classes else ""
-        raise UserError(_fine_tuned(source, f"{kind}with {shown(head)}"))
+        kind = f", class {shown(str(classes[0]))}" if isinstance(classes, list) and classes else ""
+        raise UserError(_fine_tuned(source, f"with {shown(head)}{kind}"))
     return encoder
 
 
@@ -120,7 +120,7 @@ def read_encoder(folder: Path, config: Mapping[str, Any], source: str) -> Pretra
     """
     model = fairseq_architecture(config, source)
     encoder = PretrainedEncoder.from_w2v_args({"model": model, "task": _audio(folder, config)}, source)
-    weights = fairseq_names(_read_weights(folder, source), model)
+    weights = fairseq_names(_read_weights(folder, source), model["extractor_mode"])
     if encoder.conv_layers[-1].channels == model["encoder_embed_dim"]:
         _drop_identity(weights, model["encoder_embed_dim"], source)
     if "mask_emb" not in weights:  # transformers saves none if its masking is off
@@ -167,15 +167,11 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
     return model
 
 
-def fairseq_names(weights: Mapping[str, Tensor], model: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Rename tensors from transformers to fairseq; unknown names stay.
-
-    Args:
-        weights: name -> tensor.
-        model: the architecture, see :func:`fairseq_architecture`.
-    """
-    norm = (rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[model["extractor_mode"]])
-    names = (norm, *(_BATCH_NORM if model.get("conv_pos_batch_norm") else ()), *_NAMES)
+def fairseq_names(weights: Mapping[str, Tensor], extractor_mode: str) -> dict[str, Tensor]:
+    """Rename tensors from transformers to fairseq; unknown names stay."""
+    norm = (rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[extractor_mode])
+    batch_norm = _BATCH_NORM if any("pos_conv_embed.batch_norm." in str(name) for name in weights) else ()
+    names = (norm, *batch_norm, *_NAMES)
     renamed = {}
     for name, tensor in weights.items():
         bare = re.sub(rf"^({'|'.join(KINDS)})\.", "", str(name))

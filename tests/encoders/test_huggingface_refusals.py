@@ -37,10 +37,15 @@ def test_fine_tuned_models_are_told_by_their_head(tmp_path: Path, suffix: str, h
         "set model.w2v_path to the pretrained model that it was fine-tuned from "
         "(checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
     )
-    for classes, name in (([f"Wav2Vec2{suffix}"], f"Wav2Vec2{suffix}, "), (["MyModel"], "MyModel, "), (None, "")):
+    for classes, name in (([f"Wav2Vec2{suffix}"], f", class Wav2Vec2{suffix}"), (["My"], ", class My"), (None, "")):
         assert refusal(edit(tmp_path, architectures=classes)) == (
-            f"model.w2v_path={tmp_path} is a fine-tuned Hugging Face model ({name}with {head}): {told}"
+            f"model.w2v_path={tmp_path} is a fine-tuned Hugging Face model (with {head}{name}): {told}"
         )
+
+
+def test_a_class_name_alone_is_not_enough(folder: Path) -> None:
+    """Without a head, transformers would start with a random one."""
+    assert load_pretrained(edit(folder, architectures=["Wav2Vec2ForCTC"])).depth == 4
 
 
 @pytest.mark.parametrize("name", ["layer_weights", "projector.weight", "tdnn.0.kernel.weight", "lm_head.weight"])
