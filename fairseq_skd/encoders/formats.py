@@ -12,7 +12,7 @@ from typing import Any
 from fairseq_skd.encoders.pretrained import TAKEN
 from fairseq_skd.errors import UserError
 
-# Microsoft's defaults, from the WavLMConfig of their WavLM.py. Ours differ, and so do transformers'.
+# Microsoft's defaults, from WavLMConfig in their WavLM.py. Ours and transformers' differ.
 _MICROSOFT: dict[str, Any] = {
     "extractor_mode": "default",
     "encoder_layers": 12,
@@ -106,9 +106,7 @@ def other_format(state: Any) -> str:
 def other_folder(folder: Path) -> str:
     """Say what a folder without ``config.json`` is; empty if it is unknown."""
     if (folder / "hyperparams.yaml").is_file():
-        return (
-            "it is a SpeechBrain folder: give the folder of the Hugging Face model that its hyperparams.yaml names; "
-        )
+        return "it is a SpeechBrain folder: give the folder of the Hugging Face model that its hyperparams.yaml names; "
     return ""
 
 

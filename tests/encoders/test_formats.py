@@ -68,7 +68,10 @@ def test_a_file_of_s3prl_is_a_fairseq_file(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"model_cfg": {**MODEL, "_name": "multires_hubert"}}, "is a multires_hubert model"),
-        ({"model_cfg": {**MODEL, "_name": "data2vec_audio"}, "model_weight": {"_ema": {}}}, "is a data2vec_audio model"),
+        (
+            {"model_cfg": {**MODEL, "_name": "data2vec_audio"}, "model_weight": {"_ema": {}}},
+            "is a data2vec_audio model",
+        ),
         ({"model_cfg": {"_name": "hubert_ctc"}}, "is a fine-tuned checkpoint (hubert_ctc)"),
         ({"model_cfg": None}, "does not say what model it is"),
         ({"model_weight": [1]}, "holds no 'model' dict: it is not a fairseq checkpoint"),
@@ -111,7 +114,10 @@ NO_CONFIGURATION = "and has no configuration: give the fairseq checkpoint or the
             f"it is the weights of a Hugging Face model without its config.json {NO_CONFIGURATION}",
         ),
         (["post_extract_proj.weight", "mask_emb"], f"it is the weights of an encoder {NO_CONFIGURATION}"),
-        (["Distiller", "Config"], "it is s3prl's DistilHuBERT, which has no layer norm before its projection; " + TAKEN),
+        (
+            ["Distiller", "Config"],
+            "it is s3prl's DistilHuBERT, which has no layer norm before its projection; " + TAKEN,
+        ),
         (
             ["Downstream", "Featurizer"],
             "it is a downstream model of s3prl: give the pretrained encoder that it was trained on",

@@ -154,7 +154,7 @@ def of_fairseq(model: Any) -> Reference:
 
 
 def mhubert_25hz(path: Path, **changes: Any) -> Reference:
-    """A batch norm before the positional convolution, whose padding is not 0, and frames of 40 ms."""
+    """Frames of 40 ms, and a batch norm before the positional convolution."""
     model = peer("hubert", conv_pos_batch_norm=True, **RATE_25_HZ, **changes)
     norm = model.encoder.pos_conv_embed.batch_norm
     norm.running_mean.normal_()
