@@ -99,7 +99,7 @@ def other_format(state: Any) -> str:
         return f"it is a checkpoint of PyTorch Lightning; {TAKEN}"
     for pattern, what in _BARE:
         if any(isinstance(name, str) and re.match(pattern, name) for name in state):
-            return f"it is {what} and has no configuration: give the fairseq checkpoint or the Hugging Face folder"
+            return f"it holds {what} and no configuration: give the fairseq checkpoint or the Hugging Face folder"
     return ""
 
 

@@ -91,7 +91,7 @@ def test_a_data2vec_checkpoint_is_named_in_spite_of_its_teacher(tmp_path: Path) 
     assert refusal(path) == f"model.w2v_path={path} is a data2vec_audio model; {TAKEN}"
 
 
-NO_CONFIGURATION = "and has no configuration: give the fairseq checkpoint or the Hugging Face folder"
+NO_CONFIGURATION = "and no configuration: give the fairseq checkpoint or the Hugging Face folder"
 
 
 @pytest.mark.parametrize(
@@ -99,21 +99,21 @@ NO_CONFIGURATION = "and has no configuration: give the fairseq checkpoint or the
     [
         (
             ["feature_extractor.conv_layers.0.conv.weight", "encoder.transformer.layers.0.attention.k_proj.weight"],
-            f"it is the weights of a torchaudio model {NO_CONFIGURATION}",
+            f"it holds the weights of a torchaudio model {NO_CONFIGURATION}",
         ),
         (
             ["wav2vec2.encoder.transformer.pos_conv_embed.conv.weight_g"],
-            f"it is the weights of a torchaudio model {NO_CONFIGURATION}",
+            f"it holds the weights of a torchaudio model {NO_CONFIGURATION}",
         ),
         (
             ["model.feature_projection.projection.weight"],
-            f"it is the weights of a SpeechBrain model {NO_CONFIGURATION}",
+            f"it holds the weights of a SpeechBrain model {NO_CONFIGURATION}",
         ),
         (
             ["hubert.feature_projection.projection.weight"],
-            f"it is the weights of a Hugging Face model without its config.json {NO_CONFIGURATION}",
+            f"it holds the weights of a Hugging Face model without its config.json {NO_CONFIGURATION}",
         ),
-        (["post_extract_proj.weight", "mask_emb"], f"it is the weights of an encoder {NO_CONFIGURATION}"),
+        (["post_extract_proj.weight", "mask_emb"], f"it holds the weights of an encoder {NO_CONFIGURATION}"),
         (
             ["Distiller", "Config"],
             "it is s3prl's DistilHuBERT, which has no layer norm before its projection; " + TAKEN,
