@@ -70,6 +70,8 @@ def validate(
             faults.append(audio)
         elif isinstance(place, str):
             faults += _audio_faults(audio, resample)
+            if record.segment and record.channel is None and _is_whole(record.segment, audio):
+                record = record._replace(segment=None)
             stretch = segment_samples(record.segment, audio) if record.segment else None
             if isinstance(stretch, Fault):
                 faults.append(stretch)
@@ -99,6 +101,13 @@ def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
         return Fault(Kind.SEGMENT, f"{segment.start:g} s to {end:g} s of {length:.2f} s")
     first, stop = round(segment.start * audio.rate), min(round(end * audio.rate), audio.samples)
     return (first, stop) if first < stop else Fault(Kind.SEGMENT, "it has no sample")
+
+
+def _is_whole(segment: Segment, audio: Audio) -> bool:
+    """Tell whether a segment is its whole recording, see :class:`Segment`."""
+    length = audio.samples / audio.rate
+    end = length if segment.end is None else segment.end
+    return bool(segment.slack) and segment.start >= 0 and segment.start + abs(length - end) <= segment.slack
 
 
 def locate(path: str, root: str) -> str | Fault:
