@@ -151,12 +151,14 @@ def to_record(row: Row, names: Names, default_split: str | None, source: str) ->
     Args:
         row: the row.
         names: the columns; a row may lack them.
-        default_split: the split, if it is not in a column.
+        default_split: the split; None: it is in a column.
         source: the file.
     """
-    values = {}
+    values = {"split": default_split or ""}
     fault = row.fault
     for role, name in names._asdict().items():
+        if role == "split" and default_split is not None:
+            continue
         value = row.cells.get(name)
         value = "" if value is None else value
         if role == "speaker" and isinstance(value, int):
@@ -165,7 +167,7 @@ def to_record(row: Row, names: Names, default_split: str | None, source: str) ->
             fault = fault or Fault(Kind.ROW, f"{name} is not a string but {json.dumps(value)}")
             value = ""
         values[role] = value
-    split = values["split"] if default_split is None else default_split
+    split = values["split"]
     if not fault and not values["path"]:
         fault = Fault(Kind.ROW, f"no {names.path}")
     if not fault and not split:
