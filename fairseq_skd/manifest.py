@@ -9,8 +9,9 @@ from fairseq_skd.corpora.labels import Labels
 from fairseq_skd.corpora.normalization import chosen_steps
 from fairseq_skd.corpora.preparation import Options, prepare, summary
 from fairseq_skd.corpora.records import Corpus
-from fairseq_skd.corpora.sources import SOURCES
+from fairseq_skd.corpora.sources import SOURCES, refuse_transcript_options
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files.units import NO_UNITS
 
 PROGRAM = "python -m fairseq_skd.manifest"
 
@@ -63,9 +64,11 @@ def parser() -> argparse.ArgumentParser:
     for name, source in SOURCES.items():
         epilog = f"{EPILOG}\nexample:\n  {PROGRAM} {name} {source.example}\n"
         command = sources.add_parser(name, description=source.text, epilog=epilog, formatter_class=lines)
-        command.set_defaults(read=source.read)
+        command.set_defaults(read=source.read, transcribed=source.transcribed)
         source.options(command)
         _add_shared(command)
+        if not source.transcribed:
+            command.set_defaults(unit=NO_UNITS.name)
     return made
 
 
@@ -144,6 +147,8 @@ def _positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command on ``arguments`` (default: ``sys.argv``)."""
     given = parser().parse_args(arguments)
+    if not given.transcribed:
+        refuse_transcript_options(given)
     chosen = labels(given)
     chosen.check()
     options = Options(given.jobs, given.resample, given.decode, given.force, given.normalize, chosen)

@@ -246,8 +246,8 @@ def _listed(layout: Layout, folder: Path, split: str, table: Path) -> Iterator[F
         there = ", ".join(map(repr, columns))
         raise UserError(f"{table}: no column {missing[0]} among {there}, as {layout.title} has; read it as a table")
     for row in rows:
-        if layout.delimiter == "|" and len(row.cells) == 3:  # LJSpeech: the third has numbers in words
-            row = Row(row.line, {**row.cells, "2": row.cells["3"]}, None)
+        if layout.delimiter == "|" and len(row.cells) in (2, 3):  # the third text of LJSpeech has numbers in words
+            row = Row(row.line, {**row.cells, "2": row.cells.get("3") or row.cells["2"]})
         record, fault = to_record(row, names, split, str(table))
         if not fault:
             path, speaker = layout.place(folder, split, record)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.records import Corpus
+from fairseq_skd.errors import UserError
 
 Reader = Callable[[argparse.Namespace], Corpus]
 
@@ -23,6 +24,7 @@ class Source(NamedTuple):
         example: an example, after ``python -m fairseq_skd.manifest NAME``.
         read: reader of the corpus.
         options: adds operand and options.
+        transcribed: it has transcripts.
     """
 
     operand: str
@@ -31,6 +33,7 @@ class Source(NamedTuple):
     example: str
     read: Reader
     options: Callable[[argparse.ArgumentParser], None]
+    transcribed: bool = True
 
 
 TABLE = """\
@@ -259,6 +262,27 @@ def _lhotse(given: argparse.Namespace) -> Corpus:
     return read_lhotse(given.folder, given.splits, given.audio_root)
 
 
+_ABOUT_TRANSCRIPTS = ("normalize", "unit", "vocab_size", "spm_model", "train_split", "lexicon", "language", "dict")
+
+
+def refuse_transcript_options(given: argparse.Namespace) -> None:
+    """Check that a source without transcripts is given no option about them.
+
+    Raises:
+        UserError: an option about transcripts is given.
+    """
+    for name in _ABOUT_TRANSCRIPTS:
+        if getattr(given, name, None) not in (None, (), ""):
+            raise UserError(f"--{name.replace('_', '-')} is about transcripts, but audio has none; drop it")
+
+
+def _audio(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.layouts import read_audio
+    from fairseq_skd.corpora.preparation import CONVERTED, SEGMENTS
+
+    return read_audio(given.root, given.split, [given.out / CONVERTED, given.out / SEGMENTS])
+
+
 SOURCES = {
     "table": Source(
         "TABLE",
@@ -347,5 +371,14 @@ SOURCES = {
         "/data/lhotse --out /data/manifests --splits train=train-clean-5 valid=dev-clean-2",
         _lhotse,
         _lhotse_options,
+    ),
+    "audio": Source(
+        "ROOT",
+        "a folder of audio without transcripts: writes <split>.tsv alone",
+        AUDIO,
+        "/data/corpus --out /data/manifests --split test",
+        _audio,
+        _audio_options,
+        transcribed=False,
     ),
 }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
 from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, Units, foreign_characters, frames_needed
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, foreign_characters, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -165,6 +165,8 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
     if unfit := _unfit_for_a_line(record.speaker):
         yield Fault(Kind.ROW, f"the speaker {record.speaker!r} {unfit}")
     text = record.text
+    if units is NO_UNITS:
+        return
     if not text.strip():
         yield Fault(Kind.EMPTY_TEXT)
         return
