@@ -307,7 +307,7 @@ def _metadata(root: Path, table: Path) -> Iterator[Found]:
         )
     for row in rows:
         record, fault = to_record(row, Names("file_name", text or "", speaker=speaker), "train", str(table))
-        path = (folder / record.path).as_posix()
+        path = (folder / record.path).as_posix() if record.path else ""
         split = next((part for part in path.split("/")[:-1] if part.lower() in _SPLITS), "train")
         yield Found(record._replace(path=path, split=split), fault)
 
@@ -325,7 +325,7 @@ def read_audio(root: Path, split: str, left_out: Iterable[Path] = ()) -> Corpus:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of the audio files")
-    seen = {os.path.realpath(folder) for folder in left_out}
+    seen = {os.path.realpath(folder) for folder in (root, *left_out)}  # links may lead back
     paths: list[str] = []
     for folder, folders, files in os.walk(root, followlinks=True):
         kept = {name: os.path.realpath(os.path.join(folder, name)) for name in folders if not name.startswith(".")}
