@@ -1,8 +1,9 @@
 """Write audio that is cut from, or converted from, a corpus's own: each file once.
 
-Segments, and files of another sampling rate, become new audio files, which are written once. For
-each of them ``derived_audio.tsv`` notes its bytes, its first and last sample in the source, and the
-source's path, bytes and time of change. The next run keeps a file if all of this still holds.
+Segments, channels, and files of another sampling rate become new audio files, which are written
+once. For each of them ``derived_audio.tsv`` notes its bytes, its first and last sample and channel
+in the source, and the source's path, bytes and time of change. The next run keeps a file if all of
+this still holds.
 Otherwise it makes the file again, and replaces one with other content only with ``--force``.
 """
 
@@ -20,19 +21,21 @@ from fairseq_skd.files.workers import available_cpus, run_over
 CONVERTED = "audio_16khz"
 SEGMENTS = "audio_segments"
 NOTES = "derived_audio.tsv"
-_COLUMNS = ("file", "bytes", "samples", "source", "source_bytes", "source_changed_ns", "first", "stop")
+_COLUMNS = ("file", "bytes", "samples", "source", "source_bytes", "source_changed_ns", "first", "stop", "channel")
 
 
 class Derived(NamedTuple):
     """An audio file to make from samples ``first`` to ``stop`` (exclusive) of a source.
 
-    ``name`` is relative to the output folder.
+    ``name`` is relative to the output folder. ``channel``: see
+    :class:`~fairseq_skd.corpora.audio.Cut`.
     """
 
     name: str
     source: str
     first: int
     stop: int
+    channel: int | str | None = None
 
 
 class Note(NamedTuple):
@@ -44,11 +47,13 @@ class Note(NamedTuple):
 
 
 def derived_name(utterance: Utterance, base: str) -> str:
-    """Name the file, relative to the output folder, for a segment or a file of another rate."""
+    """Name the new file of an utterance, relative to the output folder."""
     segment = utterance.record.segment
     if segment:
         return f"{SEGMENTS}/{utterance.record.split}/{segment.name}.flac"
-    return f"{CONVERTED}/{os.path.relpath(utterance.audio, base)}.flac"  # appended: a.wav and a.ogg stay two files
+    # Appended: a.wav and a.ogg stay two files, and so do two channels of a.wav.
+    channel = f".channel{utterance.channel}" if isinstance(utterance.channel, int) else ""
+    return f"{CONVERTED}/{os.path.relpath(utterance.audio, base)}{channel}.flac"
 
 
 def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) -> dict[str, int | Fault]:
@@ -65,7 +70,7 @@ def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) 
     """
     notes = _read_notes(out / NOTES)
     states = {source: _state(source) for source in {item.source for item in wanted}}
-    origins = {item.name: (*states[item.source], str(item.first), str(item.stop)) for item in wanted}
+    origins = {item.name: (*states[item.source], *_part(item)) for item in wanted}
     kept = {name for name, origin in origins.items() if _holds(notes.get(name), origin, out / name)}
     found: dict[str, int | Fault] = {name: int(notes[name].samples) for name in kept}
     by_source: dict[str, list[Derived]] = {}
@@ -73,7 +78,7 @@ def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) 
         if item.name not in kept:
             by_source.setdefault(item.source, []).append(item)
     tasks = [
-        (source, [Cut(item.first, item.stop, str(stage / item.name)) for item in items])
+        (source, [Cut(item.first, item.stop, str(stage / item.name), item.channel) for item in items])
         for source, items in by_source.items()
     ]
     jobs = jobs or min(available_cpus(), len(tasks))
@@ -88,6 +93,10 @@ def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) 
 
 def _extract(task: tuple[str, list[Cut]]) -> list[int | Fault]:
     return extract(*task)
+
+
+def _part(item: Derived) -> tuple[str, str, str]:
+    return str(item.first), str(item.stop), "" if item.channel is None else str(item.channel)
 
 
 def _state(source: str) -> tuple[str, str, str]:
@@ -113,6 +122,7 @@ def _read_notes(path: Path) -> dict[str, Note]:
     except (OSError, UnicodeDecodeError):
         return {}
     rows = [line.split("\t") for line in lines[1:]]
+    rows = [[*row, ""] if len(row) == len(_COLUMNS) - 1 else row for row in rows]  # earlier versions: one channel
     return {row[0]: Note(row[1], row[2], tuple(row[3:])) for row in rows if len(row) == len(_COLUMNS)}
 
 

@@ -10,14 +10,19 @@ from tabulate import tabulate
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.derived import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
+from fairseq_skd.corpora.holdout import VALID, HeldOut, hold_out
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
-from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
+from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, label_faults, validate
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.disk import named
 from fairseq_skd.files.staging import refuse_conflicts, staged
 from fairseq_skd.files.units import Units
 from fairseq_skd.files.workers import default_jobs
+
+SKIPPED = "skipped.txt"
+_OWN = (NOTES, SKIPPED)  # files that are replaced without --force
 
 
 class Options(NamedTuple):
@@ -25,11 +30,15 @@ class Options(NamedTuple):
 
     Attributes:
         jobs: number of processes; None: chosen by the size of the corpus.
-        resample: convert other sampling rates to 16 kHz FLAC files in the output folder.
+        resample: convert other sampling rates, and MP3, to 16 kHz FLAC files in the output folder.
         decode: decode each file completely.
         force: replace files of the output folder.
         normalize: steps of :mod:`fairseq_skd.corpora.normalization`.
         labels: the units and the lexicon.
+        skip_bad: leave out rows with problems instead of refusing all.
+        hold_out: fraction of the speakers to move from the training split to ``valid``.
+        channel: channel to take of files with several, from 0, or
+            :data:`~fairseq_skd.corpora.audio.MEAN`.
     """
 
     jobs: int | None = None
@@ -38,6 +47,9 @@ class Options(NamedTuple):
     force: bool = False
     normalize: Sequence[str] = ()
     labels: Labels = Labels()
+    skip_bad: bool = False
+    hold_out: float | None = None
+    channel: int | str | None = None
 
 
 class Prepared(NamedTuple):
@@ -58,6 +70,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
 
     Raises:
         UserError: anything is wrong. The message lists every problem, and ``out`` is unchanged.
+            With ``skip_bad``: a split would be left without rows.
     """
     if not corpus.root.is_dir():
         raise UserError(f"{corpus.root}: no such folder; --audio-root is the folder that the paths start from")
@@ -71,25 +84,83 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         from fairseq_skd.corpora.normalization import normalize  # imported here: most runs do not need it
 
         records, changes = normalize(records, options.normalize)
+    held = None
+    if options.hold_out is not None:
+        records, held = hold_out(records, options.hold_out, base)
     _protect_sources(records, out)
     options.labels.check()
-    units = choose_units(options.labels, records)
+    # Neither pieces nor alphabet are made of rows that will be left out, as far as is known now.
+    fit = [record for record in records if not any(label_faults(record))] if options.skip_bad else records
+    whole = {record.split for record in fit} == {record.split for record in records}  # else it is refused below
+    units = choose_units(options.labels, fit if whole else records)
     jobs = options.jobs or default_jobs(len(records))
-    utterances, found = validate(records, base, jobs, options.resample, options.decode, units)
-    rows = len(records) + len(corpus.problems)
-    _refuse(corpus.title, [*corpus.problems, *found], rows)
+    utterances, found = validate(records, base, jobs, options.resample, options.decode, units, options.channel)
+    rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
+    problems = rows.check([*corpus.problems, *found], utterances)
     if units is None or not utterances:
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
+    good = [utterance.record for utterance in utterances]
     _refuse_old_speakers(utterances, out)
     changes += _clipped(utterances)
-    with staged(out, options.force, free=[NOTES]) as stage:
-        write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
-        refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the audio, which takes long
-        utterances, problems = _derived(utterances, base, stage, out, options.jobs, units)
-        _refuse(corpus.title, problems, rows)
+    with staged(out, options.force, free=_OWN) as stage:
+        write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
+        refuse_conflicts(stage, out, options.force, free=_OWN)  # before the audio, which takes long
+        utterances, late = _derived(utterances, base, stage, out, options.jobs, units)
+        if late:
+            problems = rows.check([*problems, *late], utterances)
+            good = [utterance.record for utterance in utterances]
+            write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
         target = os.path.abspath(out)
         write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
+        if problems:
+            with named(stage / SKIPPED):
+                (stage / SKIPPED).write_text(rows.left_out(problems) + "\n", encoding="utf-8")
+    if problems:
+        changes.append(f"{rows.left_out(problems).splitlines()[-1]}; {SKIPPED} lists them")
+    else:
+        (out / SKIPPED).unlink(missing_ok=True)
+    changes += _held_out(held, utterances) if held else []
+    changes += _kept_as_mp3(utterances)
     return Prepared(utterances, units, [*corpus.notes, *changes])
+
+
+class _Rows(NamedTuple):
+    """All rows of a corpus, to tell what its problems mean for them.
+
+    Attributes:
+        title: name of the corpus in messages.
+        records: the rows that became records.
+        count: number of all rows.
+        skip_bad: leave out rows with problems.
+    """
+
+    title: str
+    records: Sequence[Record]
+    count: int
+    skip_bad: bool
+
+    def check(self, problems: Sequence[Problem], utterances: Sequence[Utterance]) -> list[Problem]:
+        """Return the problems of rows that are left out.
+
+        Raises:
+            UserError: there are problems, and they are not to be skipped, or no row or no row of a
+                split is without.
+        """
+        if not problems:
+            return []
+        left = {utterance.record.split for utterance in utterances}
+        empty = [split for split in dict.fromkeys(record.split for record in self.records) if split not in left]
+        empty = [split for split in empty if SPLIT_NAME.fullmatch(split)]
+        useful = utterances and not empty  # then --skip-bad leaves out the rest
+        if useful and self.skip_bad:
+            return list(problems)
+        then = "nothing was written" + ("; --skip-bad leaves these rows out" if useful else "")
+        why = f": every row of {', '.join(empty) or 'it'} has a problem" if self.skip_bad else ""
+        raise UserError(f"{self.title} is refused{why}\n{report(problems, self.count, then=then)}")
+
+    def left_out(self, problems: Sequence[Problem]) -> str:
+        """Report the rows that are left out."""
+        return report(problems, self.count, "left out", "")
 
 
 def _protect_sources(records: Sequence[Record], out: Path) -> None:
@@ -127,35 +198,50 @@ def _clipped(utterances: Sequence[Utterance]) -> list[str]:
 def _derived(
     utterances: Sequence[Utterance], base: str, stage: Path, out: Path, jobs: int | None, units: Units
 ) -> tuple[list[Utterance], list[Problem]]:
-    """Make files in ``stage`` for segments and other rates; return utterances and problems."""
-    if not any(utterance.stretch or utterance.rate != SAMPLE_RATE for utterance in utterances):
+    """Make new files in ``stage`` where they are needed; return utterances and problems."""
+    wanted = {derived_name(utterance, base): utterance for utterance in utterances if utterance.derived}
+    if not wanted:
         return list(utterances), []
-    wanted = {
-        derived_name(utterance, base): utterance
-        for utterance in utterances
-        if utterance.stretch or utterance.rate != SAMPLE_RATE
-    }
-    items = [Derived(name, u.audio, *(u.stretch or (0, u.samples))) for name, u in wanted.items()]
+    items = [Derived(name, u.audio, *(u.stretch or (0, u.samples)), u.channel) for name, u in wanted.items()]
     lengths = derive(items, stage, out, jobs)
     made: list[Utterance] = []
     problems: list[Problem] = []
     for utterance in utterances:
-        if not utterance.stretch and utterance.rate == SAMPLE_RATE:
+        if not utterance.derived:
             made.append(utterance)
             continue
-        name = derived_name(utterance, base)
+        record, name = utterance.record, derived_name(utterance, base)
         length = lengths[name]
-        if isinstance(length, Fault):
-            problems.append(utterance.record.problem(length))
-            continue
-        problems += map(utterance.record.problem, feasibility_faults(utterance.record.text, length, units))
-        made.append(Utterance(utterance.record, os.path.join(os.path.abspath(out), name), length))
+        faults = [length] if isinstance(length, Fault) else list(feasibility_faults(record.text, length, units))
+        problems += map(record.problem, faults)
+        if isinstance(length, int) and not faults:
+            made.append(Utterance(record, os.path.join(os.path.abspath(out), name), length))
     return made, problems
 
 
-def _refuse(title: str, problems: Sequence[Problem], rows: int) -> None:
-    if problems:
-        raise UserError(f"{title} is refused\n{report(problems, rows)}")
+def _held_out(held: HeldOut, utterances: Sequence[Utterance]) -> list[str]:
+    """Make a note on the split that was taken from the training split."""
+    members = [utterance for utterance in utterances if utterance.record.split == VALID]
+    hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600
+    notes = [
+        f"{VALID} holds out {held.held} of {held.total} {held.noun} of {held.origin}: {len(members)} utterances, "
+        f"{hours:.3f} hours"
+    ]
+    if held.noun == "recordings":
+        notes.append(
+            f"{held.origin} names fewer than two speakers, so a speaker may be in {VALID} and in {held.origin}"
+        )
+    elif held.loose:
+        notes.append(f"{held.loose} utterances of {held.origin} have no speaker, so they are held out by recording")
+    return notes
+
+
+def _kept_as_mp3(utterances: Sequence[Utterance]) -> list[str]:
+    """Make a note on the files that training will decode as MP3."""
+    count = sum(utterance.audio.lower().endswith(".mp3") for utterance in utterances)
+    if not count:
+        return []
+    return [f"{count} utterances stay MP3, which loads more slowly than FLAC; --resample converts them"]
 
 
 def summary(prepared: Prepared, out: Path) -> str:
