@@ -18,8 +18,8 @@ class Kind(Enum):
     MISSING = "missing file", "correct the path, or the folder that it starts from"
     UNREADABLE = (
         "file that cannot be read as audio",
-        "replace it; WAV, FLAC, SPHERE, MP3, Ogg Opus and Ogg Vorbis are read; M4A, AAC, WMA and video are not: convert "
-        "them, ffmpeg -i FILE NEW.flac",
+        "replace it; WAV, FLAC, SPHERE, MP3, Ogg Opus and Ogg Vorbis are read; M4A, AAC, WMA and video are not: "
+        "convert them, ffmpeg -i FILE NEW.flac",
     )
     RATE = "sampling rate other than 16000 Hz", "add --resample, or convert the files"
     CHANNELS = "more than one channel", "add --channel mean, or --channel 0 for the first"
