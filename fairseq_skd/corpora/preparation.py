@@ -89,16 +89,18 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         records, held = hold_out(records, options.hold_out, base)
     _protect_sources(records, out)
     options.labels.check()
+    rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
+    if not records:
+        rows.check(corpus.problems, [])
+        raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
     # Neither pieces nor alphabet are made of rows that will be left out, as far as is known now.
     fit = [record for record in records if not any(label_faults(record))] if options.skip_bad else records
     whole = {record.split for record in fit} == {record.split for record in records}  # else it is refused below
     units = choose_units(options.labels, fit if whole else records)
     jobs = options.jobs or default_jobs(len(records))
     utterances, found = validate(records, base, jobs, options.resample, options.decode, units, options.channel)
-    rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
     problems = rows.check([*corpus.problems, *found], utterances)
-    if units is None or not utterances:
-        raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
+    assert units is not None  # it is only if there are problems
     good = [utterance.record for utterance in utterances]
     _refuse_old_speakers(utterances, out)
     changes += _clipped(utterances)
@@ -232,7 +234,7 @@ def _held_out(held: HeldOut, utterances: Sequence[Utterance]) -> list[str]:
             f"{held.origin} names fewer than two speakers, so a speaker may be in {VALID} and in {held.origin}"
         )
     elif held.loose:
-        notes.append(f"{held.loose} utterances of {held.origin} have no speaker, so they are held out by recording")
+        notes.append(f"{held.loose} utterances of {held.origin} had no speaker, so they went by recording")
     return notes
 
 
