@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +24,9 @@ _AT_MOST_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 MEAN = "mean"
 """The channel option that mixes all channels."""
 
+_NEVER_MP3 = (b"fLaC", b"RIFF", b"OggS", b"NIST")  # libmpg123 is not asked: no time to silence it
+
 _BLOCK = 1 << 18  # samples of an MP3 file that are decoded at once
-# An MP3 file without a table of contents states a guess; two frames of 1152 samples are no damage.
-_GUESS = 2304
 
 _UNKNOWN_LENGTH = 2**62  # without a length in the header, libsndfile says 2**63 - 1
 
@@ -61,11 +62,30 @@ def inspect(path: str, decode: bool = False) -> Audio | Fault:
         path: the file.
         decode: decode the whole file, which also finds damage in the middle, and NaN or Inf.
     """
-    if not os.path.isfile(path):  # libsndfile would wait for ever on a pipe
-        return _unreadable(path, FileNotFoundError())
+    try:
+        first = _first_bytes(path)
+    except OSError as error:
+        return _unreadable(path, error)
+    if first in _NEVER_MP3:
+        return _inspect(path, decode)
     with quiet() as said:
         found = _inspect(path, decode)
     return _with_reason(found, said)
+
+
+def _first_bytes(path: str) -> bytes:
+    """Read the first four bytes of a file.
+
+    Raises:
+        OSError: it is no file, on which libsndfile would wait for ever, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError
+        return os.read(descriptor, 4)
+    finally:
+        os.close(descriptor)
 
 
 def _inspect(path: str, decode: bool) -> Audio | Fault:
@@ -93,13 +113,14 @@ def _inspect(path: str, decode: bool) -> Audio | Fault:
 def _inspect_mp3(path: str) -> Audio | Fault:
     """Decode an MP3 file, and count its samples."""
     with open_forward(path) as file:
-        while len(block := file.read(_BLOCK, dtype="float32")):
+        while left := file.frames - file.decoded:
+            block = file.read(min(left, _BLOCK), dtype="float32")
             file.decoded += len(block)
             if not np.isfinite(block).all():
                 return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
-            if len(block) < _BLOCK:
+            if len(block) < min(left, _BLOCK):
                 break  # fairseq reads once, to the first damage; a further read may find frames after it
-        if file.frames - file.decoded > _GUESS:
+        if file.decoded < file.frames and not file.is_guess():
             return _damaged(file.decoded, file.frames)
         if file.goes_on():
             return Fault(Kind.UNREADABLE, f"it goes on after the {file.frames} samples of its header")

@@ -11,6 +11,7 @@ import soundfile
 
 _SAID = re.compile(rb"\[?(src/)?libmpg123|Note: |Warning: |Error: ")  # how lines of libmpg123 begin
 _SYNC = b"\xff\xe0"  # the first 11 bits of each frame of an MP3 file
+_GUESSED = "bitrate mode   : constant"  # what libsndfile notes of a file without a table of contents
 _SPARE = 4096  # bytes that may follow the last sample: frames of padding
 _AT_MOST = 1 << 16  # bytes that a pipe holds
 _alone = threading.RLock()  # a process has only one file descriptor 2
@@ -46,6 +47,16 @@ class ForwardFile(soundfile.SoundFile):
         first, second = (*os.pread(self.descriptor, 2, place), 0, 0)[:2]
         sync = first == _SYNC[0] and second & _SYNC[1] == _SYNC[1]
         return sync and os.fstat(self.descriptor).st_size - place > _SPARE
+
+    def is_guess(self) -> bool:
+        """Tell whether an MP3 file was decoded to its end, and its length was only a guess.
+
+        Without a table of contents, libmpg123 divides the file's bytes by the bit rate, and tags
+        count as audio.
+        """
+        if self.descriptor is None or _GUESSED not in self.extra_info:
+            return False
+        return os.lseek(self.descriptor, 0, os.SEEK_CUR) >= os.fstat(self.descriptor).st_size
 
 
 def open_forward(source: Any) -> ForwardFile:

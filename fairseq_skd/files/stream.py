@@ -79,8 +79,9 @@ def _resampled(source: Any, name: str, sample_rate: int) -> Iterator[Floats]:
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="VHQ")
         longest = max(1, min(_SECONDS * rate, _MOST_VALUES // file.channels))
         while left:
-            block = read_samples(file, min(left, longest))
-            left -= len(block)
+            count = min(left, longest)
+            block = read_samples(file, count)
+            left -= count  # not the block's: the end of an MP3 file may come earlier
             check_samples(name, block)
             yield block if resampler is None else resampler.resample_chunk(block, last=not left)
         if file.goes_on():

@@ -75,6 +75,8 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
 def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDArray[np.float32]:
     """Read the next samples of an open file, (count,), the mean of its channels.
 
+    An MP3 file may end earlier if its header only guesses its length.
+
     Args:
         file: open.
         count: number of samples.
@@ -83,13 +85,19 @@ def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDAr
     Raises:
         RuntimeError: the data are damaged, or there are fewer samples and not ``fewer``.
     """
+    said: list[str] = []
     if file.format == "MP3":
-        with quiet() as said:
-            waveform = file.read(count, dtype="float32")
+        try:
+            with quiet() as said:
+                waveform = file.read(count, dtype="float32")
+        except RuntimeError as error:  # "Unspecified internal error."
+            raise RuntimeError("; ".join(["it is damaged", *said[:1]])) from error
     else:
-        waveform, said = file.read(count, dtype="float32"), []
+        waveform = file.read(count, dtype="float32")
     file.decoded += len(waveform)
-    if len(waveform) < count and not fewer:  # libsndfile stops where Ogg or MP3 data are damaged, without an error
+    if (
+        len(waveform) < count and not fewer and not file.is_guess()
+    ):  # libsndfile stops where Ogg or MP3 data are damaged, without an error
         reason = (
             f"it decodes to {file.decoded} samples, but its header lists {file.frames}: it is damaged or incomplete"
         )
