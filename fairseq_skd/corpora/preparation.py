@@ -132,13 +132,13 @@ class _Rows(NamedTuple):
     Attributes:
         title: name of the corpus in messages.
         records: the rows that became records.
-        count: number of all rows.
+        total: number of all rows.
         skip_bad: leave out rows with problems.
     """
 
     title: str
     records: Sequence[Record]
-    count: int
+    total: int
     skip_bad: bool
 
     def check(self, problems: Sequence[Problem], utterances: Sequence[Utterance]) -> list[Problem]:
@@ -158,11 +158,11 @@ class _Rows(NamedTuple):
             return list(problems)
         then = "nothing was written" + ("; --skip-bad leaves these rows out" if useful else "")
         why = f": every row of {', '.join(empty) or 'it'} has a problem" if self.skip_bad else ""
-        raise UserError(f"{self.title} is refused{why}\n{report(problems, self.count, then=then)}")
+        raise UserError(f"{self.title} is refused{why}\n{report(problems, self.total, then=then)}")
 
     def left_out(self, problems: Sequence[Problem]) -> str:
         """Report the rows that are left out."""
-        return report(problems, self.count, "left out", "")
+        return report(problems, self.total, "left out", "")
 
 
 def _protect_sources(records: Sequence[Record], out: Path) -> None:
