@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.records import Record
+from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.errors import UserError
 
 VALID = "valid"
@@ -29,6 +31,21 @@ class HeldOut(NamedTuple):
     total: int
     noun: str
     loose: int = 0
+
+    def notes(self, utterances: Sequence[Utterance]) -> list[str]:
+        """Tell what is in the new split, for the summary."""
+        members = [utterance for utterance in utterances if utterance.record.split == VALID]
+        hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600
+        notes = [
+            f"{VALID} holds out {self.held} of {self.total} {self.noun} of {self.origin}: {len(members)} utterances, "
+            f"{hours:.3f} hours"
+        ]
+        if self.noun == "recordings":
+            both = f"{VALID} and {self.origin} may share a speaker"
+            notes.append(f"{self.origin} names fewer than two speakers, so recordings were held out: {both}")
+        elif self.loose:
+            notes.append(f"{self.loose} utterances of {self.origin} had no speaker, so they went by recording")
+        return notes
 
 
 def place(name: str) -> float:

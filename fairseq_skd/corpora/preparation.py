@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.derived import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
-from fairseq_skd.corpora.holdout import VALID, HeldOut, hold_out
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, label_faults, validate
@@ -86,6 +85,8 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         records, changes = normalize(records, options.normalize)
     held = None
     if options.hold_out is not None:
+        from fairseq_skd.corpora.holdout import hold_out  # imported here, too
+
         records, held = hold_out(records, options.hold_out, base)
     _protect_sources(records, out)
     options.labels.check()
@@ -121,7 +122,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         changes.append(f"{rows.left_out(problems).splitlines()[-1]}; {SKIPPED} lists them")
     else:
         (out / SKIPPED).unlink(missing_ok=True)
-    changes += _held_out(held, utterances) if held else []
+    changes += held.notes(utterances) if held else []
     changes += _kept_as_mp3(utterances)
     return Prepared(utterances, units, [*corpus.notes, *changes])
 
@@ -219,23 +220,6 @@ def _derived(
         if isinstance(length, int) and not faults:
             made.append(Utterance(record, os.path.join(os.path.abspath(out), name), length))
     return made, problems
-
-
-def _held_out(held: HeldOut, utterances: Sequence[Utterance]) -> list[str]:
-    """Make a note on the split that was taken from the training split."""
-    members = [utterance for utterance in utterances if utterance.record.split == VALID]
-    hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600
-    notes = [
-        f"{VALID} holds out {held.held} of {held.total} {held.noun} of {held.origin}: {len(members)} utterances, "
-        f"{hours:.3f} hours"
-    ]
-    if held.noun == "recordings":
-        notes.append(
-            f"{held.origin} names fewer than two speakers, so a speaker may be in {VALID} and in {held.origin}"
-        )
-    elif held.loose:
-        notes.append(f"{held.loose} utterances of {held.origin} had no speaker, so they went by recording")
-    return notes
 
 
 def _kept_as_mp3(utterances: Sequence[Utterance]) -> list[str]:
