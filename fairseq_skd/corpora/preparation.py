@@ -16,6 +16,8 @@ from tabulate import tabulate
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Cut, extract
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
+from fairseq_skd.corpora.languages import checked_language
+from fairseq_skd.corpora.normalization import normalize
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
@@ -175,31 +177,32 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     for place in (base, os.path.abspath(out)):
         if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
             raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
-    records = corpus.records
-    changes: list[str] = []
-    if options.normalize:
-        from fairseq_skd.corpora.normalization import normalize  # imported here: most runs do not need it
-
-        records, changes = normalize(records, options.normalize)
-    _protect_sources(records, out)
     options.labels.check()
-    units = choose_units(options.labels, records)
+    labels = options.labels._replace(language=checked_language(options.labels.language or corpus.language or "en"))
+    _protect_sources(corpus.records, out)
+    records, changes, unspelt = normalize(corpus.records, options.normalize, labels.language)
+    rows, problems = len(records) + len(corpus.problems), [*corpus.problems, *unspelt]
+    if unspelt:  # such a text is not checked further: its digits would be reported again
+        places = {(problem.source, problem.line) for problem in unspelt}
+        records = [record for record in records if (record.source, record.line) not in places]
+        if {record.split for record in records} != {record.split for record in corpus.records}:
+            _refuse(corpus.title, problems, rows)
+    units = choose_units(labels, records)
     jobs = options.jobs or default_jobs(len(records))
     utterances, found = validate(records, base, jobs, options.resample, options.decode, units)
-    rows = len(records) + len(corpus.problems)
-    _refuse(corpus.title, [*corpus.problems, *found], rows)
-    if units is None or not utterances:
+    _refuse(corpus.title, [*problems, *found], rows)
+    if not utterances:
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
     _refuse_old_speakers(utterances, out)
     changes += _clipped(utterances)
     with staged(out, options.force, free=[NOTES]) as stage:
-        write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
+        write_labels(utterances, stage, units, make_lexicon(labels, records, units))
         refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the audio, which takes long
         utterances, problems = _derived(utterances, base, stage, out, options.jobs, units)
         _refuse(corpus.title, problems, rows)
         target = os.path.abspath(out)
         write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
-    return Prepared(utterances, units, [*corpus.notes, *changes])
+    return Prepared(utterances, units, [*corpus.notes, *changes, *units.notes])
 
 
 def _protect_sources(records: Sequence[Record], out: Path) -> None:

@@ -1,12 +1,15 @@
 """A corpus as its source states it, before any check; and the report of problems."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fairseq_skd.errors import UserError
+
+MOST_SYMBOLS = 100  # symbols outside the alphabet in a report
 
 
 class Kind(Enum):
@@ -24,11 +27,11 @@ class Kind(Enum):
     SEGMENT = "segment outside its recording", "correct its times, or remove it"
     UNPAIRED = "utterance without audio or transcript", "add what is missing, or remove the rest"
     EMPTY_TEXT = "empty transcript", "write what is said, or remove the row"
-    ALPHABET = (
-        "character outside the alphabet",
-        "transcripts are the letters A-Z, the apostrophe ' and single spaces: correct them, or add --normalize "
-        "upper,punctuation,digits",
+    NUMBER = (
+        "number that is not spelt",
+        "--normalize digits spells cardinal numbers only: write what is said, or remove the row",
     )
+    ALPHABET = "character outside the alphabet", "correct the transcripts, or change the alphabet as said for each"
     TOO_LONG = "transcript too long for its audio", "correct the transcript, or remove the row"
 
     def __init__(self, heading: str, fix: str) -> None:
@@ -36,11 +39,27 @@ class Kind(Enum):
         self.fix = fix
 
 
+class Outside(NamedTuple):
+    """A symbol outside the alphabet: how often it occurs in a transcript, and what to do."""
+
+    symbol: str
+    count: int
+    fix: str
+
+
 class Fault(NamedTuple):
-    """A kind of problem and its details, which may be empty."""
+    """A kind of problem and its details, which may be empty.
+
+    Attributes:
+        kind: the kind.
+        detail: what is wrong with this utterance.
+        outside: symbols outside the alphabet. The report lists each symbol once, instead of one
+            line per utterance.
+    """
 
     kind: Kind
     detail: str = ""
+    outside: tuple[Outside, ...] = ()
 
 
 class Problem(NamedTuple):
@@ -59,6 +78,8 @@ class Problem(NamedTuple):
 def report(problems: Iterable[Problem], utterances: int) -> str:
     """List all problems, one per line, grouped by kind; the last line counts them.
 
+    Symbols outside the alphabet have one line each, whatever the number of utterances.
+
     Args:
         problems: at least one.
         utterances: number of utterances (rows of a table) that were checked.
@@ -69,11 +90,41 @@ def report(problems: Iterable[Problem], utterances: int) -> str:
     blocks, counts = [], []
     for kind, group in groups.items():
         if group:
-            listed = "".join(f"\n  {_printable(str(problem))}" for problem in group)
+            lines = [*_symbols(group), *(str(problem) for problem in group if not problem.fault.outside)]
+            listed = "".join(f"\n  {_printable(line)}" for line in lines)
             blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
     rows = len({(problem.source, problem.line) for group in groups.values() for problem in group})
     return "\n".join([*blocks, f"refused: {rows} of {utterances} rows ({', '.join(counts)}); nothing was written"])
+
+
+def _symbols(problems: Iterable[Problem]) -> list[str]:
+    """List the symbols outside the alphabet, the most frequent first."""
+    found: dict[str, list[tuple[Outside, Problem]]] = {}
+    for problem in problems:
+        for outside in problem.fault.outside:
+            found.setdefault(outside.symbol, []).append((outside, problem))
+    counted = sorted(((sum(one.count for one, _ in places), symbol) for symbol, places in found.items()), reverse=True)
+    lines = []
+    for count, symbol in counted[:MOST_SYMBOLS]:
+        outside, first = found[symbol][0]
+        rows = f" in {len(found[symbol])} rows" if len(found[symbol]) > 1 else ""
+        place = f"{count} time{'s' * (count > 1)}{rows}, first {first.source}:{first.line}"
+        lines.append(f"{named(symbol)}  {place}; {outside.fix}")
+    if more := len(counted) - len(lines):
+        lines.append(f"and {more} other symbols")
+    return lines
+
+
+def named(symbol: str) -> str:
+    """Show a symbol; one character with its code point and Unicode name.
+
+    >>> named("\u00df"), named("tS")
+    ("'ß' (U+00DF LATIN SMALL LETTER SHARP S)", "'tS'")
+    """
+    if len(symbol) > 1:
+        return repr(symbol)
+    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, 'control character')})"
 
 
 def _printable(text: str) -> str:

@@ -1,13 +1,14 @@
 """Check records for fairseq, the dictionary and CTC: find problems, fix none."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
-from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, Units, foreign_characters, frames_needed
+from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Outside, Problem, Record, Segment
+from fairseq_skd.files.units import LETTERS, Units, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -39,7 +40,7 @@ def validate(
     jobs: int = 1,
     resample: bool = False,
     decode: bool = False,
-    units: Units | None = LETTERS,
+    units: Units = LETTERS,
 ) -> tuple[list[Utterance], list[Problem]]:
     """Check every record, its transcript and its audio.
 
@@ -49,7 +50,7 @@ def validate(
         jobs: number of processes that read audio.
         resample: accept other sampling rates, which are converted later.
         decode: decode each file completely instead of trusting its header and its end.
-        units: units for the check that transcripts fit their frames; None: skip that check.
+        units: units of the transcripts.
 
     Returns:
         the valid utterances and the problems, both in the records' order.
@@ -75,8 +76,7 @@ def validate(
                 faults.append(stretch)
             elif audio.samples:
                 samples = stretch[1] - stretch[0] if stretch else audio.samples
-                if units:
-                    faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
+                faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
                 if not faults:
                     utterances.append(Utterance(record, place, samples, audio.rate, stretch))
         if faults:
@@ -146,11 +146,8 @@ def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list
     return faults
 
 
-def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
-    """Find faults of a record's split name, speaker and transcript.
-
-    With ``units``, also find text that they cannot spell.
-    """
+def label_faults(record: Record, units: Units) -> Iterable[Fault]:
+    """Find faults of a record's split name, speaker and transcript, which ``units`` must spell."""
     if not SPLIT_NAME.fullmatch(record.split):
         yield Fault(Kind.ROW, f"the split {record.split!r} is not a file name of letters, digits, '_', '-' and '.'")
     if unfit := _unfit_for_a_line(record.speaker):
@@ -158,24 +155,16 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
     text = record.text
     if not text.strip():
         yield Fault(Kind.EMPTY_TEXT)
-        return
-    foreign = foreign_characters(text)
-    if foreign:
-        fix = "; write it in upper case" if any("a" <= character <= "z" for character in foreign) else ""
-        yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + fix)
+    elif outside := units.outside(text):
+        from fairseq_skd.corpora.alphabets import fix  # imported here: most corpora do not need it
+
+        counts = Counter(outside)
+        found = tuple(Outside(symbol, count, fix(symbol, units)) for symbol, count in counts.items())
+        yield Fault(Kind.ALPHABET, " ".join(map(repr, counts)), found)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
-    elif units and (lack := units.missing(text)):
+    elif lack := units.missing(text):
         yield Fault(Kind.ALPHABET, lack)
-
-
-def _character(character: str) -> str:
-    """Show a character in the report, with its Unicode name unless it is printable ASCII."""
-    if character.isascii() and character.isprintable():
-        return character
-    import unicodedata
-
-    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character')})"
 
 
 def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:
