@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command on ``arguments`` (default: ``sys.argv``)."""
     given = parser().parse_args(arguments)
     chosen = labels(given)
-    chosen.check()
+    chosen.check(given.normalize)
     options = Options(given.jobs, given.resample, given.decode, given.force, given.normalize, chosen)
     try:
         prepared = prepare(read_corpus(given), given.out, options)

@@ -12,7 +12,8 @@ from fairseq_skd.files.units import WORD_END, Letters, Symbols, Units, is_symbol
 
 JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
 RESERVED = ("<s>", "<pad>", "</s>", "<unk>", WORD_END)
-_RARE = 5  # a symbol of the training transcripts that occurs at most so often is named
+_RARE = 5  # a symbol of the training transcripts that occurs at most so often ...
+_SHARE = 100  # ... and at most once in so many symbols is named
 _MOST_RARE = 10
 _LACKING = "the training transcripts lack it: correct the text, or give the"
 _PHONES = "train with task.labels=[phn] criterion.post_process=none; the WER then counts symbols"
@@ -62,11 +63,15 @@ def _count(
                 counts[symbol] += count
                 first.setdefault(symbol, record)
     notes = [f"the alphabet has {len(alphabet - {WORD_END})} symbols, those of the training transcripts"]
-    rare = sorted((count, symbol) for symbol, count in counts.items() if count <= _RARE and symbol != WORD_END)
-    if rare:
-        shown = (f"{named(s)} {n}, first {first[s].source}:{first[s].line}" for n, s in rare[:_MOST_RARE])
-        more = f"; and {len(rare) - _MOST_RARE} more" if len(rare) > _MOST_RARE else ""
-        notes.append(f"rare symbols of the alphabet, with their counts: {'; '.join(shown)}{more}")
+    most = min(_RARE, sum(counts.values()) // _SHARE)
+    rare = sorted((count, symbol) for symbol, count in counts.items() if count <= most)
+    for count, symbol in rare[:_MOST_RARE]:
+        times = "once, in" if count == 1 else f"only {count} times, first"
+        notes.append(
+            f"the alphabet has {named(symbol)}, which occurs {times} {first[symbol].source}:{first[symbol].line}"
+        )
+    if len(rare) > _MOST_RARE:
+        notes.append(f"{len(rare) - _MOST_RARE} more symbols of the alphabet occur at most {most} times")
     return counts, notes
 
 
@@ -128,7 +133,7 @@ def fix(symbol: str, units: Units) -> str:
         return "fairseq reserves it: write what is said"
     for case in ("upper", "lower"):
         changed = getattr(symbol, case)()
-        if changed != symbol and not units.outside(changed):
+        if changed != symbol and len(changed) == len(symbol) and not units.outside(changed):
             return f"add --normalize {case}"
     if units.name == Symbols.name:
         return units.lacking if is_symbol(symbol) else "a symbol holds no control characters: remove it"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.languages import is_english
+from fairseq_skd.corpora.languages import checked_language, is_english
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.validation import label_faults
 from fairseq_skd.errors import UserError
@@ -41,13 +41,16 @@ class Labels(NamedTuple):
     language: str = ""
     dictionary: Path | None = None
 
-    def check(self) -> None:
-        """Check for inconsistent options.
+    def check(self, steps: Sequence[str] = ()) -> None:
+        """Check for inconsistent options, also with the steps of ``--normalize``.
 
         Raises:
             UserError: ``vocab_size`` or ``spm_model`` is given without word pieces, word pieces
-                have neither or both, or ``dictionary`` or ``lexicon`` does not fit the units.
+                have neither or both, ``language`` is not a code, or ``dictionary``, ``lexicon`` or
+                a step does not fit the units.
         """
+        if self.language:
+            checked_language(self.language)
         pieces = self.unit == "spm"
         if not pieces and (self.vocab_size is not None or self.spm_model is not None):
             raise UserError("--vocab-size and --spm-model need --unit spm; add it, or drop them")
@@ -59,6 +62,9 @@ class Labels(NamedTuple):
             raise UserError("--dict gives letters or symbols, not word pieces; with --unit spm use --spm-model FILE")
         if self.unit == Symbols.name and self.lexicon:
             raise UserError("--lexicon needs words, which transcripts of --unit phn do not have; drop it")
+        unfit = [step for step in steps if step in ("digits", "punctuation")]
+        if self.unit == Symbols.name and unfit:
+            raise UserError(f"--normalize {unfit[0]} is for words, but --unit phn takes symbols as they are; drop it")
 
 
 class Unspelt:

@@ -161,8 +161,8 @@ class Normalized(NamedTuple):
     """Normalised transcripts.
 
     Attributes:
-        records: the records with their new texts, in their order; a text with a number that cannot
-            be spelt keeps its digits.
+        records: the records with their new texts, in their order; a number that cannot be spelt
+            stays.
         notes: one note per step, which counts the changed transcripts and shows the first.
         problems: one per record with a number that cannot be spelt.
     """

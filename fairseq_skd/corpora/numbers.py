@@ -1,8 +1,8 @@
 """Spell cardinal numbers in words, by num2words; refuse every other number.
 
 num2words is trusted for the cardinals of the languages below, which were compared with hand-made
-words. It has no Hindi and no Chinese. It writes Turkish numbers as one word, and some Danish and
-Swedish thousands wrongly. Japanese, Korean and Thai glue numbers to their counters.
+words. It has no Hindi and no Chinese. It writes Turkish numbers as one word, and some Czech, Danish
+and Swedish numbers wrongly. Japanese, Korean and Thai glue numbers to their counters.
 """
 
 import re
@@ -14,7 +14,7 @@ from fairseq_skd.errors import UserError
 _SPACE = "\u00a0\u202f"  # no-break spaces
 _SEPARATORS = {
     **{"en": ",", "de": ".", "fr": _SPACE, "es": "." + _SPACE, "it": ".", "pt": "." + _SPACE, "pt-BR": "."},
-    **{"nl": ".", "ru": _SPACE, "uk": _SPACE, "pl": _SPACE, "cs": _SPACE, "fi": _SPACE, "id": ".", "vi": "."},
+    **{"nl": ".", "ru": _SPACE, "uk": _SPACE, "pl": _SPACE, "fi": _SPACE, "id": ".", "vi": "."},
 }
 """Languages whose cardinals are spelt, and what separates thousands in them."""
 
@@ -22,9 +22,10 @@ _SEPARATORS = {
 _OTHER_WORDS = ("en-IN", "en-PK", "en-BD", "fr-BE", "fr-CH", "fr-LU")
 _OTHER_SEPARATORS = ("de-AT", "de-CH", "de-LI", "it-CH", "en-ZA")
 _OTHER_SEPARATORS_BASE = ("es",)  # Mexico and others write 1,500
-_ORDINAL_POINT = ("de", "cs", "pl", "fi")
+_ORDINAL_POINT = ("de", "pl", "fi")
+_LARGEST = {"es": 20_999}  # num2words writes veintiuno mil for 21000
 
-_TOKEN = re.compile(rf"[^\s]*\d[^\s]*(?:[{_SPACE}]\d[^\s]*)*")
+_TOKEN = re.compile(rf"(?<!\S)\S*\d\S*(?:[{_SPACE}]\d\S*)*")
 _OPENING = "\"'“”„‟«»‹›‘’‚([{¿¡"
 _CLOSING = "\"'“”„«»‹›‘’)]}.,;:!?…"
 _MOST_DIGITS = 15
@@ -48,7 +49,7 @@ class Speller:
 
     def __init__(self, language: str) -> None:
         try:
-            from num2words import num2words
+            from num2words import CONVERTER_CLASSES, num2words
         except ImportError as error:
             raise UserError("--normalize digits needs num2words: pip install 'fairseq_skd[digits]'") from error
         self._num2words = num2words
@@ -57,6 +58,8 @@ class Speller:
         own = language in _OTHER_SEPARATORS or (self.language in _OTHER_SEPARATORS_BASE and language != self.language)
         self.separators = "" if own else _SEPARATORS.get(self.language, "")
         self._wanted = language
+        there = self.language in CONVERTER_CLASSES
+        self._lack = "the words of num2words are not right for" if there else "num2words lacks"
 
     def __call__(self, text: str) -> tuple[str, list[str]]:
         """Spell the numbers of a text.
@@ -85,7 +88,7 @@ class Speller:
     def _why_not(self, number: str, after: str, rest: str) -> str:
         """Say why a number is not a plain cardinal; empty if it is."""
         if not self.known:
-            return f"is a number, and num2words is not trusted with the language {self._wanted}"
+            return f"is a number, and {self._lack} the language {self._wanted}"
         if not number.isascii() and any(sign.isdecimal() and not sign.isascii() for sign in number):
             return "has digits of another script"
         if re.fullmatch(r"\d{1,2}[:.h]\d{2}([:.]\d{2})?", number) and ":" in number:
@@ -94,7 +97,7 @@ class Speller:
         if not number.isdigit() and not grouped:
             if re.fullmatch(r"\d+(st|nd|rd|th|er|re|ère|e|ème|º|ª|°|\.º|\.ª)", number, re.IGNORECASE):
                 return "is an ordinal"
-            if re.fullmatch(r"[\d.,]+", number):
+            if re.fullmatch(r"[\d.,'’\s]+", number):
                 return "is a decimal, a date, or has other separators than the language"
             return "is glued to letters or signs"
         if after.startswith(".") and self.language in _ORDINAL_POINT:
@@ -106,6 +109,8 @@ class Speller:
             return "begins with zero"
         if len(digits) > _MOST_DIGITS:
             return f"has more than {_MOST_DIGITS} digits"
+        if int(digits) > _LARGEST.get(self.language, int(digits)):
+            return f"is larger than {_LARGEST[self.language]}, above which num2words makes mistakes"
         if not grouped and len(digits) == 4 and int(digits) in _YEARS:
             return "may be a year"
         return ""

@@ -177,7 +177,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     for place in (base, os.path.abspath(out)):
         if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
             raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
-    options.labels.check()
+    options.labels.check(options.normalize)
     labels = options.labels._replace(language=checked_language(options.labels.language or corpus.language or "en"))
     _protect_sources(corpus.records, out)
     records, changes, unspelt = normalize(corpus.records, options.normalize, labels.language)

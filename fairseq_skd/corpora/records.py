@@ -104,13 +104,12 @@ def _symbols(problems: Iterable[Problem]) -> list[str]:
     for problem in problems:
         for outside in problem.fault.outside:
             found.setdefault(outside.symbol, []).append((outside, problem))
-    counted = sorted(((sum(one.count for one, _ in places), symbol) for symbol, places in found.items()), reverse=True)
+    counted = sorted((-sum(one.count for one, _ in places), symbol) for symbol, places in found.items())
     lines = []
     for count, symbol in counted[:MOST_SYMBOLS]:
         outside, first = found[symbol][0]
-        rows = f" in {len(found[symbol])} rows" if len(found[symbol]) > 1 else ""
-        place = f"{count} time{'s' * (count > 1)}{rows}, first {first.source}:{first.line}"
-        lines.append(f"{named(symbol)}  {place}; {outside.fix}")
+        times = "once, in" if count == -1 else f"{-count} times, first"
+        lines.append(f"{named(symbol)}  {times} {first.source}:{first.line}; {outside.fix}")
     if more := len(counted) - len(lines):
         lines.append(f"and {more} other symbols")
     return lines

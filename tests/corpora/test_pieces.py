@@ -139,7 +139,7 @@ def foreign_model(folder: Path, **options: object) -> Path:
 
 def test_a_model_without_a_letter(table: Path, corpus: Path, tmp_path: Path):
     model = foreign_model(tmp_path, vocab_size=16, character_coverage=1.0)
-    with pytest.raises(UserError, match=r"table.tsv:2  a.wav  .*foreign.model has no piece for G"):
+    with pytest.raises(UserError, match=r"'G' \(U\+0047 .*first .*table.tsv:2; the pieces lack it"):
         run(table, corpus, tmp_path / "out", "--spm-model", str(model))
 
 
