@@ -3,7 +3,6 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from fairseq_skd.corpora.records import Record, named
@@ -124,7 +123,6 @@ def read_alphabet(path: Path, unit: str) -> Letters | Symbols:
     return Letters(symbols, content, notes, lacking)
 
 
-@lru_cache(maxsize=4096)
 def fix(symbol: str, units: Units) -> str:
     """Say what to do about a symbol that the units lack."""
     from fairseq_skd.corpora.normalization import SPOKEN, punctuation

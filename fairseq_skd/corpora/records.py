@@ -43,7 +43,7 @@ class Outside(NamedTuple):
     """A symbol outside the alphabet: how often it occurs in a transcript, and what to do."""
 
     symbol: str
-    count: int
+    times: int
     fix: str
 
 
@@ -104,7 +104,7 @@ def _symbols(problems: Iterable[Problem]) -> list[str]:
     for problem in problems:
         for outside in problem.fault.outside:
             found.setdefault(outside.symbol, []).append((outside, problem))
-    counted = sorted((-sum(one.count for one, _ in places), symbol) for symbol, places in found.items())
+    counted = sorted((-sum(one.times for one, _ in places), symbol) for symbol, places in found.items())
     lines = []
     for count, symbol in counted[:MOST_SYMBOLS]:
         outside, first = found[symbol][0]
