@@ -8,10 +8,11 @@ import pytest
 import sentencepiece
 from fairseq.data import Dictionary
 
-from fairseq_skd import manifest
+from fairseq_skd import manifest, ngram
 from fairseq_skd.corpora.labels import Labels, choose_units
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.errors import UserError
+from fairseq_skd.transcription.texts import units_of_text
 
 AUDIO = ("a.wav", "deep/b.flac", "c:1.ogg")
 Run = Callable[..., Path]
@@ -210,3 +211,17 @@ def test_a_lexicon_in_other_letters(run: Run, tmp_path: Path):
     words.write_text("u\u0308ber\n", encoding="utf-8")
     out = run(["über rübe"], "--language", "de", "--lexicon", str(words))
     assert (out / "lexicon.txt").read_text(encoding="utf-8") == "über\tü b e r |\n"
+
+
+def test_texts_of_users_are_composed_like_the_labels(tmp_path: Path):
+    dictionary = Dictionary()
+    for symbol in "|übera":
+        dictionary.add_symbol(symbol)
+    text = unicodedata.normalize("NFD", "über")
+    assert units_of_text(text, dictionary, "letter") == units_of_text("über", dictionary, "letter")
+    dictionary.add_symbol("\u0308")
+    dictionary.add_symbol("u")
+    assert len(units_of_text(text, dictionary, "letter")) == 6, "a dictionary in NFD is obeyed"
+    (tmp_path / "text").write_text(f"{text} a\n" * 3, encoding="utf-8")
+    ngram.main([str(tmp_path / "text"), "--order", "2", "--out", str(tmp_path / "lm.arpa")])
+    assert "über a" in (tmp_path / "lm.arpa").read_text(encoding="utf-8")
