@@ -22,24 +22,27 @@ Check recordings and transcripts, and write the manifests that fairseq trains on
 
 {LIST}
 
-SOURCE --help lists the options. Transcripts must be upper-case A-Z, apostrophe and single spaces; --normalize makes
-them so. Audio must be WAV, FLAC, SPHERE, MP3, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel (or
---channel). M4A, AAC, WMA and video are not read: convert them, ffmpeg -i FILE NEW.flac.
+SOURCE --help lists the options. English transcripts must be upper-case A-Z, apostrophe and single spaces; --normalize
+makes them so. --language CODE takes the letters of any other language from the training transcripts. Audio must be WAV,
+FLAC, SPHERE, MP3, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel (or --channel). M4A, AAC, WMA and video
+are not read: convert them, ffmpeg -i FILE NEW.flac.
 """
 
 EPILOG = """\
 written into OUT, for each split:
   <split>.tsv   the audio root, then one line per utterance: path, tab, number of samples
   <split>.ltr   letters: G O | O N |      or  <split>.spm  word pieces: ▁GO ▁O N
+                                          or  <split>.phn  symbols, as they are: G OW1 AA1 N
   <split>.wrd   words: GO ON
   <split>.spk   speakers, if all are known
-and the dictionary: dict.ltr.txt, or dict.spm.txt with spm.model. If audio is cut or converted, also audio_segments/,
-audio_16khz/ and derived_audio.tsv, from which a later run knows which audio it can keep.
+and the dictionary: dict.ltr.txt, dict.phn.txt, or dict.spm.txt with spm.model. If audio is cut or converted, also
+audio_segments/, audio_16khz/ and derived_audio.tsv, from which a later run knows which audio it can keep.
 
 --normalize takes, in any order:
-  upper         upper case
+  upper, lower  upper or lower case, by the rules of the language
   punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation goes
-  digits        numbers become English words (21st: twenty first; years and digit strings become cardinals, too)
+  digits        cardinal numbers become words of the language; years, times, ordinals and decimals are refused
+Unicode's form NFC is always applied, last.
 
 If anything cannot be used, all problems are listed by file and line, and nothing is written. With --skip-bad these
 rows are left out, counted in the summary and listed in skipped.txt.
@@ -84,7 +87,25 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
         default=(),
         help="changes to transcripts, e.g. upper,punctuation,digits (default: none); the summary counts them",
     )
-    command.add_argument("--unit", choices=("ltr", "spm"), default="ltr", help="letters or word pieces (default: ltr)")
+    command.add_argument(
+        "--language",
+        metavar="CODE",
+        default="",
+        help="language of the transcripts, e.g. de, hi, pt-BR (default: the one that the source names, or en)",
+    )
+    command.add_argument(
+        "--unit",
+        choices=("ltr", "spm", "phn"),
+        default="ltr",
+        help="letters, word pieces, or symbols with spaces between, such as phones (default: ltr)",
+    )
+    command.add_argument(
+        "--dict",
+        dest="dictionary",
+        metavar="FILE",
+        type=Path,
+        help="fairseq dictionary with the letters or symbols; written as it is (default: A-Z, or those of training)",
+    )
     command.add_argument(
         "--vocab-size", metavar="N", type=_positive, help="number of word pieces to train, i.e. lines of dict.spm.txt"
     )
@@ -96,7 +117,7 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         nargs="+",
         default=(),
-        help="splits for word pieces and lexicon (default: train, or else all whose names begin with train)",
+        help="splits for alphabet, word pieces and lexicon (default: train, or else all whose names begin with train)",
     )
     command.add_argument(
         "--lexicon",
@@ -142,6 +163,8 @@ def labels(given: argparse.Namespace) -> Labels:
         given.train_split,
         lexicon=given.lexicon is not None,
         words=given.lexicon or None,
+        language=given.language,
+        dictionary=given.dictionary,
     )
 
 
@@ -183,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not given.transcribed:
         refuse_transcript_options(given)
     chosen = labels(given)
-    chosen.check()
+    chosen.check(given.normalize)
     options = Options(
         given.jobs,
         given.resample,

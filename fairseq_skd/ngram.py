@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _sentences(paths: Sequence[Path]) -> Iterator[list[str]]:
         with path.open(encoding="utf-8") as file:
             try:
                 for number, line in enumerate(file, start=1):
-                    words = line.split()
+                    words = unicodedata.normalize("NFC", line).split()  # as the transcripts of training
                     for special in (BEGIN, END, UNKNOWN):
                         if special in words:
                             raise UserError(f"{path} line {number} holds {special}, which the model adds: remove it")

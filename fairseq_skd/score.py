@@ -12,6 +12,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fairseq_skd.corpora.languages import checked_language
 from fairseq_skd.corpora.normalization import chosen_steps, normalize, punctuation
 from fairseq_skd.corpora.pairing import UNMATCHED, Pairs, find_speakers, pair
 from fairseq_skd.corpora.transcripts import FORMATS, Source, Transcripts, read_transcripts
@@ -36,9 +37,10 @@ all utterances, then divided. A space between words counts as one character, as 
 """
 _EPILOG = """\
 --normalize takes, in any order:
-  upper         upper case
+  upper, lower  upper or lower case, by the rules of the language
   punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation goes
-  digits        numbers become English words
+  digits        cardinal numbers become words of the language; years, times, ordinals and decimals stay
+With any step, texts are also changed to Unicode's form NFC, last.
 
 examples:
   python -m fairseq_skd.score /runs/skd/test6/hypo.word /runs/skd/test6/ref.word --speakers /data/manifests/test.spk
@@ -97,12 +99,15 @@ def _read(given: argparse.Namespace) -> list[Transcripts]:
     if given.hypothesis.resolve() == given.reference.resolve() and texts[0] == texts[1]:
         raise UserError(f"{given.hypothesis}: HYP and REF are the same file; give a hypothesis and a reference")
     normalized = []
-    for file in read:
-        records, notes = normalize(file.records, given.normalize)
+    for file in read if given.normalize else []:
+        records, notes, unspelt = normalize(file.records, given.normalize, checked_language(given.language))
+        if unspelt:
+            count, first = len(unspelt), unspelt[0]
+            notes.append(f"{count} transcripts keep numbers, first line {first.line}: {first.fault.detail}")
         for note in notes:
             print(f"{file.path}: {note}", file=sys.stderr)
         normalized.append(file._replace(records=records))
-    return normalized
+    return normalized or read
 
 
 def _header(hypothesis: Transcripts, reference: Transcripts, pairs: Pairs, unmatched: str) -> str:
@@ -230,6 +235,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--normalize", metavar="STEPS", type=chosen_steps, default=(), help="changes to both files, see below"
+    )
+    parser.add_argument(
+        "--language", metavar="CODE", default="en", help="language for --normalize, e.g. de, hi, pt-BR (default: en)"
     )
     speakers = parser.add_mutually_exclusive_group()
     speakers.add_argument(

@@ -2,12 +2,12 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairseq_skd.errors import UserError
-from fairseq_skd.files.units import ALPHABET, WORD_MARK
+from fairseq_skd.files.units import WORD_MARK
 
 MODEL = "spm.model"
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # fairseq's dictionary has them already
@@ -30,6 +30,8 @@ class Pieces:
 
     name = "spm"
     noun = "pieces"
+    notes: Sequence[str] = ()
+    lacking = "the pieces lack it: correct the text, or train pieces on text that has it"
 
     def __init__(self, content: bytes, origin: str) -> None:
         self.content, self.origin = content, origin
@@ -67,13 +69,13 @@ class Pieces:
         """Count the pieces."""
         return len(self.split(text))
 
+    def outside(self, text: str) -> list[str]:
+        """List the characters that have no piece, each as often as it occurs."""
+        return [character for piece in self.split(text) if piece not in self._known for character in piece]
+
     def missing(self, text: str) -> str:
-        """Say which characters have no piece, or what the model turns the text into; else empty."""
-        pieces = self.split(text)
-        unknown = [piece for piece in pieces if piece not in self._known]
-        if unknown:
-            return f"{self.origin} has no piece for {' '.join(dict.fromkeys(unknown))}"
-        spelt = "".join(pieces).replace(WORD_MARK, " ").strip()  # as fairseq's post_process=sentencepiece does
+        """Say what the model turns the text into, if not into the same text; else empty."""
+        spelt = "".join(self.split(text)).replace(WORD_MARK, " ").strip()  # as fairseq's post_process=sentencepiece
         return "" if spelt == text else f"{self.origin} turns it into {spelt!r}"
 
     def files(self) -> dict[str, bytes]:
@@ -107,12 +109,13 @@ def read_pieces(path: Path) -> Pieces:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def train_pieces(texts: Sequence[str], size: int) -> Pieces:
+def train_pieces(texts: Sequence[str], size: int, alphabet: Iterable[str]) -> Pieces:
     """Train a unigram model; the same texts always give the same bytes.
 
     Args:
-        texts: transcripts of A-Z, apostrophe and spaces. Each letter is a piece, even if it does
-            not occur, so that the pieces can spell every transcript.
+        texts: transcripts in NFC.
+        alphabet: characters of the transcripts. Each is a piece, even if it does not occur in
+            ``texts``, so that the pieces can spell every transcript.
         size: number of pieces, which is the number of lines of ``dict.spm.txt``.
 
     Raises:
@@ -130,7 +133,7 @@ def train_pieces(texts: Sequence[str], size: int) -> Pieces:
             eos_id=-1,
             pad_id=-1,
             character_coverage=1.0,
-            required_chars="".join(sorted(ALPHABET - {" "})),
+            required_chars="".join(sorted(set(alphabet) - {" "})),
             normalization_rule_name="identity",
             max_sentence_length=1_000_000,  # bytes; longer texts would be left out silently
             num_threads=1,

@@ -11,6 +11,8 @@ from tabulate import tabulate
 from fairseq_skd.corpora.audio import SAMPLE_RATE
 from fairseq_skd.corpora.derived import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
+from fairseq_skd.corpora.languages import checked_language
+from fairseq_skd.corpora.normalization import normalize
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, label_faults, validate
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
@@ -77,44 +79,42 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     for place in (base, os.path.abspath(out)):
         if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
             raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
-    records = corpus.records
-    changes: list[str] = []
-    if options.normalize:
-        from fairseq_skd.corpora.normalization import normalize  # imported here: most runs do not need it
-
-        records, changes = normalize(records, options.normalize)
+    options.labels.check(options.normalize)
+    labels = options.labels._replace(language=checked_language(options.labels.language or corpus.language or "en"))
+    _protect_sources(corpus.records, out)
+    records, changes, unspelt = normalize(corpus.records, options.normalize, labels.language)
     held = None
     if options.hold_out is not None:
-        from fairseq_skd.corpora.holdout import hold_out  # imported here, too
+        from fairseq_skd.corpora.holdout import hold_out  # imported here: most runs do not need it
 
         records, held = hold_out(records, options.hold_out, base)
-    _protect_sources(records, out)
-    options.labels.check()
     rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
+    problems = [*corpus.problems, *unspelt]
+    if unspelt:  # such a text is not checked further: its digits would be reported again
+        places = {(problem.source, problem.line) for problem in unspelt}
+        records = [record for record in records if (record.source, record.line) not in places]
+        if {record.split for record in records} != {record.split for record in rows.records}:
+            rows.check(problems, records)
     if not records:
-        rows.check(corpus.problems, [])
+        rows.check(problems, records)
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
-    # Neither pieces nor alphabet are made of rows that will be left out, as far as is known now.
-    fit = [record for record in records if not any(label_faults(record))] if options.skip_bad else records
-    whole = {record.split for record in fit} == {record.split for record in records}  # else it is refused below
-    units = choose_units(options.labels, fit if whole else records)
+    units = _choose_units(labels, records, options.skip_bad)
     jobs = options.jobs or default_jobs(len(records))
     utterances, found = validate(records, base, jobs, options.resample, options.decode, units, options.channel)
-    problems = rows.check([*corpus.problems, *found], utterances)
-    assert units is not None  # it is only if there are problems
     good = [utterance.record for utterance in utterances]
+    problems = rows.check([*problems, *found], good)
     _refuse_old_speakers(utterances, out)
     if units is NO_UNITS:
         _refuse_old_labels(utterances, out)
     changes += _clipped(utterances)
     with staged(out, options.force, free=_OWN) as stage:
-        write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
+        write_labels(utterances, stage, units, make_lexicon(labels, good, units))
         refuse_conflicts(stage, out, options.force, free=_OWN)  # before the audio, which takes long
         utterances, late = _derived(utterances, base, stage, out, options.jobs, units)
         if late:
-            problems = rows.check([*problems, *late], utterances)
             good = [utterance.record for utterance in utterances]
-            write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
+            problems = rows.check([*problems, *late], good)
+            write_labels(utterances, stage, units, make_lexicon(labels, good, units))
         target = os.path.abspath(out)
         write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
         if problems:
@@ -126,7 +126,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         (out / SKIPPED).unlink(missing_ok=True)
     changes += held.notes(utterances) if held else []
     changes += _kept_as_mp3(utterances)
-    return Prepared(utterances, units, [*corpus.notes, *changes])
+    return Prepared(utterances, units, [*corpus.notes, *changes, *units.notes])
 
 
 class _Rows(NamedTuple):
@@ -144,8 +144,8 @@ class _Rows(NamedTuple):
     total: int
     skip_bad: bool
 
-    def check(self, problems: Sequence[Problem], utterances: Sequence[Utterance]) -> list[Problem]:
-        """Return the problems of rows that are left out.
+    def check(self, problems: Sequence[Problem], good: Sequence[Record]) -> list[Problem]:
+        """Return the problems of rows that are left out; ``good`` are the other rows.
 
         Raises:
             UserError: there are problems, and they are not to be skipped, or no row or no row of a
@@ -153,10 +153,10 @@ class _Rows(NamedTuple):
         """
         if not problems:
             return []
-        left = {utterance.record.split for utterance in utterances}
+        left = {record.split for record in good}
         empty = [split for split in dict.fromkeys(record.split for record in self.records) if split not in left]
         empty = [split for split in empty if SPLIT_NAME.fullmatch(split)]
-        useful = utterances and not empty  # then --skip-bad leaves out the rest
+        useful = good and not empty  # then --skip-bad leaves out the rest
         if useful and self.skip_bad:
             return list(problems)
         then = "nothing was written" + ("; --skip-bad leaves these rows out" if useful else "")
@@ -165,7 +165,18 @@ class _Rows(NamedTuple):
 
     def left_out(self, problems: Sequence[Problem]) -> str:
         """Report the rows that are left out."""
-        return report(problems, self.total, "left out", "")
+        return report(problems, self.total, "left out", "", each_row=True)
+
+
+def _choose_units(labels: Labels, records: Sequence[Record], skip_bad: bool) -> Units:
+    """Choose the units; if bad rows are left out, of rows that the units can spell."""
+    units = choose_units(labels, records)
+    while skip_bad:
+        fit = [record for record in records if not any(label_faults(record, units))]
+        if len(fit) == len(records) or {record.split for record in fit} != {record.split for record in records}:
+            break  # nothing is left out, or all of a split, which is refused later
+        records, units = fit, choose_units(labels, fit)
+    return units
 
 
 def _protect_sources(records: Sequence[Record], out: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from fairseq_skd.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph")
+MOST_SYMBOLS = 100  # symbols outside the alphabet in a report
 
 
 class Kind(Enum):
@@ -32,11 +34,11 @@ class Kind(Enum):
     SEGMENT = "segment outside its recording", "correct its times, or remove it"
     UNPAIRED = "utterance without audio or transcript", "add what is missing, or remove the rest"
     EMPTY_TEXT = "empty transcript", "write what is said, or remove the row"
-    ALPHABET = (
-        "character outside the alphabet",
-        "transcripts are the letters A-Z, the apostrophe ' and single spaces: correct them, or add --normalize "
-        "upper,punctuation,digits",
+    NUMBER = (
+        "number that is not spelt",
+        "--normalize digits spells cardinal numbers only: write what is said, or remove the row",
     )
+    ALPHABET = "character outside the alphabet", "correct the transcripts, or change the alphabet as said for each"
     TOO_LONG = "transcript too long for its audio", "correct the transcript, or remove the row"
 
     def __init__(self, heading: str, fix: str) -> None:
@@ -44,11 +46,27 @@ class Kind(Enum):
         self.fix = fix
 
 
+class Outside(NamedTuple):
+    """A symbol outside the alphabet: how often it occurs in a transcript, and what to do."""
+
+    symbol: str
+    times: int
+    fix: str
+
+
 class Fault(NamedTuple):
-    """A kind of problem and its details, which may be empty."""
+    """A kind of problem and its details, which may be empty.
+
+    Attributes:
+        kind: the kind.
+        detail: what is wrong with this utterance.
+        outside: symbols outside the alphabet. The report lists each symbol once, instead of one
+            line per utterance.
+    """
 
     kind: Kind
     detail: str = ""
+    outside: tuple[Outside, ...] = ()
 
 
 class Problem(NamedTuple):
@@ -65,7 +83,11 @@ class Problem(NamedTuple):
 
 
 def report(
-    problems: Iterable[Problem], utterances: int, verdict: str = "refused", then: str = "nothing was written"
+    problems: Iterable[Problem],
+    utterances: int,
+    verdict: str = "refused",
+    then: str = "nothing was written",
+    each_row: bool = False,
 ) -> str:
     """List all problems, one per line, grouped by kind; the last line counts them.
 
@@ -74,6 +96,7 @@ def report(
         utterances: number of utterances (rows of a table) that were checked.
         verdict: what happened to the rows.
         then: end of the last line; may be empty.
+        each_row: list not only each symbol outside the alphabet, but also each of its rows.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):
@@ -81,12 +104,42 @@ def report(
     blocks, counts = [], []
     for kind, group in groups.items():
         if group:
-            listed = "".join(f"\n  {_printable(str(problem))}" for problem in group)
+            rows = [str(problem) for problem in group if each_row or not problem.fault.outside]
+            lines = [*_symbols(group), *rows]
+            listed = "".join(f"\n  {_printable(line)}" for line in lines)
             blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
-    rows = len({(problem.source, problem.line) for group in groups.values() for problem in group})
-    last = f"{verdict}: {rows} of {utterances} rows ({', '.join(counts)})"
+    bad = len({(problem.source, problem.line) for group in groups.values() for problem in group})
+    last = f"{verdict}: {bad} of {utterances} rows ({', '.join(counts)})"
     return "\n".join([*blocks, f"{last}; {then}" if then else last])
+
+
+def _symbols(problems: Iterable[Problem]) -> list[str]:
+    """List the symbols outside the alphabet, the most frequent first."""
+    found: dict[str, list[tuple[Outside, Problem]]] = {}
+    for problem in problems:
+        for outside in problem.fault.outside:
+            found.setdefault(outside.symbol, []).append((outside, problem))
+    counted = sorted((-sum(one.times for one, _ in places), symbol) for symbol, places in found.items())
+    lines = []
+    for count, symbol in counted[:MOST_SYMBOLS]:
+        outside, first = found[symbol][0]
+        times = "once, in" if count == -1 else f"{-count} times, first"
+        lines.append(f"{named(symbol)}  {times} {first.source}:{first.line}; {outside.fix}")
+    if more := len(counted) - len(lines):
+        lines.append(f"and {more} other symbols")
+    return lines
+
+
+def named(symbol: str) -> str:
+    """Show a symbol; one character with its code point and Unicode name.
+
+    >>> named("\u00df"), named("tS")
+    ("'ß' (U+00DF LATIN SMALL LETTER SHARP S)", "'tS'")
+    """
+    if len(symbol) > 1:
+        return repr(symbol)
+    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, 'control character')})"
 
 
 def _printable(text: str) -> str:

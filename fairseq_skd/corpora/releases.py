@@ -114,7 +114,7 @@ def read_tedlium(root: Path, splits: Sequence[str] | None = None, drop_unknown: 
                     record = _record(segment, split, root, folder, stm, drop_unknown, changes)
                     records += [record] if record else []
     notes = [f"{count} {change}" for change, count in sorted(changes.items()) if count]
-    return Corpus("TED-LIUM", records, problems, root, notes)
+    return Corpus("TED-LIUM", records, problems, root, notes, "en")
 
 
 def _find(root: Path) -> tuple[Path, dict[str, str]]:
@@ -188,7 +188,7 @@ def read_librispeech(root: Path, splits: Sequence[str] | None = None) -> Corpus:
             for speaker in _folders(root / folder):
                 for chapter in _folders(root / folder / speaker):
                     _read_chapter(root, f"{folder}/{speaker}/{chapter}", split, records, problems)
-    return Corpus("LibriSpeech", records, problems, root)
+    return Corpus("LibriSpeech", records, problems, root, language="en")
 
 
 def _split_folders(root: Path) -> dict[str, str]:

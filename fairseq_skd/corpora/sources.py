@@ -277,8 +277,8 @@ def refuse_transcript_options(given: argparse.Namespace) -> None:
 
 
 def _audio(given: argparse.Namespace) -> Corpus:
+    from fairseq_skd.corpora.derived import CONVERTED, SEGMENTS
     from fairseq_skd.corpora.layouts import read_audio
-    from fairseq_skd.corpora.preparation import CONVERTED, SEGMENTS
 
     return read_audio(given.root, given.split, [given.out / CONVERTED, given.out / SEGMENTS])
 

@@ -1,13 +1,14 @@
 """Check records for fairseq, the dictionary and CTC: find problems, fix none."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
-from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, foreign_characters, frames_needed
+from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Outside, Problem, Record, Segment
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -44,7 +45,7 @@ def validate(
     jobs: int = 1,
     resample: bool = False,
     decode: bool = False,
-    units: Units | None = LETTERS,
+    units: Units = LETTERS,
     channel: int | str | None = None,
 ) -> tuple[list[Utterance], list[Problem]]:
     """Check every record, its transcript and its audio.
@@ -55,7 +56,7 @@ def validate(
         jobs: number of processes that read audio.
         resample: accept other sampling rates, which are converted later, and convert MP3, too.
         decode: decode each file completely instead of trusting its header and its end.
-        units: units for the check that transcripts fit their frames; None: skip that check.
+        units: units of the transcripts.
         channel: what to take of files with several channels, unless the record says it.
 
     Returns:
@@ -87,8 +88,7 @@ def validate(
                 faults.append(stretch)
             elif audio.samples:
                 samples = stretch[1] - stretch[0] if stretch else audio.samples
-                if units:
-                    faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
+                faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
                 if not faults and not isinstance(taken, Fault):
                     new = bool(stretch) or taken is not None or audio.rate != SAMPLE_RATE or (audio.mp3 and resample)
                     utterances.append(Utterance(record, place, samples, audio.rate, stretch, taken, new))
@@ -182,11 +182,8 @@ def _repeated(
     return faults
 
 
-def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
-    """Find faults of a record's split name, speaker and transcript.
-
-    With ``units``, also find text that they cannot spell.
-    """
+def label_faults(record: Record, units: Units) -> Iterable[Fault]:
+    """Find faults of a record's split name, speaker and transcript, which ``units`` must spell."""
     if not SPLIT_NAME.fullmatch(record.split):
         yield Fault(Kind.ROW, f"the split {record.split!r} is not a file name of letters, digits, '_', '-' and '.'")
     if unfit := _unfit_for_a_line(record.speaker):
@@ -196,24 +193,16 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
         return
     if not text.strip():
         yield Fault(Kind.EMPTY_TEXT)
-        return
-    foreign = foreign_characters(text)
-    if foreign:
-        fix = "; write it in upper case" if any("a" <= character <= "z" for character in foreign) else ""
-        yield Fault(Kind.ALPHABET, " ".join(map(_character, foreign)) + fix)
+    elif outside := units.outside(text):
+        from fairseq_skd.corpora.alphabets import fix  # imported here: most corpora do not need it
+
+        counts = Counter(outside)
+        found = tuple(Outside(symbol, count, fix(symbol, units)) for symbol, count in counts.items())
+        yield Fault(Kind.ALPHABET, " ".join(map(repr, counts)), found)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
-    elif units and (lack := units.missing(text)):
+    elif lack := units.missing(text):
         yield Fault(Kind.ALPHABET, lack)
-
-
-def _character(character: str) -> str:
-    """Show a character in the report, with its Unicode name unless it is printable ASCII."""
-    if character.isascii() and character.isprintable():
-        return character
-    import unicodedata
-
-    return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'control character')})"
 
 
 def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:

@@ -1,6 +1,7 @@
 """Write manifests (``<split>.tsv``, ``.ltr``, ``.wrd``, ``.spk``), dictionary and lexicon."""
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from fairseq_skd.corpora.records import Fault, Kind, Problem, report
 from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import named, numbered_lines
-from fairseq_skd.files.units import NO_UNITS, Units, foreign_characters
+from fairseq_skd.files.units import NO_UNITS, Units
 
 
 def lexicon(words: Iterable[str], units: Units) -> str:
@@ -25,8 +26,9 @@ def read_words(path: Path, units: Units) -> list[str]:
     """
     words: list[str] = []
     problems: list[Problem] = []
-    for line, word in numbered_lines(path):
-        foreign = foreign_characters(word) + [" "] * (" " in word)
+    for line, given in numbered_lines(path):
+        word = unicodedata.normalize("NFC", given)
+        foreign = list(dict.fromkeys(units.outside(word))) + [" "] * (" " in word)
         reason = f"{word!r}: {' '.join(map(repr, foreign))}" if foreign else units.missing(word)
         problems += [Problem(Fault(Kind.ALPHABET, reason), str(path), line, "")] if reason else []
         words.append(word)

@@ -1,7 +1,7 @@
 """Units that a CTC model outputs, and how fairseq's label files spell a transcript in them."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import eq
 from typing import Protocol
 
@@ -44,8 +44,6 @@ LETTER_COUNTS: tuple[tuple[str, int], ...] = (
 the outputs of a model, so it must not change. fairseq's file format needs the counts; CTC does not
 use them."""
 
-ALPHABET = frozenset(symbol for symbol, _ in LETTER_COUNTS if symbol != WORD_END) | {" "}
-
 
 def letter_dictionary() -> str:
     """Return the text of ``dict.ltr.txt``: one symbol and its count per line."""
@@ -59,13 +57,6 @@ def letters(text: str) -> list[str]:
     'G O | O N |'
     """
     return [*text.replace(" ", WORD_END), WORD_END]
-
-
-def foreign_characters(text: str) -> list[str]:
-    """List the characters of ``text`` that the letter dictionary lacks, each once, in order."""
-    if ALPHABET.issuperset(text):
-        return []
-    return [character for character in dict.fromkeys(text) if character not in ALPHABET]
 
 
 def frames_needed(units: Sequence[object]) -> int:
@@ -90,12 +81,16 @@ class Units(Protocol):
     """A set of units.
 
     Attributes:
-        name: suffix of label files and dictionary, ``ltr`` or ``spm``.
+        name: suffix of label files and dictionary: ``ltr``, ``spm`` or ``phn``.
         noun: heading of the units in the summary, such as ``letters``.
+        notes: what the summary says about the units.
+        lacking: what to do about a letter that the units lack.
     """
 
     name: str
     noun: str
+    notes: Sequence[str]
+    lacking: str
 
     def split(self, text: str) -> list[str]:
         """Spell a transcript in units."""
@@ -103,18 +98,36 @@ class Units(Protocol):
     def count(self, text: str) -> int:
         """Count the units of a transcript, for the summary."""
 
+    def outside(self, text: str) -> list[str]:
+        """List the symbols of a transcript that the units lack, each as often as it occurs."""
+
     def missing(self, text: str) -> str:
-        """Say what part of a transcript the units cannot spell; empty if they spell all of it."""
+        """Say why a transcript without symbols outside cannot be spelt; empty if it can."""
 
     def files(self) -> dict[str, bytes]:
         """Return the files to write beside the manifests, by name: dictionary and model."""
 
 
 class Letters:
-    """Letters of fairseq's dictionary, with ``|`` after each word."""
+    """Letters of a fairseq dictionary, with ``|`` after each word.
+
+    >>> LETTERS.outside("GO ON, 2")
+    [',', '2']
+
+    Args:
+        symbols: the dictionary's symbols.
+        dictionary: content of ``dict.ltr.txt``.
+        notes: what the summary says about the letters.
+        lacking: what to do about a letter that the dictionary lacks.
+    """
 
     name = "ltr"
     noun = "letters"
+
+    def __init__(self, symbols: Iterable[str], dictionary: bytes, notes: Sequence[str] = (), lacking: str = "") -> None:
+        self.alphabet = frozenset(symbols) - {WORD_END} | {" "}
+        self.dictionary = dictionary
+        self.notes, self.lacking = notes, lacking
 
     def split(self, text: str) -> list[str]:
         """Spell a transcript in letters, see :func:`letters`."""
@@ -124,23 +137,84 @@ class Letters:
         """Count the letters, without the word ends."""
         return len(text) - text.count(" ")
 
+    def outside(self, text: str) -> list[str]:
+        """List the characters that the dictionary lacks, each as often as it occurs."""
+        if self.alphabet.issuperset(text):
+            return []
+        return [character for character in text if character not in self.alphabet]
+
     def missing(self, text: str) -> str:
-        """Return nothing: ``label_faults`` reports characters outside the alphabet."""
+        """Return nothing: letters spell each text of their alphabet."""
         return ""
 
     def files(self) -> dict[str, bytes]:
         """Return ``dict.ltr.txt``."""
-        return {"dict.ltr.txt": letter_dictionary().encode()}
+        return {"dict.ltr.txt": self.dictionary}
 
 
-LETTERS = Letters()
+class Symbols:
+    """Symbols with single spaces between, such as phones; no unit ends a word.
+
+    Args:
+        symbols: the dictionary's symbols.
+        dictionary: content of ``dict.phn.txt``.
+        notes: what the summary says about the symbols.
+        lacking: what to do about a symbol that the dictionary lacks.
+    """
+
+    name = "phn"
+    noun = "symbols"
+
+    def __init__(self, symbols: Iterable[str], dictionary: bytes, notes: Sequence[str] = (), lacking: str = "") -> None:
+        self.alphabet = frozenset(symbols)
+        self.dictionary = dictionary
+        self.notes, self.lacking = notes, lacking
+
+    def split(self, text: str) -> list[str]:
+        """Cut a transcript at its spaces."""
+        return text.split(" ")
+
+    def count(self, text: str) -> int:
+        """Count the symbols."""
+        return len(text.split(" "))
+
+    def outside(self, text: str) -> list[str]:
+        """List the symbols that the dictionary lacks, each as often as it occurs."""
+        return [symbol for symbol in text.split(" ") if symbol and symbol not in self.alphabet]
+
+    def missing(self, text: str) -> str:
+        """Return nothing: symbols spell each text of their dictionary."""
+        return ""
+
+    def files(self) -> dict[str, bytes]:
+        """Return ``dict.phn.txt``."""
+        return {"dict.phn.txt": self.dictionary}
+
+
+LETTERS = Letters(
+    (symbol for symbol, _ in LETTER_COUNTS),
+    letter_dictionary().encode(),
+    lacking="English has the letters A-Z: correct the text, or name its language, such as --language de",
+)
+"""English letters, in the order of fairseq's LibriSpeech dictionary."""
 
 
 class NoUnits:
-    """Stands for the units of audio without transcripts: nothing is spelt, and no file written."""
+    """Spells nothing: audio without transcripts, or transcripts that are refused.
+
+    Args:
+        alphabet: units that tell which symbols are outside; None: no symbol is.
+    """
 
     name = ""
     noun = ""
+    notes: Sequence[str] = ()
+    lacking = ""
+
+    def __init__(self, alphabet: Units | None = None) -> None:
+        self._alphabet = alphabet
+        if alphabet is not None:
+            self.lacking = alphabet.lacking
 
     def split(self, text: str) -> list[str]:
         """Return nothing."""
@@ -149,6 +223,10 @@ class NoUnits:
     def count(self, text: str) -> int:
         """Return 0."""
         return 0
+
+    def outside(self, text: str) -> list[str]:
+        """List the symbols that the alphabet lacks, each as often as it occurs."""
+        return self._alphabet.outside(text) if self._alphabet else []
 
     def missing(self, text: str) -> str:
         """Return nothing."""
@@ -160,3 +238,4 @@ class NoUnits:
 
 
 NO_UNITS = NoUnits()
+"""The units of audio without transcripts."""

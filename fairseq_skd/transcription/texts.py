@@ -1,5 +1,6 @@
 """Known texts in the units of a checkpoint, for forced alignment."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from fairseq.data import Dictionary
@@ -28,7 +29,10 @@ def units_of_text(text: str, dictionary: Dictionary, process: str) -> list[int]:
         UserError: the text is empty, or the dictionary lacks some of its symbols. The message names
             them.
     """
-    known, words = units_of(dictionary), text.split()
+    known = units_of(dictionary)
+    if not {sign for unit in known for sign in unit}.issuperset(text.replace(" ", "")):
+        text = unicodedata.normalize("NFC", text)  # as in the manifests of fairseq_skd.manifest
+    words = text.split()
     if not words:
         raise UserError("the text to align is empty: give the words of the audio")
     if process == "letter":

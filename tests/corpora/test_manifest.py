@@ -162,14 +162,15 @@ def test_a_refusal_lists_all_problems_and_leaves_the_folder_unchanged(write_tabl
     out.mkdir()
     (out / "train.tsv").write_text("mine\n")
     with pytest.raises(UserError) as caught:
-        run(write_table(*rows), corpus, out, "--force")
+        run(table := write_table(*rows), corpus, out, "--force")
     lines = str(caught.value).splitlines()
     assert lines[0] == "the table is refused"
     assert [re.sub(r".*table\.tsv:(\d+)  (\S+).*", r"\1 \2", line) for line in lines if line.startswith("  ")] == [
         "4 eight.wav",
         "3 none.wav",
         "5 eight.wav",
-        "2 a.wav",
+        f"  'g' (U+0067 LATIN SMALL LETTER G)  once, in {table}:2; add --normalize upper",
+        f"  'o' (U+006F LATIN SMALL LETTER O)  once, in {table}:2; add --normalize upper",
     ]
     assert lines[-1].startswith("refused: 4 of 4 rows (malformed row 1, missing file 1, ")
     assert files(out) == {"train.tsv": "mine\n"}

@@ -14,6 +14,7 @@ from fairseq_skd import manifest
 from fairseq_skd.corpora.pieces import Pieces, train_pieces
 from fairseq_skd.corpora.validation import feasibility_faults
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.units import LETTERS
 
 TEXTS = ["GO ON AND ON", "ON AND ON IT GOES", "DON'T GO ON", "AND SO IT GOES ON"] * 3
 
@@ -56,7 +57,7 @@ def test_fairseq_reads_the_files(table: Path, corpus: Path, tmp_path: Path, capf
 
 
 def test_the_same_texts_give_the_same_bytes():
-    assert train_pieces(TEXTS, 32).content == train_pieces(TEXTS, 32).content
+    assert train_pieces(TEXTS, 32, LETTERS.alphabet).content == train_pieces(TEXTS, 32, LETTERS.alphabet).content
 
 
 def test_sentencepiece_reads_the_model(table: Path, corpus: Path, tmp_path: Path):
@@ -93,7 +94,7 @@ def test_which_split_trains(table: Path, write_table, corpus: Path, tmp_path: Pa
 
 
 def test_fewer_frames_are_needed_than_for_letters():
-    pieces = train_pieces(TEXTS, 32)
+    pieces = train_pieces(TEXTS, 32, LETTERS.alphabet)
     text = "ON AND ON"
     units = pieces.split(text)
     assert len(units) < len(text) and "".join(units) == "▁ON▁AND▁ON"
@@ -138,7 +139,7 @@ def foreign_model(folder: Path, **options: object) -> Path:
 
 def test_a_model_without_a_letter(table: Path, corpus: Path, tmp_path: Path):
     model = foreign_model(tmp_path, vocab_size=16, character_coverage=1.0)
-    with pytest.raises(UserError, match=r"table.tsv:2  a.wav  .*foreign.model has no piece for G"):
+    with pytest.raises(UserError, match=r"'G' \(U\+0047 .*first .*table.tsv:2; the pieces lack it"):
         run(table, corpus, tmp_path / "out", "--spm-model", str(model))
 
 
@@ -178,4 +179,4 @@ def test_inconsistent_options(table: Path, corpus: Path, tmp_path: Path, options
 def test_a_missing_library_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(UserError, match="--unit spm needs sentencepiece: pip install sentencepiece"):
-        train_pieces(TEXTS, 30)
+        train_pieces(TEXTS, 30, LETTERS.alphabet)

@@ -35,7 +35,7 @@ def test_a_refusal_in_its_own_process(corpus: Path, tmp_path: Path):
     refused = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stdout == "" and "Traceback" not in refused.stderr
     assert "fairseq_skd.manifest: the table is refused\ncharacter outside the alphabet (1)" in refused.stderr
-    assert f"{table}:2  a.wav  g o; write it in upper case" in refused.stderr
+    assert f"'g' (U+0067 LATIN SMALL LETTER G)  once, in {table}:2; add --normalize upper" in refused.stderr
 
 
 def test_the_command_imports_neither_torch_nor_fairseq(three: Path, corpus: Path, tmp_path: Path):

@@ -36,7 +36,7 @@ def test_bad_rows_are_left_out_counted_and_listed(write_table, corpus: Path, tmp
     written = files(tmp_path / "out")
     listed = written.pop("skipped.txt").decode().splitlines()
     assert written == files(tmp_path / "good")
-    assert listed == [*refused[1:-1], f"left out: {counts}"]
+    assert listed == [*refused[1:-1], f"  {table}:4  c:1.ogg  'É'", f"left out: {counts}"]  # each row, too
     assert f"note: left out: {counts}; skipped.txt lists them\n" in capsys.readouterr().out
 
 
@@ -101,3 +101,18 @@ def test_structural_mistakes_are_refused_all_the_same(write_table, corpus: Path,
         run(write_table(*GOOD), corpus / "none", tmp_path / "out", "--skip-bad")
     with pytest.raises(UserError, match="text"):
         run(write_table(*GOOD, header=("path", "words", "split")), corpus, tmp_path / "out", "--skip-bad")
+
+
+def test_letters_of_rows_that_are_left_out_are_no_units(write_table, corpus: Path, tmp_path: Path):
+    rows = [
+        ("a.wav", "ja nein", "train"),
+        ("deep/b.flac", "jß 3", "train"),
+        ("c:1.ogg", "ß", "valid"),
+        ("eight.wav", "ja", "valid"),
+    ]
+    table = write_table(*rows)
+    run(table, corpus, tmp_path / "out", "--language", "de", "--skip-bad", "--resample")
+    symbols = [line.split()[0] for line in (tmp_path / "out" / "dict.ltr.txt").read_text().splitlines()]
+    assert sorted(symbols) == sorted({*"janein", "|"})  # not ß: the row with a 3 is left out, and so its ß
+    listed = (tmp_path / "out" / "skipped.txt").read_text()
+    assert f"{table}:3  deep/b.flac  'ß' '3'" in listed and f"{table}:4  c:1.ogg  'ß'" in listed

@@ -118,7 +118,7 @@ def test_unknown_words_dropped_if_asked_for(release2: Path, tmp_path: Path):
 
 
 def test_lower_case_is_refused_unless_asked_for(release2: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="TED-LIUM is refused\n.*\n.*TalkTwo_2011.stm:1  .*; write it in upper case"):
+    with pytest.raises(UserError, match="TED-LIUM is refused\n.*\n.*TalkTwo_2011.stm:1; add --normalize upper"):
         manifest.main(["tedlium", str(release2), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_skd.files.units import foreign_characters, frames_needed, letter_dictionary, letters
+from fairseq_skd.files.units import LETTERS, frames_needed, letter_dictionary, letters
 
 SHIPPED = Path(__file__).parents[2] / "manifests" / "dict.ltr.txt"
 
@@ -35,9 +35,9 @@ def test_letters_as_in_ltr_files(text: str, line: str):
     assert " ".join(letters(text)) == line
 
 
-def test_foreign_characters_each_once_in_order():
-    assert foreign_characters("GO ON, 2 x 2,") == [",", "2", "x"]
-    assert foreign_characters("IT'S FINE") == []
+def test_characters_outside_in_order():
+    assert LETTERS.outside("GO ON, 2 x 2,") == [",", "2", "x", "2", ","]
+    assert LETTERS.outside("IT'S FINE") == []
 
 
 @pytest.mark.parametrize(("text", "needed"), [("A", 2), ("SEE", 5), ("AAA", 6), ("GO ON", 6)])
