@@ -110,7 +110,7 @@ class SkdCtc(BaseFairseqModel):
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding only: set it to 0 to train")
             start = select(root_of(cfg), "checkpoint.finetune_from_model")
-            # If both are one checkpoint, the trainer loads all its weights: only the shape is needed.
+            # If both are one checkpoint, the trainer loads the weights: only the shape is needed.
             same = start is not None and Path(start) == Path(cfg.w2v_path)
             pretrained = encoder_of_fine_tuned(start) if same else load_pretrained(cfg.w2v_path)
             pretrained = _override_normalize(pretrained, cfg.w2v_normalize)
@@ -121,7 +121,7 @@ class SkdCtc(BaseFairseqModel):
             right, wrong = (str(value).lower() for value in (pretrained.normalize, not pretrained.normalize))
             raise UserError(
                 f"task.normalize={cfg.normalize} but {pretrained.normalize_said_by}: set task.normalize={right}, or, "
-                f"if you know better, +model.w2v_normalize={wrong}"
+                f"if that is wrong, +model.w2v_normalize={wrong}"
             )
         sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
         if sample_rate != pretrained.sample_rate:

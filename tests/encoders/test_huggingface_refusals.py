@@ -21,11 +21,19 @@ def test_other_models_are_named(folder: Path, model_type: str | None) -> None:
     assert sentence == f"model.w2v_path={folder} holds a Hugging Face model of type {model_type or 'unknown'}; {TAKEN}"
 
 
-@pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification", "Wav2Vec2ForXVector"])
+@pytest.mark.parametrize("name", ["Wav2Vec2ForSequenceClassification", "Wav2Vec2ForXVector"])
 def test_fine_tuned_models_are_refused(folder: Path, name: str) -> None:
     assert refusal(edit(folder, architectures=[name])) == (
         f"model.w2v_path={folder} is a fine-tuned Hugging Face model ({name}): set model.w2v_path to the pretrained "
-        "model that it was fine-tuned from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
+        "model that it was fine-tuned from"
+    )
+
+
+def test_a_model_with_a_ctc_head_belongs_to_another_key(folder: Path) -> None:
+    """F11: it said that only fairseq's checkpoints can be started from."""
+    assert refusal(edit(folder, architectures=["Wav2Vec2ForCTC"])) == (
+        f"model.w2v_path={folder} is a fine-tuned Hugging Face model (Wav2Vec2ForCTC): to start from its encoder and "
+        f"its head, set checkpoint.finetune_from_model={folder} and leave model.w2v_path out"
     )
 
 
