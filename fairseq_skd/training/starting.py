@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ from fairseq_skd.compat import weights_only
 from fairseq_skd.encoders.checkpoint import dictionary_of, load_checkpoint
 from fairseq_skd.encoders.fine_tuned import CHECKPOINT, holds_fine_tuned, read_fine_tuned
 from fairseq_skd.encoders.huggingface import CONFIG
+from fairseq_skd.encoders.pretrained import section
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.dictionaries import first_difference
 from fairseq_skd.models.config import select
-from fairseq_skd.models.heads import head_tensors
+from fairseq_skd.models.heads import SymbolMap, head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.state_dict import depth_of
 from fairseq_skd.models.trained import read_trained
@@ -71,7 +71,6 @@ def _read(
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 5
 _START = (
     "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
 )
@@ -79,52 +78,6 @@ _START = (
 _OTHER_OPTIMIZER = ("Optimizer does not match", "loaded state dict")
 _OTHER_BATCHES = "Cannot resume training due to dataloader mismatch"
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
-
-
-@dataclass(frozen=True)
-class SymbolMap:
-    """The row of a checkpoint's CTC head from which each symbol of a dictionary starts.
-
-    Attributes:
-        rows: one entry per symbol of the new dictionary, None if the checkpoint lacks the symbol.
-        new: symbols that the checkpoint lacks.
-        dropped: symbols that only the checkpoint has.
-    """
-
-    rows: tuple[int | None, ...]
-    new: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-    @classmethod
-    def between(cls, saved: Sequence[str], symbols: Sequence[str]) -> "SymbolMap":
-        """Map the symbols of a checkpoint to the symbols of a dictionary.
-
-        >>> SymbolMap.between(["<s>", "E", "T"], ["<s>", "T", "A"])
-        SymbolMap(rows=(0, 2, None), new=('A',), dropped=('E',))
-        """
-        row, wanted = {symbol: index for index, symbol in enumerate(saved)}, set(symbols)
-        return cls(
-            rows=tuple(row.get(symbol) for symbol in symbols),
-            new=tuple(symbol for symbol in symbols if symbol not in row),
-            dropped=tuple(symbol for symbol in saved if symbol not in wanted),
-        )
-
-    def apply(self, saved: Tensor, fresh: Tensor) -> Tensor:
-        """Take the rows that the checkpoint has; the others stay as initialized.
-
-        Args:
-            saved: weight or bias of a head in the checkpoint, (V of the checkpoint, ...).
-            fresh: the same tensor of the new model, (V, ...).
-        """
-        known = [index for index, row in enumerate(self.rows) if row is not None]
-        mapped = fresh.detach().to(device=saved.device, dtype=saved.dtype, copy=True)
-        mapped[known] = saved[[self.rows[index] for index in known]]
-        return mapped
-
-    def __str__(self) -> str:
-        """``30 mapped, 2 new (Ä, Ö), 0 dropped``."""
-        mapped = len(self.rows) - len(self.new)
-        return f"{mapped} mapped, {_counted(self.new, 'new')}, {_counted(self.dropped, 'dropped')}"
 
 
 def complete_start(cfg: DictConfig) -> None:
@@ -285,6 +238,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
         change = SymbolMap.between(saved, dictionary.symbols)
         logger.info("%s: symbols of the CTC heads: %s", path, change)
         _check_case(path, change, dictionary)
+        _warn_of_scaling(path, state, model)
         fresh = model.state_dict()
         for name, head in heads.items():
             # A student's head may become the head of a pruned model: see adapt.
@@ -331,6 +285,15 @@ def _check_case(path: Path, change: SymbolMap, dictionary: Dictionary) -> None:
             f"checkpoint {path} has its letters in {case} case and the dictionary of task.data in {wanted} case, so "
             f"{len(other)} rows of the CTC head would start untrained: write the data again, with fairseq_skd.manifest "
             f"--normalize {case}"
+        )
+
+
+def _warn_of_scaling(path: Path, state: Mapping[str, Any], model: SkdCtc) -> None:
+    """Warn if the checkpoint was trained on audio of another scale."""
+    before = section(state["cfg"], "model").get("normalize")
+    if isinstance(before, bool) and before != bool(model.cfg.normalize):
+        logger.warning(
+            "%s was fine-tuned with normalize=%s, but this training has task.normalize=%s", path, before, not before
         )
 
 
@@ -387,8 +350,3 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
             f"({next(shapes)} in the checkpoint, {next(shapes)} in the model): set model.w2v_path to the encoder that "
             f"it was trained with"
         )
-
-
-def _counted(symbols: Sequence[str], what: str) -> str:
-    more = ", ..." if len(symbols) > _SHOWN else ""
-    return f"{len(symbols)} {what}" + (f" ({', '.join(map(shown, symbols[:_SHOWN]))}{more})" if symbols else "")

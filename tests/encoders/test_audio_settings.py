@@ -90,6 +90,7 @@ def test_a_checkpoint_of_fairseq_can_be_overridden(tmp_path: Path) -> None:
     SkdCtc.build_model(model_config(hubert, w2v_normalize=False), CtcTask())
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_folder_with_the_nested_file(tmp_path: Path) -> None:
     folder = run(write_checkpoint(tmp_path / "checkpoint_best.pt", style="pre-LN"), 2, "hf", tmp_path / "out")
     settings = json.loads((folder / PREPROCESSOR).read_text())

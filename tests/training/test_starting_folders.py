@@ -100,7 +100,8 @@ def assert_equal_logits(model: SkdCtc, theirs: Any, kept: list[str], rows: list[
                 torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["hubert", pytest.param("wav2vec2", marks=pytest.mark.slow), "wavlm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
 def test_english_as_published(tmp_path: Path, kind: str) -> None:
     """hubert-large-ls960-ft: the dictionary of task.data has C and W in another order."""
     theirs = write_ctc(tmp_path, kind, ENGLISH, "<pad>", {"do_lower_case": False}, **LARGE)
@@ -156,6 +157,16 @@ def test_text_that_transformers_would_write_in_lower_case(tmp_path: Path, caplog
     assert "do_lower_case=true: transformers writes the text of this model in lower case, but its" in caplog.text
 
 
+def test_audio_of_another_scale(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The encoder of model.w2v_path and the checkpoint of the start were trained on other audio."""
+    write_ctc(tmp_path, "hubert", ENGLISH, "<pad>")
+    model = started(tmp_path, LETTERS)
+    assert "was fine-tuned with normalize" not in caplog.text
+    write(tmp_path / "preprocessor_config.json", {"do_normalize": True})
+    read_state(tmp_path, model, dictionary_of(LETTERS), None)
+    assert f"{tmp_path} was fine-tuned with normalize=True, but this training has task.normalize=False" in caplog.text
+
+
 def test_mms(tmp_path: Path) -> None:
     write_ctc(tmp_path, "wav2vec2", ENGLISH, "<pad>")
     write(tmp_path / "vocab.json", {"deu": {"a": 0}, "eng": {"a": 0}})
@@ -182,6 +193,7 @@ def test_a_folder_that_holds_no_fine_tuned_model(tmp_path: Path) -> None:
             check_start(cfg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["ours", "export", "hubert_ctc", "wav2vec_ctc"])
 def test_the_encoder_of_a_fine_tuned_checkpoint(tmp_path: Path, style: str) -> None:
     """model.w2v_path can be left out with any checkpoint that holds its encoder's configuration."""
