@@ -66,7 +66,7 @@ def test_a_guess_is_told(folder: Path, caplog: pytest.LogCaptureFixture, norm: s
 
 
 def test_the_value_of_the_file_can_be_overridden(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """F20: converters write do_normalize=true for base models, which were pretrained without."""
+    """F20: transformers' converters write do_normalize=true for base models, trained without."""
     write(folder, preprocessor={"do_normalize": True})
     with pytest.raises(UserError) as refused:
         SkdCtc.build_model(model_config(folder), CtcTask())
