@@ -155,10 +155,13 @@ def check_required(config: DictConfig) -> None:
         config: a recipe with its overrides.
 
     Raises:
-        UserError: ``task.data`` or ``model.w2v_path`` is ``???``, null or empty.
+        UserError: ``task.data`` or ``model.w2v_path`` is ``???``, null or empty. A training that
+            starts from ``checkpoint.finetune_from_model`` needs no ``model.w2v_path``.
     """
     plain = OmegaConf.to_container(config, resolve=False)
     for key, what in REQUIRED.items():
+        if key == "model.w2v_path" and OmegaConf.select(config, "checkpoint.finetune_from_model"):
+            continue  # its encoder is taken
         section, _, name = key.partition(".")
         keys = plain.get(section) if isinstance(plain, dict) else None
         if isinstance(keys, dict) and keys.get(name, "another task's") in (MISSING, None, ""):

@@ -146,6 +146,8 @@ def test_what_every_training_needs(become, tmp_path: Path) -> None:
         )
     assert not list(tmp_path.iterdir())
     assert become(*words, "--cfg", "job", required=[])
+    start = "checkpoint.finetune_from_model=/models/ctc"  # its encoder is taken
+    assert become(*words, start, required=["task.data=/d"])
 
 
 def test_a_user_dir_that_is_given_wins(become, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
     if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
             f"model.w2v_path={path} is a fine-tuned checkpoint ({shown(name) or 'with a CTC head'}): start from it "
-            f"with checkpoint.finetune_from_model={path}, and set model.w2v_path to the pretrained checkpoint"
+            f"with checkpoint.finetune_from_model={path}, and leave model.w2v_path out"
         )
     check_followed(state["left_out"], USED, f"model.w2v_path={path}")
     encoder = PretrainedEncoder.from_w2v_args(cfg, source=f"model.w2v_path={path}")

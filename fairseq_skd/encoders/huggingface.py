@@ -1,6 +1,7 @@
 """Read folders of Hugging Face transformers (hubert, wav2vec2, wavlm) without that library."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,11 @@ from fairseq_skd.encoders.pretrained import KINDS, TAKEN, PretrainedEncoder
 from fairseq_skd.encoders.weight_files import load_safetensors, load_weights_only
 from fairseq_skd.errors import UserError, shown
 
+logger = logging.getLogger(__name__)
+
 CONFIG = "config.json"
-PREPROCESSOR = "preprocessor_config.json"
+# Files that say how audio is prepared: the usual one, and the one of newer processors (nested).
+PREPROCESSOR, PROCESSOR, NESTED = "preprocessor_config.json", "processor_config.json", "feature_extractor"
 WEIGHTS = {"model.safetensors": load_safetensors, "pytorch_model.bin": load_weights_only}
 
 # transformers' key -> fairseq's key, and the default if the file does not list it.
@@ -88,7 +92,7 @@ _EXTRACTOR_NORM = {
 
 
 def load_folder(folder: Path) -> PretrainedEncoder:
-    """Read ``config.json``, ``preprocessor_config.json`` if present, and the weights.
+    """Read ``config.json``, the audio settings if present, and the weights.
 
     Raises:
         UserError: a file is missing or damaged, or the folder holds another model, a fine-tuned
@@ -101,9 +105,7 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     _refuse_others(config, source)
     encoder = read_encoder(folder, config, source)
     if head := min((name for name in encoder.weights if name.startswith(_HEADS)), default=""):
-        classes = config.get("architectures")
-        kind = f", class {shown(str(classes[0]))}" if isinstance(classes, list) and classes else ""
-        raise UserError(_fine_tuned(source, f"with {shown(head)}{kind}"))
+        raise UserError(_fine_tuned(folder, source, head, config.get("architectures")))
     return encoder
 
 
@@ -119,7 +121,9 @@ def read_encoder(folder: Path, config: Mapping[str, Any], source: str) -> Pretra
         UserError: a file is missing or damaged, or fairseq's classes do not support the variant.
     """
     model = fairseq_architecture(config, source)
-    encoder = PretrainedEncoder.from_w2v_args({"model": model, "task": _audio(folder, config)}, source)
+    audio, said_by = _audio(folder, config)
+    encoder = PretrainedEncoder.from_w2v_args({"model": model, "task": audio}, source)
+    encoder.normalize_said_by = said_by
     weights = fairseq_names(_read_weights(folder, source), model["extractor_mode"])
     if encoder.conv_layers[-1].channels == model["encoder_embed_dim"]:
         _drop_identity(weights, model["encoder_embed_dim"], source)
@@ -189,24 +193,56 @@ def _refuse_others(config: Mapping[str, Any], source: str) -> None:
         raise UserError(f"{source} holds a Hugging Face model of type {shown(kind or 'unknown')}; {TAKEN}")
 
 
-def _fine_tuned(source: str, what: str) -> str:
-    return (
-        f"{source} is a fine-tuned Hugging Face model ({what}): set model.w2v_path to the pretrained model that it "
-        f"was fine-tuned from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
-    )
+def _fine_tuned(folder: Path, source: str, head: str, classes: object) -> str:
+    """Say what to do about a model whose weights include the tensor ``head``."""
+    kind = f", class {shown(str(classes[0]))}" if isinstance(classes, list) and classes else ""
+    told = f"{source} is a fine-tuned Hugging Face model (with {shown(head)}{kind})"
+    if head.startswith("lm_head."):
+        return (
+            f"{told}: to start from its encoder and its head, set checkpoint.finetune_from_model={folder} and leave "
+            f"model.w2v_path out"
+        )
+    return f"{told}: set model.w2v_path to the pretrained model that it was fine-tuned from"
 
 
-def _audio(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how audio is prepared: as the folder says, else by the norm of the extractor.
+def _audio(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return how audio is prepared, and who says whether it is normalised.
 
-    Models with a layer-norm extractor (large) were pretrained with normalised audio, models with a
-    group-norm extractor (base) without.
+    If no file says it, the norm of the extractor decides: models with a layer-norm extractor
+    (large) were pretrained with normalised audio, models with a group-norm extractor (base)
+    without.
+
+    Raises:
+        UserError: a value cannot be used, or two files contradict each other.
     """
-    audio = read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
-    normalize = audio.get("do_normalize", config.get("feat_extract_norm") == "layer")
+    audio = _audio_settings(folder)
+    for key in ("do_normalize", "sampling_rate"):
+        said = [(name, part[key]) for name, part in audio.items() if key in part]
+        if len(said) == 2 and said[0][1] != said[1][1]:  # transformers 4 obeys the first, 5 the second
+            values = " and ".join(f"{name} says {key}={json.dumps(value)[:100]}" for name, value in said)
+            raise UserError(f"{folder}: {values}: correct the wrong file, or delete it")
+    settings = {key: value for part in audio.values() for key, value in part.items()}
+    norm = config.get("feat_extract_norm", "group")
+    normalize = settings.get("do_normalize", norm == "layer")
+    file = next((name for name, part in audio.items() if "do_normalize" in part), None)
     if not isinstance(normalize, bool):
-        raise UserError(f"{folder / PREPROCESSOR}: do_normalize={repr(normalize)[:100]} is neither true nor false")
-    return {"normalize": normalize, "sample_rate": audio.get("sampling_rate", 16000)}
+        raise UserError(f"{folder / str(file)}: do_normalize={repr(normalize)[:100]} is neither true nor false")
+    said_by = f"{folder / str(file)} says do_normalize={json.dumps(normalize)}"
+    if file is None:
+        said_by = f"feat_extract_norm={norm} in {folder / CONFIG} suggests normalize={json.dumps(normalize)}"
+        logger.info("%s; no file there says do_normalize", said_by)
+    return {"normalize": normalize, "sample_rate": settings.get("sampling_rate", 16000)}, said_by
+
+
+def _audio_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the audio settings by the file that holds them."""
+    audio = {name: read_json(folder / name) for name in (PREPROCESSOR, PROCESSOR) if (folder / name).is_file()}
+    if PROCESSOR in audio:
+        nested = audio[PROCESSOR].get(NESTED, {})
+        if not isinstance(nested, dict):
+            raise UserError(f"{folder / PROCESSOR}: {NESTED} is not a JSON object")
+        audio[PROCESSOR] = nested
+    return audio
 
 
 def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Read folders of fine-tuned Hugging Face models (HubertForCTC, Wav2Vec2ForCTC, WavLMForCTC)."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from fairseq_skd.encoders.pretrained import KINDS
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.units import WORD_END, WORD_MARK, is_symbol
 
-VOCABULARY = "vocab.json"
+logger = logging.getLogger(__name__)
+
+VOCABULARY, ADDED = "vocab.json", "added_tokens.json"
 TOKENIZER = "tokenizer_config.json"
 # fairseq sets this task up when it loads an export of the folder.
 _TASK = {"_name": "audio_finetuning", "data": "."}
@@ -40,7 +43,7 @@ def load_fine_tuned(folder: Path) -> tuple[dict[str, Any], Path]:
     encoder = read_encoder(folder, config, source)
     names = [name for name in ("lm_head.weight", "lm_head.bias") if name in encoder.weights]
     head = {name.removeprefix("lm_head."): encoder.weights.pop(name) for name in names}
-    vocabulary = _read_vocabulary(folder)
+    vocabulary = _read_vocabulary(folder, head["weight"].size(0) if head.get("weight") is not None else 0)
     if len(head) < 2 or any(tensor.shape[:1] != (len(vocabulary),) for tensor in head.values()):
         raise UserError(f"{source}: its CTC head (lm_head) is missing or does not fit {VOCABULARY}")
     rows, dictionary = _dictionary(vocabulary, config.get("pad_token_id", 0), folder)
@@ -53,7 +56,8 @@ def load_fine_tuned(folder: Path) -> tuple[dict[str, Any], Path]:
         "task": {**_TASK, "labels": "spm" if pieces else "ltr", **args["task"]},
         "criterion": {"post_process": "sentencepiece" if pieces else "letter"},
     }
-    return {"cfg": cfg, "left_out": {}, "model": weights, "task_state": {"target_dictionary": dictionary}}, file
+    state = {"cfg": cfg, "left_out": {}, "model": weights, "task_state": {"target_dictionary": dictionary}}
+    return {**state, "normalize_said_by": encoder.normalize_said_by}, file
 
 
 def _refuse_others(config: Mapping[str, Any], source: str) -> None:
@@ -65,24 +69,58 @@ def _refuse_others(config: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _read_vocabulary(folder: Path) -> list[str]:
-    """Return the symbols by index."""
+def _read_vocabulary(folder: Path, rows: int) -> list[str]:
+    """Return the symbols by index, spelt as fairseq spells word ends and unknown symbols.
+
+    Args:
+        folder: the model's folder.
+        rows: V, the outputs of the CTC head. Many models have outputs for ``<s>`` and ``</s>``,
+            which only ``added_tokens.json`` numbers.
+    """
     file = folder / VOCABULARY
     if not file.is_file():
         raise UserError(f"folder {folder} has no {VOCABULARY}: save the model's tokenizer there")
     indices = read_json(file)
+    if indices and all(isinstance(part, dict) for part in indices.values()):
+        raise UserError(
+            f"{file} has one vocabulary per language ({shown(', '.join(indices), 60)}), as MMS, which is not "
+            f"supported: fine-tune with the pretrained model instead (model.w2v_path)"
+        )
+    if rows > len(indices) and (folder / ADDED).is_file():
+        indices = {**read_json(folder / ADDED), **indices}
     ordered = sorted(indices, key=lambda symbol: indices[symbol]) if _are_counts(indices.values()) else []
     if not ordered or [indices[symbol] for symbol in ordered] != list(range(len(ordered))):
         raise UserError(f"{file} does not number its symbols from 0")
+    ordered = _respelt(ordered, folder)
     for symbol in ordered:
         if not is_symbol(symbol):
             raise UserError(
                 f"{file}: the symbol {shown(ascii(symbol))} is empty, or has a space or a control character"
             )
-    tokenizer = read_json(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
-    if (delimiter := tokenizer.get("word_delimiter_token", WORD_END)) not in (WORD_END, None):
-        raise UserError(f"{folder / TOKENIZER}: word_delimiter_token={shown(delimiter)} is not supported, only | is")
     return ordered
+
+
+def _respelt(symbols: list[str], folder: Path) -> list[str]:
+    """Spell the tokenizer's word delimiter as ``|`` and its unknown symbol as ``<unk>``."""
+    file = folder / TOKENIZER
+    tokenizer = read_json(file) if file.is_file() else {}
+    spelling = {}
+    for key, ours in (("word_delimiter_token", WORD_END), ("unk_token", "<unk>")):
+        token = tokenizer.get(key, ours)
+        token = token.get("content") if isinstance(token, dict) else token  # transformers' AddedToken
+        if token != ours and isinstance(token, str) and token in symbols:
+            if ours in symbols:
+                raise UserError(
+                    f"{file}: {key}={shown(token)}, but {VOCABULARY} has {ours} as well, which is not supported"
+                )
+            spelling[token] = ours
+    if tokenizer.get("do_lower_case") is True and any(symbol != symbol.lower() for symbol in symbols):
+        logger.warning(
+            "%s: do_lower_case=true: transformers writes the text of this model in lower case, but its symbols are "
+            "upper case, and so are texts here",
+            file,
+        )
+    return [spelling.get(symbol, symbol) for symbol in symbols]
 
 
 def _are_counts(values: Any) -> bool:

@@ -88,6 +88,7 @@ class PretrainedEncoder:
         sample_rate: in Hz.
         weights: parameters under fairseq's names; empty if there is only a configuration.
         source: its origin, for messages.
+        normalize_said_by: the file or key that says ``normalize``, for messages.
     """
 
     kind: str
@@ -96,6 +97,7 @@ class PretrainedEncoder:
     sample_rate: int = 16000
     weights: dict[str, Tensor] = field(default_factory=dict)
     source: str = ""
+    normalize_said_by: str = ""
 
     @property
     def depth(self) -> int:
@@ -196,7 +198,8 @@ class PretrainedEncoder:
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
         _refuse_misfits(architecture, source)
-        return cls(kind, architecture, normalize, sample_rate, source=source)
+        said_by = f"the encoder was pretrained with normalize={normalize}"
+        return cls(kind, architecture, normalize, sample_rate, source=source, normalize_said_by=said_by)
 
 
 def section(config: Any, name: str) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from fairseq_skd.encoders.fine_tuned import CHECKPOINT
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.units import WORD_MARK
 from fairseq_skd.models.state_dict import full_model
-from fairseq_skd.models.trained import CHECKPOINT
 from fairseq_skd.recognizer import Recognizer
 
 

@@ -64,6 +64,7 @@ class SkdCtcConfig(FairseqDataclass):
 
     # The pretrained encoder
     w2v_path: str = _key(MISSING, "pretrained HuBERT, wav2vec 2.0 or WavLM: a checkpoint or a Hugging Face folder")
+    w2v_normalize: Optional[bool] = _key(None, "whether w2v_path was pretrained on normalised audio; null: as it says")
     w2v_args: Any = None  # the encoder's configuration, saved in every fine-tuned checkpoint
     no_pretrained_weights: bool = _key(False, "build the encoder of w2v_path with random weights")
     load_ema: bool = _key(False, "data2vec only: refused")

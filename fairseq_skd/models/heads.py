@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fairseq_skd.errors import UserError
+from fairseq_skd.errors import UserError, shown
 
 
 def check_student_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -106,3 +107,57 @@ class StudentHead(nn.Module):
         if self.layer_norm is not None:
             x = self.layer_norm(x)
         return self.proj(dropout(x))
+
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class SymbolMap:
+    """The row of a checkpoint's CTC head from which each symbol of a dictionary starts.
+
+    Attributes:
+        rows: one entry per symbol of the new dictionary, None if the checkpoint lacks the symbol.
+        new: symbols that the checkpoint lacks.
+        dropped: symbols that only the checkpoint has.
+    """
+
+    rows: tuple[int | None, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @classmethod
+    def between(cls, saved: Sequence[str], symbols: Sequence[str]) -> "SymbolMap":
+        """Map the symbols of a checkpoint to the symbols of a dictionary.
+
+        >>> SymbolMap.between(["<s>", "E", "T"], ["<s>", "T", "A"])
+        SymbolMap(rows=(0, 2, None), new=('A',), dropped=('E',))
+        """
+        row, wanted = {symbol: index for index, symbol in enumerate(saved)}, set(symbols)
+        return cls(
+            rows=tuple(row.get(symbol) for symbol in symbols),
+            new=tuple(symbol for symbol in symbols if symbol not in row),
+            dropped=tuple(symbol for symbol in saved if symbol not in wanted),
+        )
+
+    def apply(self, saved: Tensor, fresh: Tensor) -> Tensor:
+        """Take the rows that the checkpoint has; the others stay as initialized.
+
+        Args:
+            saved: weight or bias of a head in the checkpoint, (V of the checkpoint, ...).
+            fresh: the same tensor of the new model, (V, ...).
+        """
+        known = [index for index, row in enumerate(self.rows) if row is not None]
+        mapped = fresh.detach().to(device=saved.device, dtype=saved.dtype, copy=True)
+        mapped[known] = saved[[self.rows[index] for index in known]]
+        return mapped
+
+    def __str__(self) -> str:
+        """``30 mapped, 2 new (Ä, Ö), 0 dropped``."""
+        mapped = len(self.rows) - len(self.new)
+        return f"{mapped} mapped, {_counted(self.new, 'new')}, {_counted(self.dropped, 'dropped')}"
+
+
+def _counted(symbols: Sequence[str], what: str) -> str:
+    more = ", ..." if len(symbols) > _SHOWN else ""
+    return f"{len(symbols)} {what}" + (f" ({', '.join(map(shown, symbols[:_SHOWN]))}{more})" if symbols else "")

@@ -5,8 +5,11 @@ The teacher's parameters have the names of fairseq's ``hubert_ctc`` and ``wav2ve
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,23 @@ from torch import Tensor, nn
 
 from fairseq_skd.compat import to_container
 from fairseq_skd.encoders.checkpoint import load_pretrained, load_weights
+from fairseq_skd.encoders.fine_tuned import encoder_of_fine_tuned
 from fairseq_skd.encoders.pretrained import PretrainedEncoder
 from fairseq_skd.encoders.trunk import Trunk
 from fairseq_skd.errors import UserError
-from fairseq_skd.models.config import SkdCtcConfig, check_model, encoder_settings, keep, regularisation
+from fairseq_skd.models.config import (
+    SkdCtcConfig,
+    check_model,
+    encoder_settings,
+    keep,
+    regularisation,
+    root_of,
+    select,
+)
 from fairseq_skd.models.heads import NoExitError, StudentHead, check_exit, check_student_layers, ctc_projection
 from fairseq_skd.models.state_dict import adapt
+
+logger = logging.getLogger(__name__)
 
 
 @register_model("skd_ctc", dataclass=SkdCtcConfig)
@@ -95,14 +109,19 @@ class SkdCtc(BaseFairseqModel):
         else:
             if cfg.decode_layer != 0:
                 raise UserError(f"model.decode_layer={cfg.decode_layer} is for decoding only: set it to 0 to train")
-            pretrained = load_pretrained(cfg.w2v_path)
+            start = select(root_of(cfg), "checkpoint.finetune_from_model")
+            # If both are one checkpoint, the trainer loads the weights: only the shape is needed.
+            same = start is not None and Path(start) == Path(cfg.w2v_path)
+            pretrained = encoder_of_fine_tuned(start) if same else load_pretrained(cfg.w2v_path)
+            pretrained = _override_normalize(pretrained, cfg.w2v_normalize)
             if cfg.keep_layers != 0:
                 pretrained = pretrained.first_layers(cfg.keep_layers)
             keep(cfg, "model", "w2v_args", pretrained.to_w2v_args())  # a checkpoint then loads without w2v_path
         if bool(cfg.normalize) != pretrained.normalize:
+            right, wrong = (str(value).lower() for value in (pretrained.normalize, not pretrained.normalize))
             raise UserError(
-                f"task.normalize={cfg.normalize} but the encoder was pretrained with normalize={pretrained.normalize}: "
-                f"set task.normalize={str(pretrained.normalize).lower()}"
+                f"task.normalize={cfg.normalize} but {pretrained.normalize_said_by}: set task.normalize={right}, or, "
+                f"if that is wrong, +model.w2v_normalize={wrong}"
             )
         sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
         if sample_rate != pretrained.sample_rate:
@@ -201,3 +220,11 @@ class SkdCtc(BaseFairseqModel):
         key = (self.cfg.seed, self.num_updates, self._micro_batch, worker)
         self._micro_batch += 1
         return np.random.default_rng([abs(int(part)) for part in key])
+
+
+def _override_normalize(pretrained: PretrainedEncoder, normalize: bool | None) -> PretrainedEncoder:
+    """Let ``model.w2v_normalize`` win; the checkpoint then saves its value."""
+    if normalize is None or normalize == pretrained.normalize:
+        return pretrained
+    logger.info("model.w2v_normalize=%s wins, though %s", normalize, pretrained.normalize_said_by)
+    return replace(pretrained, normalize=normalize, normalize_said_by=f"model.w2v_normalize={normalize}")

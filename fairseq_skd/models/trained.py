@@ -10,15 +10,14 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_skd.encoders import huggingface
-from fairseq_skd.encoders.checkpoint import OPTIMIZER, check_followed, dictionary_of, load_checkpoint
-from fairseq_skd.encoders.huggingface_ctc import load_fine_tuned
+from fairseq_skd.encoders.checkpoint import check_followed, dictionary_of
+from fairseq_skd.encoders.fine_tuned import read_fine_tuned
 from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.waveforms import Waveforms
 from fairseq_skd.models.config import read_saved
 from fairseq_skd.models.heads import check_student_layers, head_tensors
 
-CHECKPOINT = "checkpoint.pt"  # in an exported folder
 # Keys that fairseq interpolates from other sections. Only a training needs those sections.
 _INTERPOLATED = {"data": ".", "seed": 1, "ddp_backend": "legacy_ddp"}
 
@@ -85,17 +84,7 @@ def open_trained(path: str | os.PathLike[str]) -> TrainedModel:
         )
     if folder.name in huggingface.WEIGHTS:
         raise UserError(f"checkpoint {folder} holds weights only: give its folder {folder.parent}")
-    if (folder / CHECKPOINT).is_file():
-        path = folder / CHECKPOINT
-    elif (folder / huggingface.CONFIG).is_file():
-        state, file = load_fine_tuned(folder)
-        return read_trained(state, file)
-    elif folder.is_dir():
-        raise UserError(
-            f"checkpoint {folder} is a folder without {CHECKPOINT} or {huggingface.CONFIG}: give a checkpoint, such "
-            f"as {folder / 'checkpoint_best.pt'}, or an exported folder"
-        )
-    return read_trained(load_checkpoint(path, unread=[OPTIMIZER]), path)
+    return read_trained(*read_fine_tuned(path))
 
 
 def read_trained(state: dict[str, Any], path: str | os.PathLike[str]) -> TrainedModel:

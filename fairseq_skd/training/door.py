@@ -14,7 +14,7 @@ from fairseq_skd.recipe_keys import check_required
 from fairseq_skd.training import lock
 from fairseq_skd.training.checks import check_configuration, check_device, check_keys
 from fairseq_skd.training.resuming import check_resumed, resumed_from
-from fairseq_skd.training.starting import check_save_dir, check_start
+from fairseq_skd.training.starting import check_save_dir, check_start, complete_start
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def _checked(add_defaults: Callable[[DictConfig], None]) -> Callable[[DictConfig
             add_defaults(cfg)
             return
         _forget_earlier_trainings()
+        complete_start(cfg)
         check_required(cfg)
         check_keys(cfg)
         add_defaults(cfg)

@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,14 @@ from torch import Tensor, nn
 
 from fairseq_skd.compat import weights_only
 from fairseq_skd.encoders.checkpoint import dictionary_of, load_checkpoint
+from fairseq_skd.encoders.fine_tuned import CHECKPOINT, holds_fine_tuned, read_fine_tuned
+from fairseq_skd.encoders.huggingface import CONFIG
+from fairseq_skd.encoders.pretrained import section
 from fairseq_skd.encoders.weight_files import check_finite
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.dictionaries import first_difference
-from fairseq_skd.models.heads import head_tensors
+from fairseq_skd.models.config import select
+from fairseq_skd.models.heads import SymbolMap, head_tensors
 from fairseq_skd.models.skd_ctc import SkdCtc
 from fairseq_skd.models.state_dict import depth_of
 from fairseq_skd.models.trained import read_trained
@@ -68,7 +71,6 @@ def _read(
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 5
 _START = (
     "to start a new training from its weights, give it to checkpoint.finetune_from_model in another checkpoint.save_dir"
 )
@@ -78,50 +80,11 @@ _OTHER_BATCHES = "Cannot resume training due to dataloader mismatch"
 _RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 
 
-@dataclass(frozen=True)
-class SymbolMap:
-    """The row of a checkpoint's CTC head from which each symbol of a dictionary starts.
-
-    Attributes:
-        rows: one entry per symbol of the new dictionary, None if the checkpoint lacks the symbol.
-        new: symbols that the checkpoint lacks.
-        dropped: symbols that only the checkpoint has.
-    """
-
-    rows: tuple[int | None, ...]
-    new: tuple[str, ...]
-    dropped: tuple[str, ...]
-
-    @classmethod
-    def between(cls, saved: Sequence[str], symbols: Sequence[str]) -> "SymbolMap":
-        """Map the symbols of a checkpoint to the symbols of a dictionary.
-
-        >>> SymbolMap.between(["<s>", "E", "T"], ["<s>", "T", "A"])
-        SymbolMap(rows=(0, 2, None), new=('A',), dropped=('E',))
-        """
-        row, wanted = {symbol: index for index, symbol in enumerate(saved)}, set(symbols)
-        return cls(
-            rows=tuple(row.get(symbol) for symbol in symbols),
-            new=tuple(symbol for symbol in symbols if symbol not in row),
-            dropped=tuple(symbol for symbol in saved if symbol not in wanted),
-        )
-
-    def apply(self, saved: Tensor, fresh: Tensor) -> Tensor:
-        """Take the rows that the checkpoint has; the others stay as initialized.
-
-        Args:
-            saved: weight or bias of a head in the checkpoint, (V of the checkpoint, ...).
-            fresh: the same tensor of the new model, (V, ...).
-        """
-        known = [index for index, row in enumerate(self.rows) if row is not None]
-        mapped = fresh.detach().to(device=saved.device, dtype=saved.dtype, copy=True)
-        mapped[known] = saved[[self.rows[index] for index in known]]
-        return mapped
-
-    def __str__(self) -> str:
-        """``30 mapped, 2 new (Ä, Ö), 0 dropped``."""
-        mapped = len(self.rows) - len(self.new)
-        return f"{mapped} mapped, {_counted(self.new, 'new')}, {_counted(self.dropped, 'dropped')}"
+def complete_start(cfg: DictConfig) -> None:
+    """Take the encoder of ``checkpoint.finetune_from_model`` if ``model.w2v_path`` is not set."""
+    start = select(cfg, "checkpoint.finetune_from_model")
+    if start and OmegaConf.select(cfg, "model.w2v_path") in (None, ""):
+        cfg.model.w2v_path = start
 
 
 def check_start(cfg: DictConfig) -> None:
@@ -157,6 +120,8 @@ def check_start(cfg: DictConfig) -> None:
         keys = [] if last.is_file() else ["continue_once", "finetune_from_model"]
     for key in keys:
         path = OmegaConf.select(checkpoint, key)
+        if key == "finetune_from_model" and path and holds_fine_tuned(Path(path)):
+            continue
         if path and not PathManager.isfile(path):
             where = "" if Path(path).is_absolute() else f" in {Path.cwd()}, where Hydra runs this"
             missing = f"does not exist{where}: give the absolute path of a checkpoint"
@@ -193,10 +158,13 @@ def read_checkpoints_of_trainings() -> None:
         if not isinstance(model, SkdCtc):
             return load(self, filename, reset_optimizer, *args, **kwargs)
         read = checkpoint_utils.load_checkpoint_to_cpu
+        start = Path(filename)
+        if folder := start.is_dir():  # fairseq's trainer silently starts without a folder's weights
+            filename = str(start / (CHECKPOINT if (start / CHECKPOINT).is_file() else CONFIG))
         # Replaced only during this call: fairseq calls it on the workers that read the file, before
         # the broadcast and outside the trainer's `except Exception`, which hides the reason.
         checkpoint_utils.load_checkpoint_to_cpu = lambda path, **_: read_state(
-            Path(PathManager.get_local_path(path)),
+            start if folder else Path(PathManager.get_local_path(path)),
             model,
             self.task.target_dictionary,
             criterion=None if reset_optimizer else type(self.get_criterion()).__name__,
@@ -241,7 +209,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
     """Read a checkpoint for fairseq's trainer and fit its weights to the model.
 
     Args:
-        path: the file.
+        path: the file; for a start, also a folder with a fine-tuned model.
         model: the model, freshly initialized.
         dictionary: the task's dictionary.
         criterion: class name of the criterion, for a resume; None for a start, which takes only
@@ -257,7 +225,7 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
             dictionary and its heads have another size; its tensors do not fit the model; or, in a
             resume, dictionary, criterion or students differ, or the optimizer's state is missing.
     """
-    state = load_checkpoint(path)
+    state = read_fine_tuned(path)[0] if path.is_dir() else load_checkpoint(path)
     check_finite(state["model"], f"checkpoint {path}")
     heads = head_tensors(state["model"])
     if not heads:
@@ -269,6 +237,8 @@ def read_state(path: Path, model: SkdCtc, dictionary: Dictionary, criterion: str
     if criterion is None:
         change = SymbolMap.between(saved, dictionary.symbols)
         logger.info("%s: symbols of the CTC heads: %s", path, change)
+        _check_case(path, change, dictionary)
+        _warn_of_scaling(path, state, model)
         fresh = model.state_dict()
         for name, head in heads.items():
             # A student's head may become the head of a pruned model: see adapt.
@@ -301,6 +271,30 @@ def _saved_symbols(path: Path, state: Mapping[str, Any], size: int, dictionary: 
     if len(saved) != size:
         raise UserError(f"checkpoint {path} is damaged: its dictionary does not fit its CTC head of {size} symbols")
     return saved.symbols
+
+
+def _check_case(path: Path, change: SymbolMap, dictionary: Dictionary) -> None:
+    """Check that most letters do not differ from the checkpoint's only in case."""
+    dropped = set(change.dropped)
+    other = [symbol for symbol in change.new if symbol.swapcase() in dropped]
+    own = dictionary.symbols[dictionary.nspecial :]
+    same = [symbol for symbol in own if symbol.swapcase() != symbol and symbol not in change.new]
+    if len(other) > len(same):
+        case, wanted = ("lower", "upper") if other[0].isupper() else ("upper", "lower")
+        raise UserError(
+            f"checkpoint {path} has its letters in {case} case and the dictionary of task.data in {wanted} case, so "
+            f"{len(other)} rows of the CTC head would start untrained: write the data again, with fairseq_skd.manifest "
+            f"--normalize {case}"
+        )
+
+
+def _warn_of_scaling(path: Path, state: Mapping[str, Any], model: SkdCtc) -> None:
+    """Warn if the checkpoint was trained on audio of another scale."""
+    before = section(state["cfg"], "model").get("normalize")
+    if isinstance(before, bool) and before != bool(model.cfg.normalize):
+        logger.warning(
+            "%s was fine-tuned with normalize=%s, but this training has task.normalize=%s", path, before, not before
+        )
 
 
 def _check_resumable(
@@ -356,8 +350,3 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor], model: nn.Module) -
             f"({next(shapes)} in the checkpoint, {next(shapes)} in the model): set model.w2v_path to the encoder that "
             f"it was trained with"
         )
-
-
-def _counted(symbols: Sequence[str], what: str) -> str:
-    more = ", ..." if len(symbols) > _SHOWN else ""
-    return f"{len(symbols)} {what}" + (f" ({', '.join(map(shown, symbols[:_SHOWN]))}{more})" if symbols else "")

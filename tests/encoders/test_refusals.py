@@ -65,7 +65,7 @@ def test_fine_tuned_checkpoints_belong_to_another_key(tmp_path: Path, model: str
     path = save(tmp_path / "c.pt", cfg={"model": {"_name": model}, "task": TASK})
     assert refusal(path) == (
         f"model.w2v_path={path} is a fine-tuned checkpoint ({model}): start from it with "
-        f"checkpoint.finetune_from_model={path}, and set model.w2v_path to the pretrained checkpoint"
+        f"checkpoint.finetune_from_model={path}, and leave model.w2v_path out"
     )
 
 

@@ -209,7 +209,11 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
         ("vocab.json", {"E": "5"}, "does not number its symbols from 0"),
         ("vocab.json", {"a b": 32}, "the symbol 'a b' is empty, or has a space or a control character"),
         ("vocab.json", {"Ä": 32}, "missing or does not fit vocab.json"),
-        ("tokenizer_config.json", {"word_delimiter_token": "_"}, "word_delimiter_token=_ is not supported, only | is"),
+        (
+            "tokenizer_config.json",
+            {"word_delimiter_token": "E"},
+            "word_delimiter_token=E, but vocab.json has | as well",
+        ),
     ):
         change(folder, name, **values)
         with pytest.raises(UserError) as refused:
