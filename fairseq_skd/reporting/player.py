@@ -85,7 +85,7 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
     lanes = []
     for who, other in (("teacher", "student"), ("student", "teacher")):
         spikes = _spikes(example[who], frame_ms / 1000, other)
-        symbols = [spike.symbol for spike in spikes]
+        symbols = ["␣" if record["symbol"] == "|" else record["symbol"] for record in example[who]]
         spelt = ("" if all(len(symbol) == 1 for symbol in symbols) else " ").join(symbols)  # letters, or word pieces
         lanes.append(Lane(who, names[who], spikes, spelt))
     return Player(
