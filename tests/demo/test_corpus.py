@@ -98,6 +98,17 @@ def test_rate_and_pitch_change_the_audio():
         assert dominant(low, synthesiser.sample_rate) != dominant(high, synthesiser.sample_rate)
 
 
+@pytest.mark.usefixtures("espeak")
+def test_the_same_texts_sound_the_same_in_each_session():
+    """The breath of this voice is noise; unseeded, it would differ."""
+    sessions = []
+    for _ in range(2):
+        with open_synthesiser() as synthesiser:
+            texts = ("one two", "open the door", "open the door")
+            sessions.append([synthesiser.speak(text, Voice("en-us+f2")).waveform for text in texts])
+    assert all(np.array_equal(*pair) for pair in zip(*sessions, strict=True))
+
+
 def test_starts_from_events_made_by_hand():
     """Positions count characters from 1, with accents too; the first event of a word counts."""
     text = "été to  O'CLOCK 21 in the twenty-one"
