@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,54 +9,21 @@ from fairseq_skd.corpora.labels import Labels
 from fairseq_skd.corpora.normalization import chosen_steps
 from fairseq_skd.corpora.preparation import Options, prepare, summary
 from fairseq_skd.corpora.records import Corpus
+from fairseq_skd.corpora.sources import SOURCES, refuse_transcript_options
 from fairseq_skd.errors import UserError, run_command
+from fairseq_skd.files.units import NO_UNITS
 
 PROGRAM = "python -m fairseq_skd.manifest"
 
-DESCRIPTION = """\
+LIST = "\n".join(f"  {name + ' ' + source.operand:<18}  {source.line}" for name, source in SOURCES.items())
+
+DESCRIPTION = f"""\
 Check recordings and transcripts, and write the manifests that fairseq trains on.
 
-  table TABLE        a .tsv, .csv or .jsonl with columns path and text, optionally split and speaker
-  librispeech ROOT   train-clean-100/SPEAKER/CHAPTER/*.flac and .trans.txt, ...
-  tedlium ROOT       releases 2 and 3: train/stm/*.stm and train/sph/*.sph, ...
-  kaldi DIR...       wav.scp and text, optionally segments and utt2spk; each DIR is a split
+{LIST}
 
 SOURCE --help lists the options. Transcripts must be upper-case A-Z, apostrophe and single spaces; --normalize makes
 them so. Audio must be WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel.
-"""
-
-TABLE = """\
-TABLE (.tsv, .csv or .jsonl; UTF-8) has the columns path and text, optionally split and speaker; others are ignored.
-TSV and CSV name their columns in the first line.
-
-    path                split   text
-    audio/001.flac      train   GO ON
-    audio/002.flac      test    DON'T
-"""
-
-LIBRISPEECH = """\
-ROOT has a folder per split, with SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt and the chapter's FLAC files.
-All splits are written under their own names; --splits chooses, renames and merges:
-
-    --splits train=train-clean-100+train-clean-360 valid=dev-clean test-clean
-"""
-
-TEDLIUM = """\
-ROOT is TEDLIUM_release2 (train, dev, test), TEDLIUM_release-3 (legacy, data) or the folder above it. Segments are cut
-from the SPHERE files into audio_segments/. Splits: train, dev, test; in release 3 also data, all talks for training.
-
-The texts are in lower case (add --normalize upper). Their marks are changed as follows, and the changes counted:
-  ignore_time_segment_in_scoring   the segment is left out
-  <unk>                            the segment is left out; with --unknown-words drop, only the mark
-  {NOISE} <sil>                    removed
-  the(2)                           the
-  it 's, don 't, parents '         it's, don't, parents'; 'em and 'cause stay as they are
-"""
-
-KALDI = """\
-DIR has wav.scp and text, optionally segments and utt2spk, and becomes the split of its name. Segments are cut into
-audio_segments/. Commands in wav.scp (cmd |) are not executed but refused: run them once, and name the files that they
-make. Uncompressed SPHERE files need no command.
 """
 
 EPILOG = """\
@@ -85,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message and "argument SOURCE" in message:
-            message = "name the kind of source first: table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
+            message = f"name the kind of source first: {', '.join(SOURCES)}"
         super().error(message)
 
 
@@ -95,46 +61,14 @@ def parser() -> argparse.ArgumentParser:
     example = f"{PROGRAM} table /data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests"
     made = _Parser(PROGRAM, description=DESCRIPTION, epilog=f"{EPILOG}\nexample:\n  {example}\n", formatter_class=lines)
     sources = made.add_subparsers(metavar="SOURCE", required=True)
-
-    def source(name: str, text: str, read: Callable[[argparse.Namespace], Corpus], example: str) -> _Parser:
-        epilog = f"{EPILOG}\nexample:\n  {PROGRAM} {name} {example}\n"
-        command = sources.add_parser(name, description=text, epilog=epilog, formatter_class=lines)
-        command.set_defaults(read=read)
-        return command
-
-    table = source("table", TABLE, _table, "/data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests")
-    table.add_argument("table", metavar="TABLE", type=Path, help="the table; its suffix gives its format")
-    table.add_argument("--audio-root", metavar="DIR", type=Path, required=True, help="folder that paths start from")
-    table.add_argument(
-        "--split", metavar="NAME", help="split of all rows, if TABLE has no column split (default: train)"
-    )
-    libri = source("librispeech", LIBRISPEECH, _librispeech, "/data/LibriSpeech --out /data/manifests")
-    libri.add_argument("root", metavar="ROOT", type=Path, help="folder of the splits")
-    talks = source("tedlium", TEDLIUM, _tedlium, "/data/TEDLIUM_release2 --out /data/manifests --normalize upper")
-    talks.add_argument("root", metavar="ROOT", type=Path, help="folder of the release")
-    talks.add_argument(
-        "--unknown-words",
-        choices=("omit", "drop"),
-        default="omit",
-        help="omit segments with <unk>, or drop only the mark (default: omit)",
-    )
-    kaldi = source("kaldi", KALDI, _kaldi, "/data/kaldi/train /data/kaldi/dev --out /data/manifests")
-    kaldi.add_argument("folders", metavar="DIR", type=Path, nargs="+", help="data folders")
-    kaldi.add_argument(
-        "--audio-root",
-        metavar="DIR",
-        type=Path,
-        help="folder that paths in wav.scp start from (default: current folder)",
-    )
-    for command in (libri, talks, kaldi):
-        command.add_argument(
-            "--splits",
-            metavar="SPLIT",
-            nargs="+",
-            help="splits to write, each NAME or NEW=NAME+NAME (default: all; TED-LIUM: without data)",
-        )
-    for command in (table, libri, talks, kaldi):
+    for name, source in SOURCES.items():
+        epilog = f"{EPILOG}\nexample:\n  {PROGRAM} {name} {source.example}\n"
+        command = sources.add_parser(name, description=source.text, epilog=epilog, formatter_class=lines)
+        command.set_defaults(read=source.read, transcribed=source.transcribed)
+        source.options(command)
         _add_shared(command)
+        if not source.transcribed:
+            command.set_defaults(unit=NO_UNITS.name)
     return made
 
 
@@ -204,33 +138,6 @@ def read_corpus(given: argparse.Namespace) -> Corpus:
     return corpus
 
 
-# Each reader is imported only when it is used, so that small corpora start fast.
-
-
-def _table(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.tables import read_table
-
-    return Corpus("the table", *read_table(given.table, given.split), given.audio_root)
-
-
-def _librispeech(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.releases import read_librispeech
-
-    return read_librispeech(given.root, given.splits)
-
-
-def _tedlium(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.releases import read_tedlium
-
-    return read_tedlium(given.root, given.splits, given.unknown_words == "drop")
-
-
-def _kaldi(given: argparse.Namespace) -> Corpus:
-    from fairseq_skd.corpora.kaldi import read_kaldi
-
-    return read_kaldi(given.folders, given.splits, given.audio_root)
-
-
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"give a whole number of at least 1, not {text!r}")
@@ -240,6 +147,8 @@ def _positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command on ``arguments`` (default: ``sys.argv``)."""
     given = parser().parse_args(arguments)
+    if not given.transcribed:
+        refuse_transcript_options(given)
     chosen = labels(given)
     chosen.check()
     options = Options(given.jobs, given.resample, given.decode, given.force, given.normalize, chosen)

@@ -16,13 +16,13 @@ import torch
 
 import fairseq_skd
 from fairseq_skd import ngram
+from fairseq_skd.corpora.sources import SOURCES
 from fairseq_skd.demo import __main__ as demo
 from tests.builders import write_corpus, write_npm_package, write_pretrained
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.end_to_end.training import CORPUS
 
 REPOSITORY = Path(fairseq_skd.__file__).resolve().parents[1]
-SOURCES = ("table", "librispeech", "tedlium", "kaldi")
 COMMANDS = ["manifest", *(f"manifest {source}" for source in SOURCES)]
 COMMANDS += ["train", "infer", "transcribe", "score", "align", "report", "export", "ngram", "demo", "env", "__main__"]
 # Trainings are cut short, and run without the GPUs that the example has.
@@ -105,6 +105,38 @@ def _write_sources(data: Path, noise: np.ndarray) -> None:
         talk = data / "TEDLIUM_release2" / split
         soundfile.write(talk / "sph" / "t.sph", noise, 16000, subtype="PCM_16", format="NIST")
         (talk / "stm" / "t.stm").write_text("t 1 t 0.5 2.5 <o,f0,male> go on\n")
+    _write_layouts(data, noise)
+
+
+def _write_layouts(data: Path, noise: np.ndarray) -> None:
+    """One utterance per split of each layout, in the file forms of the releases."""
+    clip, mls, fleurs = (
+        "c\tc.mp3\tGo on.\ten\n",
+        "1_2_000000\tgo on\n",
+        "1\tc.wav\tGo on.\tgo on\tg o | o n |\t16000\tMALE\n",
+    )
+    tables = {"LJSpeech-1.1/metadata.csv": "LJ001-0001|Go on.|Go on.\n"}
+    audio = ["LJSpeech-1.1/wavs/LJ001-0001.wav", "lhotse/a.wav"]
+    for split in ("train", "dev", "test"):
+        tables[f"cv-corpus/en/{split}.tsv"] = f"client_id\tpath\tsentence\tlocale\n{clip}"
+        tables[f"mls_english/{split}/transcripts.txt"] = mls
+        tables[f"fleurs/en_us/{split}.tsv"] = fleurs
+        tables[f"nemo/{split}_manifest.json"] = '{"audio_filepath": "c.wav", "duration": 1.0, "text": "go on"}\n'
+        audio += [f"mls_english/{split}/audio/1/2/1_2_000000.flac", f"fleurs/en_us/audio/{split}/c.wav"]
+    for split in ("train", "validation"):
+        tables[f"audiofolder/{split}/metadata.csv"] = "file_name,transcription\na.wav,GO ON\n"
+        audio.append(f"audiofolder/{split}/a.wav")
+    for split in ("train-clean-5", "dev-clean-2"):
+        source = {"type": "file", "channels": [0], "source": str(data / "lhotse" / "a.wav")}
+        said = {"id": "a", "recording_id": "a", "start": 0, "duration": 1.0, "channel": 0, "text": "GO ON"}
+        tables[f"lhotse/libri_recordings_{split}.jsonl"] = json.dumps({"id": "a", "sources": [source]}) + "\n"
+        tables[f"lhotse/libri_supervisions_{split}.jsonl"] = json.dumps(said) + "\n"
+    for name in (*audio, "nemo/c.wav", "cv-corpus/en/clips/c.mp3"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(data / name, noise[:16000], 16000)
+    for name, text in tables.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(text)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "demo"])

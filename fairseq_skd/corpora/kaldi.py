@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_skd.corpora.records import Corpus, Fault, Kind, Problem, Record, Segment, choose
+from fairseq_skd.corpora.records import Corpus, Fault, Kind, Problem, Record, Segment, choose, common_root
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import numbered_lines
 
@@ -79,7 +79,7 @@ def read_kaldi(folders: Sequence[Path], splits: Sequence[str] | None = None, aud
             files = _Folder(source)
             records += _records(files, split, start)
             problems += files.problems
-    return Corpus("the Kaldi data", records, problems, _root(records, start))
+    return Corpus("the Kaldi data", records, problems, common_root(records, start))
 
 
 def _records(folder: _Folder, split: str, start: str) -> list[Record]:
@@ -134,9 +134,3 @@ def _segment(folder: _Folder, key: str, entry: _Entry) -> tuple[str, Segment] | 
         folder.fault("segments", entry.line, key, Kind.PATH, "the utterance's name cannot be a file name")
         return None
     return recording, Segment(key, start, None if end == -1 else end)
-
-
-def _root(records: Sequence[Record], start: str) -> Path:
-    """Find the deepest folder that contains all recordings."""
-    folders = {os.path.dirname(record.path) for record in records}
-    return Path(os.path.commonpath(folders)) if folders else Path(start)

@@ -11,7 +11,7 @@ from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.validation import label_faults
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.progress import working
-from fairseq_skd.files.units import LETTERS, Units
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Units
 
 LEXICON = "lexicon.txt"
 
@@ -20,7 +20,7 @@ class Labels(NamedTuple):
     """The command's options about labels.
 
     Attributes:
-        unit: ``ltr`` (letters) or ``spm`` (word pieces).
+        unit: ``ltr`` (letters), ``spm`` (word pieces), or empty for audio without transcripts.
         vocab_size: number of word pieces to train.
         spm_model: SentencePiece model to use instead of training one.
         train_split: splits from which pieces and lexicon are made.
@@ -62,6 +62,8 @@ def choose_units(labels: Labels, records: Sequence[Record]) -> Units | None:
     """
     if labels.unit == LETTERS.name:
         return LETTERS
+    if labels.unit == NO_UNITS.name:
+        return NO_UNITS
     from fairseq_skd.corpora.pieces import read_pieces, train_pieces
 
     if labels.spm_model is not None:

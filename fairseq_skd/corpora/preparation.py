@@ -22,7 +22,7 @@ from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, 
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import named
 from fairseq_skd.files.staging import refuse_conflicts, staged
-from fairseq_skd.files.units import Units
+from fairseq_skd.files.units import NO_UNITS, Units
 from fairseq_skd.files.workers import available_cpus, default_jobs, run_over
 
 CONVERTED = "audio_16khz"
@@ -191,6 +191,8 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     if units is None or not utterances:
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
     _refuse_old_speakers(utterances, out)
+    if units is NO_UNITS:
+        _refuse_old_labels(utterances, out)
     changes += _clipped(utterances)
     with staged(out, options.force, free=[NOTES]) as stage:
         write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
@@ -220,6 +222,19 @@ def _refuse_old_speakers(utterances: Sequence[Utterance], out: Path) -> None:
             raise UserError(
                 f"{speakers} names the speakers of an earlier manifest, but now some utterances of {split} have "
                 f"none: delete the file, or choose another --out"
+            )
+
+
+def _refuse_old_labels(utterances: Sequence[Utterance], out: Path) -> None:
+    """Refuse to keep the transcripts of an earlier manifest beside one without transcripts."""
+    for split in by_split(utterances):
+        old = next(
+            (path for suffix in ("wrd", "ltr", "spm", "phn") if (path := out / f"{split}.{suffix}").exists()), None
+        )
+        if old:
+            raise UserError(
+                f"{old} holds the transcripts of an earlier manifest, but {split} now has none: choose another --split "
+                "or --out"
             )
 
 
@@ -279,6 +294,8 @@ def summary(prepared: Prepared, out: Path) -> str:
         speakers = len({member.record.speaker for member in members} - {""}) or "-"
         words, counted = sum(len(text.split()) for text in texts), sum(map(units.count, texts))
         rows.append((split, f"{len(members)}", f"{hours:.3f}", f"{speakers}", f"{words}", f"{counted}"))
+    if units is NO_UNITS:
+        header, rows = header[:4], [row[:4] for row in rows]
     columns = ("left", *["right"] * (len(header) - 1))
     table = tabulate(rows, header, tablefmt="plain", disable_numparse=True, colalign=columns)
     notes = [f"note: {note}" for note in (*prepared.notes, *_without_speaker(splits), *_shared(splits))]

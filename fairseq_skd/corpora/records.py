@@ -1,5 +1,6 @@
 """A corpus as its source states it, before any check; and the report of problems."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fairseq_skd.errors import UserError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph")
 
 
 class Kind(Enum):
@@ -91,11 +94,14 @@ class Segment(NamedTuple):
         name: name of the file to cut it into, without suffix.
         start: start in seconds.
         end: end in seconds; None: the end of the recording.
+        slack: a segment that leaves out at most so many seconds of its recording is the recording
+            itself, which is not cut: some sources state times for each utterance, and round them.
     """
 
     name: str
     start: float
     end: float | None
+    slack: float = 0.0
 
 
 class Record(NamedTuple):
@@ -145,6 +151,12 @@ class Corpus(NamedTuple):
     root: Path
     notes: Sequence[str] = ()
     language: str = ""
+
+
+def common_root(records: Iterable[Record], start: str) -> Path:
+    """Find the deepest folder that contains all records' absolute paths; ``start`` if none."""
+    folders = {os.path.dirname(record.path) for record in records}
+    return Path(os.path.commonpath(folders)) if folders else Path(start)
 
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.records import Record
-from fairseq_skd.corpora.tables import READERS, Row, text_lines
+from fairseq_skd.corpora.tables import DELIMITERS, Row, read_rows, text_lines
 from fairseq_skd.errors import UserError, shown
 
 FORMATS = ("text", "trn", "kaldi", "jsonl", "table")
@@ -193,12 +193,12 @@ def _read_kaldi(source: Source, lines: Sequence[str]) -> Transcripts:
 
 
 def _read_jsonl(source: Source, lines: Sequence[str]) -> Transcripts:
-    return _from_rows(source, "jsonl", *READERS[".jsonl"](source.path, lines))
+    return _from_rows(source, "jsonl", *read_rows(source.path, lines, DELIMITERS[".jsonl"]))
 
 
 def _read_table(source: Source, lines: Sequence[str]) -> Transcripts:
-    reader = READERS[".csv" if source.path.suffix.lower() == ".csv" else ".tsv"]
-    return _from_rows(source, "table", *reader(source.path, lines))
+    delimiter = DELIMITERS[".csv" if source.path.suffix.lower() == ".csv" else ".tsv"]
+    return _from_rows(source, "table", *read_rows(source.path, lines, delimiter))
 
 
 _READ = {"text": _read_text, "trn": _read_trn, "kaldi": _read_kaldi, "jsonl": _read_jsonl, "table": _read_table}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
 from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, Units, foreign_characters, frames_needed
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, foreign_characters, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -70,6 +70,8 @@ def validate(
             faults.append(audio)
         elif isinstance(place, str):
             faults += _audio_faults(audio, resample)
+            if record.segment and record.channel is None and _is_whole(record.segment, audio):
+                record = record._replace(segment=None)
             stretch = segment_samples(record.segment, audio) if record.segment else None
             if isinstance(stretch, Fault):
                 faults.append(stretch)
@@ -99,6 +101,13 @@ def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
         return Fault(Kind.SEGMENT, f"{segment.start:g} s to {end:g} s of {length:.2f} s")
     first, stop = round(segment.start * audio.rate), min(round(end * audio.rate), audio.samples)
     return (first, stop) if first < stop else Fault(Kind.SEGMENT, "it has no sample")
+
+
+def _is_whole(segment: Segment, audio: Audio) -> bool:
+    """Tell whether a segment is its whole recording, see :class:`Segment`."""
+    length = audio.samples / audio.rate
+    end = length if segment.end is None else segment.end
+    return bool(segment.slack) and segment.start >= 0 and segment.start + abs(length - end) <= segment.slack
 
 
 def locate(path: str, root: str) -> str | Fault:
@@ -156,6 +165,8 @@ def label_faults(record: Record, units: Units | None = None) -> Iterable[Fault]:
     if unfit := _unfit_for_a_line(record.speaker):
         yield Fault(Kind.ROW, f"the speaker {record.speaker!r} {unfit}")
     text = record.text
+    if units is NO_UNITS:
+        return
     if not text.strip():
         yield Fault(Kind.EMPTY_TEXT)
         return

@@ -8,7 +8,7 @@ from fairseq_skd.corpora.records import Fault, Kind, Problem, report
 from fairseq_skd.corpora.validation import Utterance
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import named, numbered_lines
-from fairseq_skd.files.units import Units, foreign_characters
+from fairseq_skd.files.units import NO_UNITS, Units, foreign_characters
 
 
 def lexicon(words: Iterable[str], units: Units) -> str:
@@ -60,9 +60,10 @@ def write_labels(utterances: Sequence[Utterance], folder: Path, units: Units, ot
         others: more files, by name.
     """
     for split, members in by_split(utterances).items():
-        texts = [member.record.text for member in members]
-        _write(folder / f"{split}.{units.name}", [" ".join(units.split(text)) for text in texts])
-        _write(folder / f"{split}.wrd", texts)
+        if units is not NO_UNITS:
+            texts = [member.record.text for member in members]
+            _write(folder / f"{split}.{units.name}", [" ".join(units.split(text)) for text in texts])
+            _write(folder / f"{split}.wrd", texts)
         if speakers_known(members):
             _write(folder / f"{split}.spk", [member.record.speaker for member in members])
     for name, content in {**units.files(), **others}.items():

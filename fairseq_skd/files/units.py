@@ -134,3 +134,29 @@ class Letters:
 
 
 LETTERS = Letters()
+
+
+class NoUnits:
+    """Stands for the units of audio without transcripts: nothing is spelt, and no file written."""
+
+    name = ""
+    noun = ""
+
+    def split(self, text: str) -> list[str]:
+        """Return nothing."""
+        return []
+
+    def count(self, text: str) -> int:
+        """Return 0."""
+        return 0
+
+    def missing(self, text: str) -> str:
+        """Return nothing."""
+        return ""
+
+    def files(self) -> dict[str, bytes]:
+        """Return nothing."""
+        return {}
+
+
+NO_UNITS = NoUnits()

@@ -56,7 +56,7 @@ def test_the_call_of_earlier_versions_is_answered(three: Path, corpus: Path, tmp
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == (
         "python -m fairseq_skd.manifest: error: name the kind of source first: "
-        "table TABLE, librispeech ROOT, tedlium ROOT or kaldi DIR"
+        "table, librispeech, tedlium, kaldi, commonvoice, ljspeech, mls, fleurs, audiofolder, nemo, lhotse, audio"
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fairseq_skd.corpora.records import Kind
-from fairseq_skd.corpora.tables import Record, read_table
+from fairseq_skd.corpora.tables import Columns, Record, read_table
 from fairseq_skd.errors import UserError
 
 
@@ -90,6 +90,92 @@ def test_messages_about_a_table(table, name: str, lines: list[str], sentence: st
         read_table(path)
     assert str(caught.value).startswith(f"{path}: ") and sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_columns_by_name(table):
+    path = table("file;words;set;who;text", '"a;b.wav";"GO ""ON""";dev;ann;x', name="t.txt")
+    records, problems = read_table(path, columns=Columns("file", "words", "set", "who"), delimiter=";")
+    assert (records, problems) == ([Record("a;b.wav", 'GO "ON"', "dev", "ann", str(path), 2)], [])
+    path = table('{"audio": "a.wav", "sentence": "GO", "set": 3}', name="t.jsonl")
+    records, problems = read_table(path, columns=Columns("audio", "sentence", "set"))
+    assert [problem.fault.detail for problem in problems] == ["set is not a string but 3"]
+
+
+def test_no_header(table):
+    path = table("a.wav|GO|ann", 'b.wav|"ON|bob', "c.wav|NO", "d.wav", "|GO|ann", name="metadata.csv")
+    records, problems = read_table(path, "dev", Columns("1", "2", speaker="3"), "|", header=False)
+    assert [(r.path, r.text, r.split, r.speaker, r.line) for r in records] == [
+        ("a.wav", "GO", "dev", "ann", 1),
+        ("b.wav", '"ON', "dev", "bob", 2),
+    ]
+    assert [problem.fault.detail for problem in problems] == [
+        "2 cells under 3 columns",
+        "1 cells under 3 columns",
+        "no 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "sentence"),
+    [
+        (
+            ["path\ttext", "a\tGO"],
+            {"columns": Columns(text="words")},
+            "no column words among 'path', 'text'; correct --text-",
+        ),
+        (
+            ["path\ttext", "a\tGO"],
+            {"columns": Columns(speaker="who")},
+            "no column who among 'path', 'text'; correct --speak",
+        ),
+        (["a.wav\tGO"], {"header": False}, "without a header, give --path-column and --text-column as numbers from 1"),
+        (
+            ["a.wav\tGO"],
+            {"header": False, "columns": Columns("0", "2")},
+            "no column 0 among '1', '2'; correct --path-column (w",
+        ),
+        (
+            ["path\ttext", "a\tGO"],
+            {"header": False, "columns": Columns("1", "2")},
+            "a header, 'path', 'text'; drop --no-header",
+        ),
+        (["GO\tx/a.FLAC", "ON\tb"], {}, "is an utterance, add --no-header --path-column 2 --text-column 1"),
+        (["path\tsentence", "a\tGO"], {}, "no column text among 'path', 'sentence'; add --text-column sentence"),
+        (
+            ["client_id\tpath\tsentence", "x\ta\tGO"],
+            {},
+            "; add --text-column sentence, or choose the source commonvoice",
+        ),
+        (
+            ["file_name\ttranscription", "a\tG"],
+            {},
+            "--path-column file_name --text-column transcription, or choose the source a",
+        ),
+        (["audio_filepath\ttext", "a\tGO"], {}, "; add --path-column audio_filepath, or choose the source nemo"),
+        (
+            ["path\ttext", "a\tGO"],
+            {"delimiter": ","},
+            "no column path and no column text among 'path\\ttext'; name the",
+        ),
+        (
+            ["file\tfile\ttext", "a\tb\tc"],
+            {"columns": Columns("file")},
+            "two columns are named file; rename one of them",
+        ),
+    ],
+)
+def test_messages_about_columns(table, lines: list[str], options: dict, sentence: str):
+    path = table(*lines)
+    with pytest.raises(UserError) as caught:
+        read_table(path, **options)
+    assert str(caught.value).startswith(f"{path}: ") and sentence in str(caught.value)
+
+
+def test_options_that_contradict_the_format(table):
+    with pytest.raises(UserError, match="JSON lines name their columns in each line; drop --delimiter and --no-header"):
+        read_table(table('{"path": "a", "text": "GO"}', name="t.jsonl"), header=False)
+    with pytest.raises(UserError, match="or give --delimiter, the character between its cells"):
+        read_table(table("path|text", "a|b", name="t.txt"))
 
 
 def test_split_option_beside_a_split_column(table):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd import infer
+from fairseq_skd import infer, manifest
 from fairseq_skd.errors import UserError
 from fairseq_skd.recognizer import load
 from fairseq_skd.reporting.folders import read_runs
@@ -47,6 +47,14 @@ def test_a_subset_without_labels(unlabelled: Path, tmp_path: Path, capsys: pytes
     (row,) = map(decoded_row, read_runs(tmp_path / "out").decoded)
     assert row.count("-") == 3
     assert capsys.readouterr().err == ""
+
+
+def test_audio_listed_without_transcripts(unlabelled: Path, tmp_path: Path) -> None:
+    audio = Path((unlabelled / "test.tsv").read_text().splitlines()[0])
+    manifest.main(["audio", str(audio), "--out", str(tmp_path / "listed"), "--split", "test"])
+    decode(tmp_path / "listed", tmp_path / "out")
+    hypotheses = (tmp_path / "out" / "hypo.word").read_text().splitlines()
+    assert len(hypotheses) == len((tmp_path / "listed" / "test.tsv").read_text().splitlines()) - 1 > 0
 
 
 def test_labels_that_are_asked_for_must_be_there(unlabelled: Path, tmp_path: Path) -> None:
