@@ -40,6 +40,7 @@ from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.workers import available_cpus
 
+UPDATES, PRETRAINING = 600, 1000
 LOG, RESULT = "log.txt", "languages.json"
 HEADER = (
     *("language", "training utterances", "symbols"),
@@ -279,8 +280,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{tabulate(rows(found['languages']), HEADER, tablefmt='plain', disable_numparse=True)}")
     print(f"\n{out / RESULT}: {found['seconds']} s, {found['cpu_seconds']} CPU s")
 
-
-UPDATES, PRETRAINING = 600, 1000
 
 if __name__ == "__main__":
     sys.exit(run_command("languages", main))

@@ -63,11 +63,11 @@ def read_languages() -> dict[str, Language]:
     return {code: Language(code, **values) for code, values in yaml.safe_load(text).items()}
 
 
-def draw(language: Language, sizes: Mapping[str, int] = SIZES) -> list[Line]:
+def draw(language: Language) -> list[Line]:
     """Draw the lines of a table: every sentence once, the voices in turn."""
     sentences = _sentences(language, random.Random(1))
     lines = []
-    for split, size in sizes.items():
+    for split, size in SIZES.items():
         variants = VARIANTS + ((TEST_VARIANT,) if split == "test" else ())
         for index in range(size):
             variant = variants[index % len(variants)]
