@@ -286,8 +286,8 @@ def _refuse(title: str, problems: Sequence[Problem], rows: int) -> None:
 def summary(prepared: Prepared, out: Path) -> str:
     """Write the table of splits, the notes, and where the manifests are."""
     splits, units = by_split(prepared.utterances), prepared.units
-    header = ("split", "utterances", "hours", "speakers", "words", units.noun)
-    rows = []
+    header: tuple[str, ...] = ("split", "utterances", "hours", "speakers", "words", units.noun)
+    rows: list[tuple[str, ...]] = []
     for split, members in splits.items():
         texts = [member.record.text for member in members]
         hours = sum(member.samples for member in members) / SAMPLE_RATE / 3600

@@ -221,8 +221,10 @@ def text_lines(table: Path) -> Iterator[str]:
 
 
 def _delimited(table: Path, lines: Iterable[str], delimiter: str, header: bool) -> tuple[list[str], list[Row]]:
-    quoting = csv.QUOTE_MINIMAL if delimiter in QUOTED else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=delimiter in QUOTED)
+    if delimiter in QUOTED:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     columns: list[str] = []
     rows = []
     end = 0  # last line of the previous row; a quoted CSV cell may span several lines

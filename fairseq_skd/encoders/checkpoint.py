@@ -1,7 +1,7 @@
 """Read a pretrained encoder from ``model.w2v_path``: its configuration and weights.
 
-It reads checkpoints of fairseq (``cfg`` or ``args``, and ``model``), Microsoft's WavLM (a flat
-``cfg``, and ``model``), and folders of Hugging Face transformers
+It reads checkpoints of fairseq (``cfg`` or ``args``, and ``model``), of Microsoft and s3prl
+(:mod:`fairseq_skd.encoders.formats`), and folders of Hugging Face transformers
 (:mod:`fairseq_skd.encoders.huggingface`). The content decides, not the name.
 """
 
@@ -17,7 +17,8 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_skd.encoders import huggingface
-from fairseq_skd.encoders.pretrained import TAKEN, USED, PretrainedEncoder, section
+from fairseq_skd.encoders.formats import from_contentvec, from_microsoft, from_s3prl, hub_name, other_format
+from fairseq_skd.encoders.pretrained import USED, PretrainedEncoder, section
 from fairseq_skd.encoders.unpickling import Node, RefusedError
 from fairseq_skd.encoders.weight_files import check_finite, load_weights_only
 from fairseq_skd.errors import UserError, shown
@@ -150,9 +151,11 @@ def load_checkpoint(path: str | os.PathLike[str], unread: Collection[str] = ()) 
             on the allow-list.
     """
     file = Path(path).expanduser()
-    state = load_weights_only(file, unread)
+    state = from_s3prl(load_weights_only(file, unread))
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"checkpoint {file} holds no 'model' dict: it is not a fairseq checkpoint")
+        what = other_format(state) or "it is not a fairseq checkpoint"
+        raise UserError(f"checkpoint {file} holds no 'model' dict: {what}")
+    state["model"].pop("_ema", None)  # data2vec's teacher, a dict of tensors
     misnamed = [name for name, tensor in state["model"].items() if not _is_name(name) or not torch.is_tensor(tensor)]
     if misnamed:
         raise UserError(
@@ -223,13 +226,21 @@ def load_pretrained(path: str | os.PathLike[str]) -> PretrainedEncoder:
     file = Path(path).expanduser()
     if file.is_dir():
         return huggingface.load_folder(file)
+    if not file.exists() and (name := hub_name(file)):
+        place = f"/models/{file.name}"
+        raise UserError(
+            f"model.w2v_path={path} does not exist: a local file or folder is needed; if {name} is a model on the "
+            f"Hugging Face hub, download it with hf download {name} --local-dir {place} (pip install huggingface_hub) "
+            f"and set model.w2v_path={place}"
+        )
     try:
         state = load_checkpoint(file, unread=[OPTIMIZER])
     except UserError as error:
         beside = file.is_file() and (file.parent / huggingface.CONFIG).is_file()
         instead = f"; for the Hugging Face model in its folder, set model.w2v_path={file.parent}" if beside else ""
         raise UserError(f"model.w2v_path: {error}{instead}") from error
-    cfg = _from_microsoft(state["cfg"], path) or state["cfg"] or _from_namespace(state["args"])
+    cfg = from_microsoft(state["cfg"], f"model.w2v_path={path}") or state["cfg"] or _from_namespace(state["args"])
+    cfg = from_contentvec(cfg)
     name = cfg["model"].get("_name") or cfg["model"].get("arch") or ""
     if name in FINE_TUNED or any(key.startswith("w2v_encoder.") for key in state["model"]):
         raise UserError(
@@ -270,19 +281,3 @@ def _from_namespace(args: argparse.Namespace) -> dict[str, Any]:
     """Convert an old-style flat namespace to the structure of the new configuration."""
     values = dict(vars(args))
     return {"model": {**values, "_name": values.get("arch")}, "task": values}
-
-
-def _from_microsoft(cfg: Mapping[str, Any] | None, path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Convert Microsoft's flat ``cfg`` to fairseq's structure; None if ``cfg`` is not flat.
-
-    Raises:
-        UserError: the flat configuration is not a WavLM's.
-    """
-    if not cfg or cfg["model"] or "encoder_layers" not in cfg:
-        return None
-    if "conv_feature_layers" not in cfg or not cfg.get("relative_position_embedding"):
-        name = "a BEATs model" if "input_patch_size" in cfg else "not a WavLM: it has no relative_position_embedding"
-        raise UserError(f"model.w2v_path={path} is {name}; {TAKEN}")
-    # If gru_rel_pos is missing, it is off in Microsoft's code and on in ours.
-    model = {"gru_rel_pos": False, **cfg, "_name": "wavlm"}
-    return {"model": model, "task": {"normalize": cfg.get("normalize"), "sample_rate": 16000}}

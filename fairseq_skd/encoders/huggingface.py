@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_skd.encoders.formats import other_folder
 from fairseq_skd.encoders.pretrained import KINDS, TAKEN, PretrainedEncoder
 from fairseq_skd.encoders.weight_files import load_safetensors, load_weights_only
 from fairseq_skd.errors import UserError, shown
@@ -53,8 +54,10 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "add_adapter": (False,),
     "adapter_attn_dim": (None,),
 }
+_ONLY_OF: dict[str, dict[str, tuple[Any, ...]]] = {"hubert": {"conv_pos_batch_norm": (False, True)}}
 _LARGEST_JSON = 8 << 20  # bytes; an index of 50,000 tensors is smaller
-_PRETRAINED = ("Model", "ForPreTraining")  # ends of class names without a fine-tuned head
+# Begins of the names of tensors that fine-tuning adds. ContentVec's final_proj is from pretraining.
+_HEADS = ("lm_head.", "classifier.", "projector.", "layer_weights", "tdnn.")
 
 # Full names of tensors: transformers' pattern, fairseq's replacement.
 _CONV, _LAYER = r"feature_extractor\.conv_layers\.(\d+)\.", r"encoder\.layers\.(\d+)\."
@@ -74,6 +77,10 @@ _NAMES = (
     (rf"{_LAYER}attention\.rel_attn_embed\.(\w+)", r"encoder.layers.\1.self_attn.relative_attention_bias.\2"),
     (rf"{_LAYER}attention\.(\w+)\.(\w+)", r"encoder.layers.\1.self_attn.\2.\3"),
 )
+_BATCH_NORM = (
+    (r"encoder\.pos_conv_embed\.batch_norm\.(\w+)", r"encoder.pos_conv.0.\1"),
+    (r"encoder\.pos_conv_embed\.conv\.(\w+)", r"encoder.pos_conv.1.\1"),
+)
 _EXTRACTOR_NORM = {
     "default": r"feature_extractor.conv_layers.\1.2.\2",
     "layer_norm": r"feature_extractor.conv_layers.\1.2.1.\2",
@@ -89,12 +96,14 @@ def load_folder(folder: Path) -> PretrainedEncoder:
     """
     source = f"model.w2v_path={folder}"
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{source} is a folder without {CONFIG}; {TAKEN}")
+        raise UserError(f"{source} is a folder without {CONFIG}; {other_folder(folder)}{TAKEN}")
     config = read_json(folder / CONFIG)
     _refuse_others(config, source)
     encoder = read_encoder(folder, config, source)
-    if any(name.startswith("lm_head.") for name in encoder.weights):
-        raise UserError(_fine_tuned(source, "with a CTC head"))
+    if head := min((name for name in encoder.weights if name.startswith(_HEADS)), default=""):
+        classes = config.get("architectures")
+        kind = f", class {shown(str(classes[0]))}" if isinstance(classes, list) and classes else ""
+        raise UserError(_fine_tuned(source, f"with {shown(head)}{kind}"))
     return encoder
 
 
@@ -138,7 +147,7 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
     Raises:
         UserError: fairseq's classes do not support the variant; the message names the key.
     """
-    for key, values in _ONLY.items():
+    for key, values in {**_ONLY, **_ONLY_OF.get(config["model_type"], {})}.items():
         value = config.get(key, values[0])
         if value not in values:
             only = " or ".join(json.dumps(choice) for choice in values)
@@ -153,12 +162,16 @@ def fairseq_architecture(config: Mapping[str, Any], source: str) -> dict[str, An
     model["_name"] = config["model_type"]
     model["extractor_mode"] = EXTRACTORS[config.get("feat_extract_norm", "group")]
     model["conv_feature_layers"] = str(list(zip(dims, kernels, strides, strict=True)))
+    if config.get("conv_pos_batch_norm"):
+        model["conv_pos_batch_norm"] = True
     return model
 
 
 def fairseq_names(weights: Mapping[str, Tensor], extractor_mode: str) -> dict[str, Tensor]:
     """Rename tensors from transformers to fairseq; unknown names stay."""
-    names = ((rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[extractor_mode]), *_NAMES)
+    norm = (rf"{_CONV}layer_norm\.(\w+)", _EXTRACTOR_NORM[extractor_mode])
+    batch_norm = _BATCH_NORM if any("pos_conv_embed.batch_norm." in str(name) for name in weights) else ()
+    names = (norm, *batch_norm, *_NAMES)
     renamed = {}
     for name, tensor in weights.items():
         bare = re.sub(rf"^({'|'.join(KINDS)})\.", "", str(name))
@@ -174,10 +187,6 @@ def _refuse_others(config: Mapping[str, Any], source: str) -> None:
     kind = config.get("model_type")
     if kind not in KINDS:
         raise UserError(f"{source} holds a Hugging Face model of type {shown(kind or 'unknown')}; {TAKEN}")
-    classes = config.get("architectures")
-    for name in classes if isinstance(classes, list) else []:
-        if not str(name).endswith(_PRETRAINED):
-            raise UserError(_fine_tuned(source, shown(name)))
 
 
 def _fine_tuned(source: str, what: str) -> str:

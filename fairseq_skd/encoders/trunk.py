@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.models.hubert.hubert import HubertConfig, HubertModel
 from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
-from fairseq.modules import GradMultiply
+from fairseq.modules import GradMultiply, SamePad
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -199,7 +199,16 @@ def build_fairseq_encoder(pretrained: PretrainedEncoder, layers: int, settings: 
     else:
         model = WavLMModel(cfg) if pretrained.kind == "wavlm" else Wav2Vec2Model(cfg)
     model.remove_pretraining_modules()
+    if values.get("conv_pos_batch_norm") and "conv_pos_batch_norm" not in known:  # not in fairseq 0.12.2
+        model.encoder.pos_conv = _pos_conv_with_batch_norm(cfg)
     return model
+
+
+def _pos_conv_with_batch_norm(cfg: Any) -> nn.Sequential:
+    """Build the positional convolution with the modules and names of later fairseq builds."""
+    width, kernel = cfg.encoder_embed_dim, cfg.conv_pos
+    conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=cfg.conv_pos_groups)
+    return nn.Sequential(nn.BatchNorm1d(width), conv, SamePad(kernel), nn.GELU())
 
 
 class Trunk(nn.Module):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "conv_pos_batch_norm": (False,),
     "pos_conv_depth": (1,),
     "crop_seq_to_multiple": (1,),
-    "gru_rel_pos": (True,),
+}
+_ONLY_OF: dict[str, dict[str, tuple[Any, ...]]] = {
+    "hubert": {"conv_pos_batch_norm": (False, True)},
+    "wavlm": {"gru_rel_pos": (True,)},
 }
 # fairseq's pattern, transformers' replacement.
 _LAYER = r"encoder\.layers\.(\d+)\."
@@ -47,6 +50,11 @@ _NAMES = (
     (rf"{_LAYER}self_attn\.grep_a", r"encoder.layers.\1.attention.gru_rel_pos_const"),
     (rf"{_LAYER}self_attn\.relative_attention_bias\.(\w+)", r"encoder.layers.\1.attention.rel_attn_embed.\2"),
     (rf"{_LAYER}self_attn\.(\w+)\.(\w+)", r"encoder.layers.\1.attention.\2.\3"),
+)
+
+_BATCH_NORM = (
+    (r"encoder\.pos_conv\.0\.(\w+)", r"encoder.pos_conv_embed.batch_norm.\1"),
+    (r"encoder\.pos_conv\.1\.(\w+)", r"encoder.pos_conv_embed.conv.\1"),
 )
 
 
@@ -86,9 +94,9 @@ def write(rec: Recognizer, folder: Path) -> None:
 
 def _check(rec: Recognizer, encoder: PretrainedEncoder) -> None:
     """Check that transformers has the model."""
-    for key, values in _ONLY.items():
+    for key, values in {**_ONLY, **_ONLY_OF.get(encoder.kind, {})}.items():
         value = encoder.architecture.get(key, values[0])
-        if value not in values and (key != "gru_rel_pos" or encoder.kind == "wavlm"):
+        if value not in values:
             raise UserError(
                 f"checkpoint {rec.path} cannot be written as hf: its encoder has {key}={value}, but transformers' "
                 f"{_CLASSES[encoder.kind]} is written with {key}={' or '.join(map(str, values))} only: choose another "
@@ -113,6 +121,7 @@ def _config(rec: Recognizer, encoder: PretrainedEncoder) -> dict[str, Any]:
     keys = {**ARCHITECTURE, **(WAVLM if encoder.kind == "wavlm" else {})}
     modes = {ours: theirs for theirs, ours in EXTRACTORS.items()}
     convolutions = encoder.conv_layers
+    batch_norm = {"conv_pos_batch_norm": True} if encoder.architecture.get("conv_pos_batch_norm") else {}
     return {
         "architectures": [_CLASSES[encoder.kind]],
         "model_type": encoder.kind,
@@ -124,6 +133,7 @@ def _config(rec: Recognizer, encoder: PretrainedEncoder) -> dict[str, Any]:
         **{theirs: encoder.architecture.get(ours, default) for theirs, (ours, default) in keys.items()},
         "feat_extract_norm": modes[encoder.architecture.get("extractor_mode", "default")],
         "feat_extract_activation": "gelu",
+        **batch_norm,
         "conv_dim": [layer.channels for layer in convolutions],
         "conv_kernel": [layer.kernel for layer in convolutions],
         "conv_stride": [layer.stride for layer in convolutions],
@@ -148,11 +158,12 @@ def _config(rec: Recognizer, encoder: PretrainedEncoder) -> dict[str, Any]:
 def _weights(rec: Recognizer, encoder: PretrainedEncoder, layers: int, masked: bool) -> dict[str, Tensor]:
     """Rename the weights, and make those that only transformers has."""
     weights = {}
+    names = (*(_BATCH_NORM if encoder.architecture.get("conv_pos_batch_norm") else ()), *_NAMES)
     for name, tensor in full_model(rec.model.state_dict(), layers).items():
         if head := re.fullmatch(r"w2v_encoder\.proj\.(\w+)", name):
             weights[f"lm_head.{head[1]}"] = tensor
         else:
-            weights[f"{encoder.kind}.{_their_name(name.removeprefix('w2v_encoder.w2v_model.'))}"] = tensor
+            weights[f"{encoder.kind}.{_their_name(name.removeprefix('w2v_encoder.w2v_model.'), names)}"] = tensor
     if not masked:  # their model has it only if it masks
         del weights[f"{encoder.kind}.masked_spec_embed"]
     weights["lm_head.bias"] = weights["lm_head.bias"].clone()
@@ -164,8 +175,8 @@ def _weights(rec: Recognizer, encoder: PretrainedEncoder, layers: int, masked: b
     return {name: tensor.contiguous() for name, tensor in weights.items()}
 
 
-def _their_name(name: str) -> str:
-    for pattern, replacement in _NAMES:
+def _their_name(name: str, names: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in names:
         renamed, found = re.subn(rf"^{pattern}$", replacement, name)
         if found:
             return renamed

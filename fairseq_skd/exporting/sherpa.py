@@ -17,6 +17,7 @@ from fairseq_skd.recognizer import Recognizer
 
 BLANK = "<blk>"  # by this name sherpa-onnx finds the blank
 SAMPLE_RATE = 16000
+FRAME_STEP = 320  # samples; sherpa-onnx computes times from it, whatever the model
 
 
 class Graph(nn.Module):
@@ -73,6 +74,11 @@ def check(rec: Recognizer) -> None:
         raise UserError(
             f"checkpoint {rec.path} cannot be exported to sherpa-onnx: it takes audio at {rec.sample_rate} Hz, "
             f"sherpa-onnx gives {SAMPLE_RATE} Hz; {instead}"
+        )
+    if rec.frame_grid.step != FRAME_STEP:
+        raise UserError(
+            f"checkpoint {rec.path} cannot be exported to sherpa-onnx: its frames are {1000 * rec.frame_seconds:g} ms "
+            f"apart, but sherpa-onnx counts every frame as 20 ms, so its times would be wrong; {instead}"
         )
     if rec.post_process not in ("letter", "sentencepiece"):
         raise UserError(

@@ -12,7 +12,7 @@ from fairseq_skd.encoders.checkpoint import load_pretrained
 from fairseq_skd.encoders.pretrained import TAKEN
 from fairseq_skd.errors import UserError
 from tests.encoders.checkpoints import Harmful, refusal
-from tests.encoders.peers import edit
+from tests.encoders.peers import edit, write_folder
 
 
 @pytest.mark.parametrize("model_type", ["bert", "data2vec-audio", "wav2vec2-conformer", "unispeech-sat", None])
@@ -21,18 +21,38 @@ def test_other_models_are_named(folder: Path, model_type: str | None) -> None:
     assert sentence == f"model.w2v_path={folder} holds a Hugging Face model of type {model_type or 'unknown'}; {TAKEN}"
 
 
-@pytest.mark.parametrize("name", ["Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification", "Wav2Vec2ForXVector"])
-def test_fine_tuned_models_are_refused(folder: Path, name: str) -> None:
-    assert refusal(edit(folder, architectures=[name])) == (
-        f"model.w2v_path={folder} is a fine-tuned Hugging Face model ({name}): set model.w2v_path to the pretrained "
-        "model that it was fine-tuned from (checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
+@pytest.mark.parametrize(
+    ("suffix", "head"),
+    [
+        ("ForCTC", "lm_head.bias"),
+        ("ForSequenceClassification", "classifier.bias"),
+        ("ForAudioFrameClassification", "classifier.bias"),
+        ("ForXVector", "classifier.bias"),
+    ],
+)
+def test_fine_tuned_models_are_told_by_their_head(tmp_path: Path, suffix: str, head: str) -> None:
+    changes: dict[str, Any] = {"tdnn_dim": [8] * 5, "xvector_output_dim": 8, "num_hidden_layers": 1}
+    write_folder(tmp_path, "wav2vec2", suffix, **changes)
+    told = (
+        "set model.w2v_path to the pretrained model that it was fine-tuned from "
+        "(checkpoint.finetune_from_model takes fairseq's fine-tuned checkpoints only)"
     )
+    for classes, name in (([f"Wav2Vec2{suffix}"], f", class Wav2Vec2{suffix}"), (["My"], ", class My"), (None, "")):
+        assert refusal(edit(tmp_path, architectures=classes)) == (
+            f"model.w2v_path={tmp_path} is a fine-tuned Hugging Face model (with {head}{name}): {told}"
+        )
 
 
-def test_a_fine_tuned_model_that_does_not_say_so(folder: Path) -> None:
+def test_a_class_name_alone_is_not_enough(folder: Path) -> None:
+    """Without a head, transformers would start with a random one."""
+    assert load_pretrained(edit(folder, architectures=["Wav2Vec2ForCTC"])).depth == 4
+
+
+@pytest.mark.parametrize("name", ["layer_weights", "projector.weight", "tdnn.0.kernel.weight", "lm_head.weight"])
+def test_a_part_of_a_head_is_enough(folder: Path, name: str) -> None:
     weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "lm_head.weight": torch.ones(32, 32)}, folder / "model.safetensors")
-    assert "is a fine-tuned Hugging Face model (with a CTC head): set" in refusal(edit(folder, architectures=None))
+    save_file({**weights, name: torch.ones(3)}, folder / "model.safetensors")
+    assert f"is a fine-tuned Hugging Face model (with {name}): set" in refusal(edit(folder, architectures=None))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def test_microsoft_files_are_recognised_by_their_content(tmp_path: Path, gated: 
     torch.save(state, path)
     encoder = load_pretrained(path)
     assert (encoder.kind, encoder.depth, encoder.normalize, encoder.sample_rate) == ("wavlm", 4, True, 16000)
-    assert encoder.architecture == {**architecture(), **BUCKETS, "gru_rel_pos": bool(gated)}
+    defaults = {"activation_fn": "gelu", "layer_norm_first": False, "conv_bias": False}
+    assert encoder.architecture == {**architecture(), **defaults, **BUCKETS, "gru_rel_pos": bool(gated)}
     again = PretrainedEncoder.from_w2v_args(encoder.to_w2v_args())
     assert (again.kind, again.architecture) == ("wavlm", encoder.architecture)
     module = build_fairseq_encoder(again, 4, {})

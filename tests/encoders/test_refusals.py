@@ -21,8 +21,8 @@ def test_flat_configurations_of_others_are_named(tmp_path: Path) -> None:
     cfg = {"encoder_layers": 12, "relative_position_embedding": True}
     beats = save(tmp_path / "b.pt", cfg={**cfg, "input_patch_size": 16})
     assert refusal(beats) == f"model.w2v_path={beats} is a BEATs model; {TAKEN}"
-    plain = save(tmp_path / "p.pt", cfg={**architecture(), "relative_position_embedding": False})
-    assert refusal(plain) == f"model.w2v_path={plain} is not a WavLM: it has no relative_position_embedding; {TAKEN}"
+    odd = save(tmp_path / "o.pt", cfg={**architecture(), "relative_position_embedding": 1})
+    assert refusal(odd) == f"model.w2v_path={odd}: relative_position_embedding is neither true nor false"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data.data_utils import post_process
+from fairseq.models.hubert.hubert import HubertConfig
 from safetensors.torch import load_file, save_file
 
 from fairseq_skd.errors import UserError
@@ -78,6 +79,29 @@ def test_other_architectures(changes: dict[str, Any], tmp_path: Path) -> None:
     with torch.no_grad():
         assert_near(theirs(rec.batch(audio)[0]).logits[0], logits(rec, audio)[0])
     assert torch.equal(logits(load(folder), audio)[0], logits(rec, audio)[0])
+
+
+@pytest.mark.parametrize("exit_layer", EXITS)
+def test_a_batch_norm_before_the_positional_convolution(exit_layer: int, tmp_path: Path) -> None:
+    """And frames of 40 ms, as mhubert-base-25hz."""
+    if "conv_pos_batch_norm" not in HubertConfig.__dataclass_fields__:
+        pytest.skip("this build of fairseq has no conv_pos_batch_norm")
+    convolutions = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 3"
+    changes = {"conv_pos_batch_norm": True, "conv_feature_layers": convolutions}
+    checkpoint = write(tmp_path / "checkpoint_best.pt", "hubert", **changes)
+    state = torch.load(checkpoint, weights_only=False)
+    for name in ("running_mean", "running_var"):
+        state["model"][f"w2v_encoder.w2v_model.encoder.pos_conv.0.{name}"].uniform_(0.5, 2)
+    torch.save(state, checkpoint)
+    folder = run(checkpoint, exit_layer, "hf", tmp_path / "out")
+    rec, theirs, audio = load(checkpoint, exit_layer), theirs_of(folder), noise(0.51, 1.7)
+    assert type(theirs.hubert.encoder.pos_conv_embed.batch_norm) is torch.nn.BatchNorm1d
+    for one, wanted in zip(audio, logits(rec, audio), strict=True):
+        with torch.no_grad():
+            assert_near(theirs(rec.batch([one])[0]).logits[0], wanted)
+    again = load(folder)
+    assert again.frame_seconds == rec.frame_seconds == 0.04
+    assert all(torch.equal(*pair) for pair in zip(logits(again, audio), logits(rec, audio), strict=True))
 
 
 @pytest.mark.parametrize("style", STYLES)

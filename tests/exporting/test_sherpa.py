@@ -89,3 +89,10 @@ def test_other_audio_and_units(rec, tmp_path, monkeypatch, name, value, message)
     monkeypatch.setattr(recognizer.Recognizer, name, value)
     with pytest.raises(UserError, match=message):
         sherpa.write(rec, tmp_path)
+
+
+def test_frames_of_40_ms_would_get_wrong_times(tmp_path):
+    convolutions = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 3"
+    rec = recognizer.load(write_fine_tuned(tmp_path / "m.pt", conv_feature_layers=convolutions), device="cpu")
+    with pytest.raises(UserError, match=r"its frames are 40 ms apart, but sherpa-onnx counts every frame as 20 ms"):
+        sherpa.check(rec)

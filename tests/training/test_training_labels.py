@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from fairseq_skd.encoders.convolutions import ConvLayer
 from fairseq_skd.errors import UserError
 from fairseq_skd.objective.losses import feasible
 from fairseq_skd.training.splits import check_before_loading
@@ -116,6 +117,22 @@ def test_some_transcripts_that_add_nothing(task, folder, caplog):
     assert infeasible.startswith(
         f"1 of the 3 transcripts in {path} do not fit their audio and are left out of the loss, the first is line 3, "
         f"which needs 6 frames and has 4 ("
+    )
+
+
+@pytest.mark.faults
+def test_the_frames_are_those_of_the_encoder(folder, caplog):
+    """Manifests are checked for frames of 20 ms, where 0.1 s has 4 of them; at 40 ms it has 2."""
+    (folder / "train.ltr").write_text("A N O |\nT E |\nI |\n")
+    task = make_task("hubert_pretraining", folder)
+    check_before_loading(task, LAYERS, root())
+    assert warnings(caplog, task) == []
+    task = make_task("hubert_pretraining", folder)
+    check_before_loading(task, [*LAYERS, ConvLayer(16, 2, 2)], root())
+    (infeasible,) = warnings(caplog, task)
+    assert infeasible.startswith(
+        f"1 of the 3 transcripts in {folder / 'train.ltr'} do not fit their audio and are left out of the loss, the "
+        f"first is line 2, which needs 3 frames and has 2 ("
     )
 
 
