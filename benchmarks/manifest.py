@@ -38,6 +38,9 @@ command, with the start of Python. fairseq's command writes paths and lengths. O
 each file, checks transcripts, and writes labels and dictionary. Both must list the same files with
 the same lengths.
 
+MP3 files are measured apart, with our command alone: files at 16 kHz, which are decoded once to be checked, and files
+at 48 kHz, as Common Voice has them, which are also resampled and written as FLAC.
+
 Example:  python benchmarks/manifest.py --repetitions 3 --json manifest.json
 """
 
@@ -134,6 +137,54 @@ def measure(folder: Path, sizes: dict[str, int], repetitions: dict[str, int]) ->
     return found
 
 
+def measure_mp3(folder: Path, files: int, repetitions: int) -> dict[str, Any]:
+    """Time our command on MP3 files.
+
+    Returns:
+        kind -> ``files``, ``audio`` in seconds, and ``wall`` and ``cpu`` seconds of each run.
+
+    Raises:
+        UserError: a command failed.
+    """
+    draw = np.random.default_rng(2)
+    found: dict[str, Any] = {}
+    for kind, rate, options in (("checked", RATE, []), ("converted", 3 * RATE, ["--resample"])):
+        root = folder / f"mp3-{kind}"
+        root.mkdir()
+        lengths = draw.integers(8 * rate, 16 * rate, SOURCES)
+        for number, samples in enumerate(lengths):
+            soundfile.write(root / f"{number}.mp3", draw.normal(0, 0.01, samples), rate, format="MP3")
+        for number in range(SOURCES, files):
+            os.link(root / f"{number % SOURCES}.mp3", root / f"{number}.mp3")
+        table = folder / f"mp3-{kind}.tsv"
+        rows = [f"{number}.mp3\t{TEXT}\n" for number in range(files)]
+        table.write_text("path\ttext\n" + "".join(rows), encoding="utf-8")
+        runs = []
+        for _ in range(repetitions + 1):
+            with tempfile.TemporaryDirectory(dir=folder) as out:
+                command = [sys.executable, "-m", "fairseq_skd.manifest", "table", str(table), "--audio-root", str(root)]
+                runs.append(run([*command, "--out", str(Path(out) / "out"), *options]))
+        audio = sum(int(lengths[number % SOURCES]) for number in range(files)) / rate
+        times = {unit: [one[unit] for one in runs[1:]] for unit in ("wall", "cpu")}
+        found[kind] = {"files": files, "audio": audio, **times}
+    return found
+
+
+def report_mp3(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the figures for the JSON, and the table."""
+    figures: dict[str, Any] = {}
+    rows = []
+    for kind, one in found.items():
+        speeds = {
+            "files_per_second": spread([one["files"] / seconds for seconds in one["wall"]]),
+            "times_real_time": spread([one["audio"] / seconds for seconds in one["wall"]]),
+        }
+        figures[f"mp3_{kind}"] = {name: speed._asdict() for name, speed in speeds.items()}
+        shown = [speed.show(digits=0) for speed in speeds.values()]
+        rows.append([f"{one['files']} MP3 files, {kind}", *shown])
+    return figures, markdown_table(["", "files per second", "times real time"], rows)
+
+
 def report(sizes: dict[str, int], found: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the figures for the JSON, and the table."""
     figures: dict[str, Any] = {}
@@ -180,6 +231,7 @@ def main() -> None:
     parser.add_argument("--few", type=count, default=100, help="files in the small folder (%(default)s)")
     parser.add_argument("--repetitions", type=count, default=5, help="pairs of runs on the large folder (%(default)s)")
     parser.add_argument("--small-repetitions", type=count, default=20, help="pairs on the small one (%(default)s)")
+    parser.add_argument("--mp3-files", type=count, default=2000, help="MP3 files, at least 20 (%(default)s)")
     parser.add_argument("--cores", type=count, default=2, help="processors to use (%(default)s)")
     parser.add_argument("--folder", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--json", type=Path, help="also write all measurements to this file")
@@ -188,10 +240,12 @@ def main() -> None:
     load = os.getloadavg()[0]
     with cores(args.cores), tempfile.TemporaryDirectory(dir=args.folder) as folder:
         found = measure(Path(folder), sizes, {"large": args.repetitions, "small": args.small_repetitions})
+        mp3 = measure_mp3(Path(folder), args.mp3_files, args.repetitions)
     figures, table = report(sizes, found)
-    print(f"{args.cores} cores, load average before the runs {load:.2f}\n\n{table}")
+    mp3_figures, mp3_table = report_mp3(mp3)
+    print(f"{args.cores} cores, load average before the runs {load:.2f}\n\n{table}\n\n{mp3_table}")
     chosen = argparse.Namespace(cores=args.cores, load_before=load, **sizes)
-    save(args.json, chosen, figures, found)
+    save(args.json, chosen, {**figures, **mp3_figures}, {**found, "mp3": mp3})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ Check recordings and transcripts, and write the manifests that fairseq trains on
 {LIST}
 
 SOURCE --help lists the options. Transcripts must be upper-case A-Z, apostrophe and single spaces; --normalize makes
-them so. Audio must be WAV, FLAC, SPHERE, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel.
+them so. Audio must be WAV, FLAC, SPHERE, MP3, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel (or
+--channel). M4A, AAC, WMA and video are not read: convert them, ffmpeg -i FILE NEW.flac.
 """
 
 EPILOG = """\
@@ -40,7 +41,8 @@ audio_16khz/ and derived_audio.tsv, from which a later run knows which audio it 
   punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation goes
   digits        numbers become English words (21st: twenty first; years and digit strings become cardinals, too)
 
-If anything cannot be used, all problems are listed by file and line, and nothing is written.
+If anything cannot be used, all problems are listed by file and line, and nothing is written. With --skip-bad these
+rows are left out, counted in the summary and listed in skipped.txt.
 
 exit status: 0 written; 2 refused, OUT is unchanged; 130 interrupted, OUT is unchanged.
 """
@@ -105,7 +107,22 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
         help="write lexicon.txt for beam search, with the words of the train transcripts or of WORDS (one per line)",
     )
     command.add_argument(
-        "--resample", action="store_true", help="convert other sampling rates to 16 kHz FLAC under OUT"
+        "--resample", action="store_true", help="convert other sampling rates, and MP3, to 16 kHz FLAC under OUT"
+    )
+    command.add_argument(
+        "--channel",
+        metavar="mean|0|1",
+        type=_channel,
+        help="of files with several channels, write the mean or one channel, from 0, to FLAC under OUT",
+    )
+    command.add_argument(
+        "--hold-out",
+        metavar="FRACTION",
+        type=_fraction,
+        help="make a split valid of this fraction of the training speakers, e.g. 0.05; they stay when data grow",
+    )
+    command.add_argument(
+        "--skip-bad", action="store_true", help="leave out rows that cannot be used, and list them in OUT/skipped.txt"
     )
     command.add_argument(
         "--decode", action="store_true", help="decode all audio completely: slower, but finds damage inside"
@@ -144,6 +161,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _channel(text: str) -> int | str:
+    if text != "mean" and not (text.isdecimal() and text.isascii() and len(text) < 4):
+        raise argparse.ArgumentTypeError(f"give mean, or a channel's number from 0, not {text!r}")
+    return text if text == "mean" else int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"give a fraction above 0 and below 1, such as 0.05, not {text!r}")
+    return value
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command on ``arguments`` (default: ``sys.argv``)."""
     given = parser().parse_args(arguments)
@@ -151,7 +184,17 @@ def main(arguments: list[str] | None = None) -> None:
         refuse_transcript_options(given)
     chosen = labels(given)
     chosen.check()
-    options = Options(given.jobs, given.resample, given.decode, given.force, given.normalize, chosen)
+    options = Options(
+        given.jobs,
+        given.resample,
+        given.decode,
+        given.force,
+        given.normalize,
+        chosen,
+        skip_bad=given.skip_bad,
+        hold_out=given.hold_out,
+        channel=given.channel,
+    )
     try:
         prepared = prepare(read_corpus(given), given.out, options)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import soundfile
 
 from fairseq_skd.corpora.records import Fault, Kind
 from fairseq_skd.files.disk import named
+from fairseq_skd.files.sound import open_forward, quiet
 
 SAMPLE_RATE = 16000
 
@@ -19,15 +21,26 @@ CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 
 _AT_MOST_16_BITS = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 
+MEAN = "mean"
+"""The channel option that mixes all channels."""
+
+_NEVER_MP3 = (b"fLaC", b"RIFF", b"OggS", b"NIST")  # libmpg123 is not asked: no time to silence it
+
+_BLOCK = 1 << 18  # samples of an MP3 file that are decoded at once
+
 _UNKNOWN_LENGTH = 2**62  # without a length in the header, libsndfile says 2**63 - 1
 
 
 class Audio(NamedTuple):
-    """Samples per channel, sampling rate in Hz, and number of channels of an audio file."""
+    """Samples per channel, sampling rate in Hz, and number of channels of an audio file.
+
+    ``mp3`` tells that fairseq would decode MP3 in each epoch.
+    """
 
     samples: int
     rate: int
     channels: int
+    mp3: bool = False
 
 
 def frames(samples: int) -> int:
@@ -42,19 +55,49 @@ def inspect(path: str, decode: bool = False) -> Audio | Fault:
 
     The number of samples comes from the header. It equals what decoding yields for WAV and SPHERE,
     where libsndfile considers the file's size, and for Ogg, where libsndfile reads the last page. A
-    truncated FLAC file still announces its whole length, so its last sample is read as well.
+    truncated FLAC file still announces its whole length, so its last sample is read as well. The
+    length in an MP3 file's header may be wrong, so these files are decoded.
 
     Args:
         path: the file.
         decode: decode the whole file, which also finds damage in the middle, and NaN or Inf.
     """
-    if not os.path.isfile(path):  # libsndfile would wait for ever on a pipe
-        return _unreadable(path, FileNotFoundError())
+    if path.endswith(".flac") and os.path.isfile(path):  # a large corpus has no time for the first bytes
+        return _inspect(path, decode)
+    try:
+        first = _first_bytes(path)
+    except OSError as error:
+        return _unreadable(path, error)
+    if first in _NEVER_MP3:
+        return _inspect(path, decode)
+    with quiet() as said:
+        found = _inspect(path, decode)
+    return _with_reason(found, said)
+
+
+def _first_bytes(path: str) -> bytes:
+    """Read the first four bytes of a file.
+
+    Raises:
+        OSError: it is no file, on which libsndfile would wait for ever, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError
+        return os.read(descriptor, 4)
+    finally:
+        os.close(descriptor)
+
+
+def _inspect(path: str, decode: bool) -> Audio | Fault:
     try:
         with soundfile.SoundFile(path) as file:
             audio = Audio(file.frames, file.samplerate, file.channels)
             if audio.samples >= _UNKNOWN_LENGTH:
                 return Fault(Kind.UNREADABLE, "its header does not say how long it is")
+            if file.format == "MP3":
+                return _inspect_mp3(path)
             if decode:
                 wave = _decode(file)
                 return wave if isinstance(wave, Fault) else audio
@@ -69,11 +112,39 @@ def inspect(path: str, decode: bool = False) -> Audio | Fault:
         return _unreadable(path, error)
 
 
+def _inspect_mp3(path: str) -> Audio | Fault:
+    """Decode an MP3 file, and count its samples."""
+    with open_forward(path) as file:
+        while left := file.frames - file.decoded:
+            block = file.read(min(left, _BLOCK), dtype="float32")
+            file.decoded += len(block)
+            if not np.isfinite(block).all():
+                return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
+            if len(block) < min(left, _BLOCK):
+                break  # fairseq reads once, to the first damage; a further read may find frames after it
+        if file.decoded < file.frames and not file.is_guess():
+            return _damaged(file.decoded, file.frames)
+        if file.goes_on():
+            return Fault(Kind.UNREADABLE, f"it goes on after the {file.frames} samples of its header")
+        return Audio(file.decoded, file.samplerate, file.channels, mp3=True)
+
+
+def _with_reason(found: Any, said: list[str]) -> Any:
+    """Add to the fault of a file what libmpg123 said of it."""
+    if isinstance(found, Fault) and found.kind is Kind.UNREADABLE and said:
+        return Fault(found.kind, f"{found.detail} ({said[0].rstrip('.')})")
+    return found
+
+
+def _damaged(decoded: int, stated: int) -> Fault:
+    return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {decoded} of {stated} samples")
+
+
 def _decode(file: soundfile.SoundFile) -> np.ndarray[Any, np.dtype[np.float32]] | Fault:
     """Decode all samples, (samples,) or (samples, channels), or find out why they are unusable."""
     wave = file.read(dtype="float32")  # at once, as fairseq does: in blocks, a damaged Ogg file seems whole
     if len(wave) != file.frames:
-        return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {len(wave)} of {file.frames} samples")
+        return _damaged(len(wave), file.frames)
     if not np.isfinite(wave).all():
         return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
     return wave
@@ -92,6 +163,8 @@ def _unreadable(path: str, error: Exception) -> Fault:
     if _is_shortened(path):
         return Fault(Kind.UNREADABLE, "SPHERE compressed with shorten; uncompress it, e.g. with sph2pipe or w_decode")
     reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+    if reason.startswith("File does not exist"):  # what libsndfile says if an MP3 file has no frame; it does exist
+        reason = ""
     return Fault(Kind.UNREADABLE, reason or "damaged or cut short")
 
 
@@ -108,17 +181,22 @@ def resampled_length(samples: int, rate: int) -> int:
 
 
 class Cut(NamedTuple):
-    """Samples ``first`` to ``stop`` (exclusive) of a recording, and the FLAC file to write."""
+    """Samples ``first`` to ``stop`` (exclusive) of a recording, and the FLAC file to write.
+
+    ``channel`` counts from 0, or is :data:`MEAN`; None: the recording has only one.
+    """
 
     first: int
     stop: int
     target: str
+    channel: int | str | None = None
 
 
 def extract(source: str, cuts: Sequence[Cut]) -> list[int | Fault]:
-    """Write parts of a one-channel recording as 16 kHz, 16-bit FLAC files.
+    """Write parts of a recording as one-channel, 16 kHz, 16-bit FLAC files.
 
-    Samples at 16 kHz with at most 16 bits are kept as they are.
+    Samples at 16 kHz with at most 16 bits are kept as they are; their mean over channels is rounded
+    to the nearest.
 
     Args:
         source: the recording.
@@ -130,11 +208,13 @@ def extract(source: str, cuts: Sequence[Cut]) -> list[int | Fault]:
     Raises:
         OSError: a target cannot be written.
     """
-    try:
-        with soundfile.SoundFile(source) as file:
-            return [_extract(file, source, cut) for cut in cuts]
-    except RuntimeError as error:
-        return [_unreadable(source, error)] * len(cuts)
+    with quiet() as said:
+        try:
+            with soundfile.SoundFile(source) as file:
+                found = [_extract(file, source, cut) for cut in cuts]
+        except RuntimeError as error:
+            found = [_unreadable(source, error)] * len(cuts)
+    return [_with_reason(length, said) for length in found]
 
 
 def _extract(file: soundfile.SoundFile, source: str, cut: Cut) -> int | Fault:
@@ -145,9 +225,14 @@ def _extract(file: soundfile.SoundFile, source: str, cut: Cut) -> int | Fault:
     except RuntimeError as error:
         return _unreadable(source, error)
     if len(wave) != cut.stop - cut.first:
-        return Fault(Kind.UNREADABLE, f"damaged: decoding ends after {cut.first + len(wave)} of {file.frames} samples")
+        return _damaged(cut.first + len(wave), file.frames)
     if not exact and not np.isfinite(wave).all():
         return Fault(Kind.UNREADABLE, "some samples are NaN or Inf")
+    if cut.channel == MEAN:
+        wave = wave.mean(axis=1, dtype=np.float64)  # (samples, channels) -> (samples,)
+        wave = np.rint(wave).astype(np.int16) if exact else wave
+    elif cut.channel is not None:
+        wave = wave[:, cut.channel]
     if file.samplerate != SAMPLE_RATE:
         import soxr  # imported here: a corpus at 16 kHz does not wait for it
 

@@ -1,10 +1,4 @@
-"""Turn a corpus into a folder of manifests: check all, cut and convert audio, write all or nothing.
-
-Segments, and files of another sampling rate, become new audio files, which are written once. For
-each of them ``derived_audio.tsv`` notes its bytes, its first and last sample in the source, and the
-source's path, bytes and time of change. The next run keeps a file if all of this still holds.
-Otherwise it makes the file again, and replaces one with other content only with ``--force``.
-"""
+"""Turn a corpus into a folder of manifests: check all, derive audio, write all or nothing."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,120 +8,20 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from fairseq_skd.corpora.audio import SAMPLE_RATE, Cut, extract
+from fairseq_skd.corpora.audio import SAMPLE_RATE
+from fairseq_skd.corpora.derived import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
-from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, validate
+from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, label_faults, validate
 from fairseq_skd.corpora.writing import by_split, speakers_known, write_labels, write_manifests
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.disk import named
 from fairseq_skd.files.staging import refuse_conflicts, staged
 from fairseq_skd.files.units import NO_UNITS, Units
-from fairseq_skd.files.workers import available_cpus, default_jobs, run_over
+from fairseq_skd.files.workers import default_jobs
 
-CONVERTED = "audio_16khz"
-SEGMENTS = "audio_segments"
-NOTES = "derived_audio.tsv"
-_COLUMNS = ("file", "bytes", "samples", "source", "source_bytes", "source_changed_ns", "first", "stop")
-
-
-class Derived(NamedTuple):
-    """An audio file to make from samples ``first`` to ``stop`` (exclusive) of a source.
-
-    ``name`` is relative to the output folder.
-    """
-
-    name: str
-    source: str
-    first: int
-    stop: int
-
-
-class Note(NamedTuple):
-    """A row of ``derived_audio.tsv``: bytes and samples of a file, and the state of its source."""
-
-    size: str
-    samples: str
-    origin: tuple[str, ...]
-
-
-def derived_name(utterance: Utterance, base: str) -> str:
-    """Name the file, relative to the output folder, for a segment or a file of another rate."""
-    segment = utterance.record.segment
-    if segment:
-        return f"{SEGMENTS}/{utterance.record.split}/{segment.name}.flac"
-    return f"{CONVERTED}/{os.path.relpath(utterance.audio, base)}.flac"  # appended: a.wav and a.ogg stay two files
-
-
-def derive(wanted: Sequence[Derived], stage: Path, out: Path, jobs: int | None) -> dict[str, int | Fault]:
-    """Make the files that ``out`` lacks, or that its notes no longer describe.
-
-    Args:
-        wanted: the files; each name occurs once.
-        stage: staging folder for the new files and the new ``derived_audio.tsv``.
-        out: output folder with the files and notes of earlier runs.
-        jobs: number of processes; None: chosen here.
-
-    Returns:
-        for each name the number of samples at 16 kHz, or why the file could not be made.
-    """
-    notes = _read_notes(out / NOTES)
-    states = {source: _state(source) for source in {item.source for item in wanted}}
-    origins = {item.name: (*states[item.source], str(item.first), str(item.stop)) for item in wanted}
-    kept = {name for name, origin in origins.items() if _holds(notes.get(name), origin, out / name)}
-    found: dict[str, int | Fault] = {name: int(notes[name].samples) for name in kept}
-    by_source: dict[str, list[Derived]] = {}
-    for item in wanted:
-        if item.name not in kept:
-            by_source.setdefault(item.source, []).append(item)
-    tasks = [
-        (source, [Cut(item.first, item.stop, str(stage / item.name)) for item in items])
-        for source, items in by_source.items()
-    ]
-    jobs = jobs or min(available_cpus(), len(tasks))
-    for items, lengths in zip(by_source.values(), run_over(_extract, tasks, jobs, "writing audio"), strict=True):
-        found.update(zip((item.name for item in items), lengths, strict=True))
-    for name, samples in found.items():
-        if name not in kept and isinstance(samples, int):
-            notes[name] = Note(str(os.path.getsize(stage / name)), str(samples), origins[name])
-    _write_notes(stage / NOTES, notes)
-    return found
-
-
-def _extract(task: tuple[str, list[Cut]]) -> list[int | Fault]:
-    return extract(*task)
-
-
-def _state(source: str) -> tuple[str, str, str]:
-    """Return path, bytes and time of change of a file."""
-    status = os.stat(source)
-    return source, str(status.st_size), str(status.st_mtime_ns)
-
-
-def _holds(note: Note | None, origin: tuple[str, ...], file: Path) -> bool:
-    """Tell whether a file still has the bytes of its note, and its source is unchanged."""
-    if note is None or note.origin != origin or not note.samples.isdecimal():
-        return False
-    try:
-        return str(os.path.getsize(file)) == note.size
-    except OSError:
-        return False
-
-
-def _read_notes(path: Path) -> dict[str, Note]:
-    """Read the notes by name. Malformed lines are skipped, so their files are made again."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    rows = [line.split("\t") for line in lines[1:]]
-    return {row[0]: Note(row[1], row[2], tuple(row[3:])) for row in rows if len(row) == len(_COLUMNS)}
-
-
-def _write_notes(path: Path, notes: dict[str, Note]) -> None:
-    rows = [_COLUMNS, *((name, note.size, note.samples, *note.origin) for name, note in sorted(notes.items()))]
-    with named(path):
-        path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8", newline="\n")
+SKIPPED = "skipped.txt"
+_OWN = (NOTES, SKIPPED)  # files that are replaced without --force
 
 
 class Options(NamedTuple):
@@ -135,11 +29,15 @@ class Options(NamedTuple):
 
     Attributes:
         jobs: number of processes; None: chosen by the size of the corpus.
-        resample: convert other sampling rates to 16 kHz FLAC files in the output folder.
+        resample: convert other sampling rates, and MP3, to 16 kHz FLAC files in the output folder.
         decode: decode each file completely.
         force: replace files of the output folder.
         normalize: steps of :mod:`fairseq_skd.corpora.normalization`.
         labels: the units and the lexicon.
+        skip_bad: leave out rows with problems instead of refusing all.
+        hold_out: fraction of the speakers to move from the training split to ``valid``.
+        channel: channel to take of files with several, from 0, or
+            :data:`~fairseq_skd.corpora.audio.MEAN`.
     """
 
     jobs: int | None = None
@@ -148,6 +46,9 @@ class Options(NamedTuple):
     force: bool = False
     normalize: Sequence[str] = ()
     labels: Labels = Labels()
+    skip_bad: bool = False
+    hold_out: float | None = None
+    channel: int | str | None = None
 
 
 class Prepared(NamedTuple):
@@ -168,6 +69,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
 
     Raises:
         UserError: anything is wrong. The message lists every problem, and ``out`` is unchanged.
+            With ``skip_bad``: a split would be left without rows.
     """
     if not corpus.root.is_dir():
         raise UserError(f"{corpus.root}: no such folder; --audio-root is the folder that the paths start from")
@@ -181,27 +83,89 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         from fairseq_skd.corpora.normalization import normalize  # imported here: most runs do not need it
 
         records, changes = normalize(records, options.normalize)
+    held = None
+    if options.hold_out is not None:
+        from fairseq_skd.corpora.holdout import hold_out  # imported here, too
+
+        records, held = hold_out(records, options.hold_out, base)
     _protect_sources(records, out)
     options.labels.check()
-    units = choose_units(options.labels, records)
-    jobs = options.jobs or default_jobs(len(records))
-    utterances, found = validate(records, base, jobs, options.resample, options.decode, units)
-    rows = len(records) + len(corpus.problems)
-    _refuse(corpus.title, [*corpus.problems, *found], rows)
-    if units is None or not utterances:
+    rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
+    if not records:
+        rows.check(corpus.problems, [])
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
+    # Neither pieces nor alphabet are made of rows that will be left out, as far as is known now.
+    fit = [record for record in records if not any(label_faults(record))] if options.skip_bad else records
+    whole = {record.split for record in fit} == {record.split for record in records}  # else it is refused below
+    units = choose_units(options.labels, fit if whole else records)
+    jobs = options.jobs or default_jobs(len(records))
+    utterances, found = validate(records, base, jobs, options.resample, options.decode, units, options.channel)
+    problems = rows.check([*corpus.problems, *found], utterances)
+    assert units is not None  # it is only if there are problems
+    good = [utterance.record for utterance in utterances]
     _refuse_old_speakers(utterances, out)
     if units is NO_UNITS:
         _refuse_old_labels(utterances, out)
     changes += _clipped(utterances)
-    with staged(out, options.force, free=[NOTES]) as stage:
-        write_labels(utterances, stage, units, make_lexicon(options.labels, records, units))
-        refuse_conflicts(stage, out, options.force, free=[NOTES])  # before the audio, which takes long
-        utterances, problems = _derived(utterances, base, stage, out, options.jobs, units)
-        _refuse(corpus.title, problems, rows)
+    with staged(out, options.force, free=_OWN) as stage:
+        write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
+        refuse_conflicts(stage, out, options.force, free=_OWN)  # before the audio, which takes long
+        utterances, late = _derived(utterances, base, stage, out, options.jobs, units)
+        if late:
+            problems = rows.check([*problems, *late], utterances)
+            good = [utterance.record for utterance in utterances]
+            write_labels(utterances, stage, units, make_lexicon(options.labels, good, units))
         target = os.path.abspath(out)
         write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
+        if problems:
+            with named(stage / SKIPPED):
+                (stage / SKIPPED).write_text(rows.left_out(problems) + "\n", encoding="utf-8")
+    if problems:
+        changes.append(f"{rows.left_out(problems).splitlines()[-1]}; {SKIPPED} lists them")
+    else:
+        (out / SKIPPED).unlink(missing_ok=True)
+    changes += held.notes(utterances) if held else []
+    changes += _kept_as_mp3(utterances)
     return Prepared(utterances, units, [*corpus.notes, *changes])
+
+
+class _Rows(NamedTuple):
+    """All rows of a corpus, to tell what its problems mean for them.
+
+    Attributes:
+        title: name of the corpus in messages.
+        records: the rows that became records.
+        total: number of all rows.
+        skip_bad: leave out rows with problems.
+    """
+
+    title: str
+    records: Sequence[Record]
+    total: int
+    skip_bad: bool
+
+    def check(self, problems: Sequence[Problem], utterances: Sequence[Utterance]) -> list[Problem]:
+        """Return the problems of rows that are left out.
+
+        Raises:
+            UserError: there are problems, and they are not to be skipped, or no row or no row of a
+                split is without.
+        """
+        if not problems:
+            return []
+        left = {utterance.record.split for utterance in utterances}
+        empty = [split for split in dict.fromkeys(record.split for record in self.records) if split not in left]
+        empty = [split for split in empty if SPLIT_NAME.fullmatch(split)]
+        useful = utterances and not empty  # then --skip-bad leaves out the rest
+        if useful and self.skip_bad:
+            return list(problems)
+        then = "nothing was written" + ("; --skip-bad leaves these rows out" if useful else "")
+        why = f": every row of {', '.join(empty) or 'it'} has a problem" if self.skip_bad else ""
+        raise UserError(f"{self.title} is refused{why}\n{report(problems, self.total, then=then)}")
+
+    def left_out(self, problems: Sequence[Problem]) -> str:
+        """Report the rows that are left out."""
+        return report(problems, self.total, "left out", "")
 
 
 def _protect_sources(records: Sequence[Record], out: Path) -> None:
@@ -252,35 +216,33 @@ def _clipped(utterances: Sequence[Utterance]) -> list[str]:
 def _derived(
     utterances: Sequence[Utterance], base: str, stage: Path, out: Path, jobs: int | None, units: Units
 ) -> tuple[list[Utterance], list[Problem]]:
-    """Make files in ``stage`` for segments and other rates; return utterances and problems."""
-    if not any(utterance.stretch or utterance.rate != SAMPLE_RATE for utterance in utterances):
+    """Make new files in ``stage`` where they are needed; return utterances and problems."""
+    wanted = {derived_name(utterance, base): utterance for utterance in utterances if utterance.derived}
+    if not wanted:
         return list(utterances), []
-    wanted = {
-        derived_name(utterance, base): utterance
-        for utterance in utterances
-        if utterance.stretch or utterance.rate != SAMPLE_RATE
-    }
-    items = [Derived(name, u.audio, *(u.stretch or (0, u.samples))) for name, u in wanted.items()]
+    items = [Derived(name, u.audio, *(u.stretch or (0, u.samples)), u.channel) for name, u in wanted.items()]
     lengths = derive(items, stage, out, jobs)
     made: list[Utterance] = []
     problems: list[Problem] = []
     for utterance in utterances:
-        if not utterance.stretch and utterance.rate == SAMPLE_RATE:
+        if not utterance.derived:
             made.append(utterance)
             continue
-        name = derived_name(utterance, base)
+        record, name = utterance.record, derived_name(utterance, base)
         length = lengths[name]
-        if isinstance(length, Fault):
-            problems.append(utterance.record.problem(length))
-            continue
-        problems += map(utterance.record.problem, feasibility_faults(utterance.record.text, length, units))
-        made.append(Utterance(utterance.record, os.path.join(os.path.abspath(out), name), length))
+        faults = [length] if isinstance(length, Fault) else list(feasibility_faults(record.text, length, units))
+        problems += map(record.problem, faults)
+        if isinstance(length, int) and not faults:
+            made.append(Utterance(record, os.path.join(os.path.abspath(out), name), length))
     return made, problems
 
 
-def _refuse(title: str, problems: Sequence[Problem], rows: int) -> None:
-    if problems:
-        raise UserError(f"{title} is refused\n{report(problems, rows)}")
+def _kept_as_mp3(utterances: Sequence[Utterance]) -> list[str]:
+    """Make a note on the files that training will decode as MP3."""
+    count = sum(utterance.audio.lower().endswith(".mp3") for utterance in utterances)
+    if not count:
+        return []
+    return [f"{count} utterances stay MP3, which loads more slowly than FLAC; --resample converts them"]
 
 
 def summary(prepared: Prepared, out: Path) -> str:

@@ -19,9 +19,14 @@ class Kind(Enum):
     PATH = "path that a manifest cannot hold", "rename the file or correct the path"
     DUPLICATE = "path that occurs twice in a split", "keep one of the rows"
     MISSING = "missing file", "correct the path, or the folder that it starts from"
-    UNREADABLE = "file that cannot be read as audio", "replace it; WAV, FLAC, Ogg Opus and Ogg Vorbis are read"
+    UNREADABLE = (
+        "file that cannot be read as audio",
+        "replace it; WAV, FLAC, SPHERE, MP3, Ogg Opus and Ogg Vorbis are read; M4A, AAC, WMA and video are not: "
+        "convert them, ffmpeg -i FILE NEW.flac",
+    )
     RATE = "sampling rate other than 16000 Hz", "add --resample, or convert the files"
-    CHANNELS = "more than one channel", "write one channel of them, or the mean, to a new file"
+    CHANNELS = "more than one channel", "add --channel mean, or --channel 0 for the first"
+    NO_CHANNEL = "channel that the file does not have", "channels count from 0: correct the source or --channel"
     EMPTY_AUDIO = "audio without samples", "remove the row"
     COMMAND = "command instead of a file", "commands are not executed: run it once and name the file that it makes"
     SEGMENT = "segment outside its recording", "correct its times, or remove it"
@@ -59,12 +64,16 @@ class Problem(NamedTuple):
         return "  ".join(part for part in (place, self.path, self.fault.detail) if part)
 
 
-def report(problems: Iterable[Problem], utterances: int) -> str:
+def report(
+    problems: Iterable[Problem], utterances: int, verdict: str = "refused", then: str = "nothing was written"
+) -> str:
     """List all problems, one per line, grouped by kind; the last line counts them.
 
     Args:
         problems: at least one.
         utterances: number of utterances (rows of a table) that were checked.
+        verdict: what happened to the rows.
+        then: end of the last line; may be empty.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):
@@ -76,7 +85,8 @@ def report(problems: Iterable[Problem], utterances: int) -> str:
             blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
     rows = len({(problem.source, problem.line) for group in groups.values() for problem in group})
-    return "\n".join([*blocks, f"refused: {rows} of {utterances} rows ({', '.join(counts)}); nothing was written"])
+    last = f"{verdict}: {rows} of {utterances} rows ({', '.join(counts)})"
+    return "\n".join([*blocks, f"{last}; {then}" if then else last])
 
 
 def _printable(text: str) -> str:

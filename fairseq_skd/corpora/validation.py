@@ -24,6 +24,9 @@ class Utterance(NamedTuple):
         samples: number of samples at the file's sampling rate.
         rate: sampling rate of the file in Hz.
         stretch: first and last (exclusive) sample of a segment; None: the whole file.
+        channel: channel to take, from 0, or :data:`~fairseq_skd.corpora.audio.MEAN`; None: the file
+            has only one.
+        derived: a new file has to be made of it.
     """
 
     record: Record
@@ -31,6 +34,8 @@ class Utterance(NamedTuple):
     samples: int
     rate: int = SAMPLE_RATE
     stretch: tuple[int, int] | None = None
+    channel: int | str | None = None
+    derived: bool = False
 
 
 def validate(
@@ -40,6 +45,7 @@ def validate(
     resample: bool = False,
     decode: bool = False,
     units: Units | None = LETTERS,
+    channel: int | str | None = None,
 ) -> tuple[list[Utterance], list[Problem]]:
     """Check every record, its transcript and its audio.
 
@@ -47,15 +53,16 @@ def validate(
         records: what to check.
         root: absolute path of the folder that the records' paths start from.
         jobs: number of processes that read audio.
-        resample: accept other sampling rates, which are converted later.
+        resample: accept other sampling rates, which are converted later, and convert MP3, too.
         decode: decode each file completely instead of trusting its header and its end.
         units: units for the check that transcripts fit their frames; None: skip that check.
+        channel: what to take of files with several channels, unless the record says it.
 
     Returns:
         the valid utterances and the problems, both in the records' order.
     """
     located = [locate(record.path, root) for record in records]
-    repeated = _repeated(records, located)
+    repeated = _repeated(records, located, channel)
     paths = list(dict.fromkeys(place for place in located if isinstance(place, str)))
     arriving = zip(paths, _inspect_all(paths, jobs, decode), strict=True)
     found: dict[str, Audio | Fault] = {}
@@ -72,6 +79,9 @@ def validate(
             faults += _audio_faults(audio, resample)
             if record.segment and record.channel is None and _is_whole(record.segment, audio):
                 record = record._replace(segment=None)
+            taken = choose_channel(channel if record.channel is None else record.channel, audio.channels)
+            if isinstance(taken, Fault):
+                faults.append(taken)
             stretch = segment_samples(record.segment, audio) if record.segment else None
             if isinstance(stretch, Fault):
                 faults.append(stretch)
@@ -79,8 +89,9 @@ def validate(
                 samples = stretch[1] - stretch[0] if stretch else audio.samples
                 if units:
                     faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
-                if not faults:
-                    utterances.append(Utterance(record, place, samples, audio.rate, stretch))
+                if not faults and not isinstance(taken, Fault):
+                    new = bool(stretch) or taken is not None or audio.rate != SAMPLE_RATE or (audio.mp3 and resample)
+                    utterances.append(Utterance(record, place, samples, audio.rate, stretch, taken, new))
         if faults:
             problems += map(record.problem, faults)
     return utterances, problems
@@ -88,6 +99,19 @@ def validate(
 
 def _inspect_all(paths: Sequence[str], jobs: int, decode: bool) -> Iterator[Audio | Fault]:
     return run_over(partial(inspect, decode=decode), paths, jobs, "reading audio", chunk=32 if decode else CHEAP)
+
+
+def choose_channel(wanted: int | str | None, channels: int) -> int | str | Fault | None:
+    """Choose what to take of a file with ``channels`` channels, or find out why it cannot be.
+
+    >>> choose_channel("mean", 2), choose_channel("mean", 1), choose_channel(1, 2)
+    ('mean', None, 1)
+    """
+    if isinstance(wanted, int) and wanted >= channels:
+        return Fault(Kind.NO_CHANNEL, f"channel {wanted} of {channels}")
+    if channels == 1:
+        return None
+    return Fault(Kind.CHANNELS, f"{channels} channels") if wanted is None else wanted
 
 
 def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
@@ -140,8 +164,10 @@ def _unfit_for_a_line(text: str) -> str:
     return ""
 
 
-def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list[list[Fault]]:
-    """Find records that repeat the file or segment of an earlier record of their split.
+def _repeated(
+    records: Sequence[Record], located: Sequence[str | Fault], channel: int | str | None
+) -> list[list[Fault]]:
+    """Find records that repeat the file, its channel, or segment of an earlier one of their split.
 
     Returns:
         a list of faults for each record, empty or of one fault.
@@ -149,7 +175,8 @@ def _repeated(records: Sequence[Record], located: Sequence[str | Fault]) -> list
     first: dict[tuple[object, ...], Record] = {}
     faults: list[list[Fault]] = []
     for record, place in zip(records, located, strict=True):
-        key = (record.split, record.segment.name) if record.segment else (record.split, place, "")
+        taken = channel if record.channel is None else record.channel
+        key = (record.split, record.segment.name) if record.segment else (record.split, place, taken)
         earlier = first.setdefault(key, record) if isinstance(place, str) else record
         faults.append([] if earlier is record else [Fault(Kind.DUPLICATE, f"as in {earlier.source}:{earlier.line}")])
     return faults
@@ -195,8 +222,6 @@ def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:
         yield Fault(Kind.EMPTY_AUDIO)
     if audio.rate != SAMPLE_RATE and not resample:
         yield Fault(Kind.RATE, f"{audio.rate} Hz")
-    if audio.channels != 1:
-        yield Fault(Kind.CHANNELS, f"{audio.channels} channels")
 
 
 def feasibility_faults(text: str, samples: int, units: Units) -> Iterable[Fault]:

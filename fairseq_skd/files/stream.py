@@ -45,8 +45,9 @@ def read_blocks(source: str | os.PathLike[str] | BinaryIO, sample_rate: int, sho
         (samples,) in [-1, 1]: the mean of the channels.
 
     Raises:
-        UnreadableAudioError: the file is missing, not audio, damaged, too short or shorter than its
-            header says, or holds NaN or Inf. Blocks before the damage are yielded first.
+        UnreadableAudioError: the file is missing, not audio, damaged, too short or shorter or
+            longer than its header says, or holds NaN or Inf. Blocks before the damage are yielded
+            first.
     """
     if not isinstance(source, str | os.PathLike) and not source.seekable():  # libsndfile seeks
         with tempfile.TemporaryFile() as copy:
@@ -78,7 +79,10 @@ def _resampled(source: Any, name: str, sample_rate: int) -> Iterator[Floats]:
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="VHQ")
         longest = max(1, min(_SECONDS * rate, _MOST_VALUES // file.channels))
         while left:
-            block = read_samples(file, min(left, longest))
-            left -= len(block)
+            count = min(left, longest)
+            block = read_samples(file, count)
+            left -= count  # not the block's: the end of an MP3 file may come earlier
             check_samples(name, block)
             yield block if resampler is None else resampler.resample_chunk(block, last=not left)
+        if file.goes_on():
+            raise UnreadableAudioError(name, f"it goes on after the {file.frames} samples of its header: convert it")

@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import torch
 import torch.nn.functional as F
 from fairseq.data.audio.audio_utils import parse_path, read_from_stored_zip
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.files.sound import ForwardFile, open_forward, quiet
 
 DEFAULT_MAX_TOKENS = 4_000_000  # samples per batch; fairseq's infer has the same default
 _UNKNOWN_LENGTH = 2**62  # without a length in the header, libsndfile says 2**63 - 1
@@ -32,23 +32,6 @@ class UnreadableAudioError(UserError):
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"audio file {os.fspath(path)} cannot be read: {reason}")
         self.reason = reason
-
-
-class ForwardFile(soundfile.SoundFile):
-    """A file that is read from its beginning to its end.
-
-    soundfile seeks after each block, which changes the next samples of an MP3 file in the last bit
-    and hides damage in Ogg files.
-
-    Attributes:
-        decoded: samples read so far.
-    """
-
-    decoded = 0
-
-    def seekable(self) -> bool:
-        """Return that there is no seeking."""
-        return False
 
 
 @contextmanager
@@ -74,7 +57,9 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
             if not os.path.exists(opened):  # libsndfile says "System error"
                 raise FileNotFoundError("it does not exist")
             opened = io.BytesIO(read_from_stored_zip(opened, *slice_)) if len(slice_) == 2 else opened
-        with ForwardFile(opened) as file:
+        with quiet():
+            file = open_forward(opened)
+        with file:
             if file.frames >= _UNKNOWN_LENGTH:
                 raise UnreadableAudioError(name, "its header does not state its length: convert it")
             yield file
@@ -90,6 +75,8 @@ def open_audio(source: str | os.PathLike[str] | BinaryIO, name: str | None = Non
 def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDArray[np.float32]:
     """Read the next samples of an open file, (count,), the mean of its channels.
 
+    An MP3 file may end earlier if its header only guesses its length.
+
     Args:
         file: open.
         count: number of samples.
@@ -98,12 +85,23 @@ def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDAr
     Raises:
         RuntimeError: the data are damaged, or there are fewer samples and not ``fewer``.
     """
-    waveform = file.read(count, dtype="float32")
+    said: list[str] = []
+    if file.format == "MP3":
+        try:
+            with quiet() as said:
+                waveform = file.read(count, dtype="float32")
+        except RuntimeError as error:  # "Unspecified internal error."
+            raise RuntimeError("; ".join(["it is damaged", *said[:1]])) from error
+    else:
+        waveform = file.read(count, dtype="float32")
     file.decoded += len(waveform)
-    if len(waveform) < count and not fewer:  # libsndfile stops where Ogg or MP3 data are damaged, without an error
-        raise RuntimeError(
+    if (
+        len(waveform) < count and not fewer and not file.is_guess()
+    ):  # libsndfile stops where Ogg or MP3 data are damaged, without an error
+        reason = (
             f"it decodes to {file.decoded} samples, but its header lists {file.frames}: it is damaged or incomplete"
         )
+        raise RuntimeError("; ".join([reason, *said[:1]]))
     return waveform if waveform.ndim == 1 else waveform.mean(axis=-1)
 
 

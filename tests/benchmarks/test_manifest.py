@@ -31,6 +31,16 @@ def test_report():
     assert small.endswith("1.000: missed by 100.0 % |")
 
 
+@pytest.mark.slow
+def test_mp3_files_are_checked_and_converted(tmp_path):
+    found = manifest.measure_mp3(tmp_path, 20, 1)
+    figures, table = manifest.report_mp3({"checked": {"files": 20, "audio": 240.0, "wall": [2.0], "cpu": [2.0]}})
+    assert figures["mp3_checked"]["files_per_second"]["median"] == 10
+    assert figures["mp3_checked"]["times_real_time"]["median"] == 120 and "20 MP3 files, checked" in table
+    assert set(found) == {"checked", "converted"} and all(len(one["wall"]) == 1 for one in found.values())
+    assert all(20 * 8 < one["audio"] < 20 * 16 for one in found.values())
+
+
 def test_cores_that_are_not_there():
     with pytest.raises(UserError, match="--cores 100000: this machine has"), manifest.cores(100000):
         pass

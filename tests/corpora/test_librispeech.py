@@ -89,7 +89,8 @@ def test_audio_and_lines_without_a_partner_are_listed(root: Path, tmp_path: Path
         f"looked for {chapter}/19-198-0001.flac",
         "utterance without audio or transcript (1); add what is missing, or remove the rest:",
         f"  {chapter}/19-198.trans.txt:1  train-clean-100/19/198/19-198-0007.flac  no line of transcript",
-        "refused: 2 of 4 rows (missing file 1, utterance without audio or transcript 1); nothing was written",
+        "refused: 2 of 4 rows (missing file 1, utterance without audio or transcript 1); nothing was written; "
+        "--skip-bad leaves these rows out",
     ]
     assert not (tmp_path / "out").exists()
 

@@ -135,7 +135,7 @@ def test_report_is_grouped_complete_and_counted(root: str):
             "  t.tsv:5  bad\\nname.wav  it holds a tab, a line break or a zero byte, which end a field of the manifest",
             "missing file (1); correct the path, or the folder that it starts from:",
             f"  t.tsv:3  none.wav  looked for {root}/none.wav",
-            "more than one channel (1); write one channel of them, or the mean, to a new file:",
+            "more than one channel (1); add --channel mean, or --channel 0 for the first:",
             "  t.tsv:4  stereo.wav  2 channels",
             "character outside the alphabet (2); transcripts are the letters A-Z, the apostrophe ' and single spaces: "
             "correct them, or add --normalize upper,punctuation,digits:",
