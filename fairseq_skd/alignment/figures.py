@@ -1,7 +1,8 @@
 """Draw figures: spikes over waveform and spectrogram, spike offsets, agreement over a run."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +138,15 @@ def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
     return found
 
 
+def breadth(symbols: Iterable[str]) -> float:
+    """Return how much broader than Latin letters the symbols are: 1.4 if one is East Asian.
+
+    >>> breadth("AB"), breadth("你A")
+    (1.0, 1.4)
+    """
+    return 1.4 if any(unicodedata.east_asian_width(sign) in "WF" for symbol in symbols for sign in symbol) else 1.0
+
+
 def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
     """Draw waveform, spectrogram, and the posteriors of both exits with the symbol of each spike.
 
@@ -158,7 +168,8 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
         (names[1], example.posteriors.student, example.student, STUDENT),
     )
     for axes, (name, posteriors, spikes, colour) in zip(rows[2:], sides, strict=True):
-        levels = stagger([spike["peak"] * example.frame_seconds for spike in spikes], 0.11 * example.seconds / width)
+        room = 0.11 * breadth(spike["symbol"] for spike in spikes) * example.seconds / width
+        levels = stagger([spike["peak"] * example.frame_seconds for spike in spikes], room)
         _draw_exit(axes, name, posteriors, [*zip(spikes, levels, strict=True)], colour, example.frame_seconds)
     for axes in rows:
         for spike in example.teacher:
