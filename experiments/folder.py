@@ -134,7 +134,7 @@ def _hash_of_version(file: Path, changed: int) -> str:
 def attempt(run: Run) -> Iterator[None]:
     """Record commit and time of a training; earlier attempts count if they left a checkpoint."""
     before = _attempts(run) if (run.folder / _LATEST).is_file() else []
-    now = {"commit": _commit(), "begun": time.time(), "ended": None}
+    now = {"commit": current_commit(), "begun": time.time(), "ended": None}
     _write(run, attempts=[*before, now])
     try:
         yield
@@ -150,7 +150,7 @@ def _attempts(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _commit() -> str:
+def current_commit() -> str:
     """Name the checkout's commit, marked if tracked files have changed."""
     git = ("git", "-C", str(REPOSITORY))
     head = subprocess.run((*git, "rev-parse", "HEAD"), capture_output=True, text=True)

@@ -299,6 +299,13 @@ def format_errors() -> str:
     return _table(("exit, format", "test WER %", "texts equal to torch float32, of 130"), rows)
 
 
+def languages() -> str:
+    """Errors and spikes of the seven languages that espeak-ng speaks."""
+    from experiments.languages import HEADER, rows
+
+    return _table(HEADER, rows(_json("languages/languages.json")["languages"]))
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     block.__name__: block
     for block in (
@@ -313,6 +320,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
         long_audio,
         formats,
         format_errors,
+        languages,
         commits,
     )
 }

@@ -14,6 +14,7 @@ from fairseq_skd.decoding.config import Settings
 from fairseq_skd.decoding.decode import decode
 from fairseq_skd.errors import PartialResult, UserError, run_command
 from fairseq_skd.files.disk import absolute
+from fairseq_skd.scoring.leading import CER, leads
 
 _INSTEAD = {
     "common_eval.model_overrides": "use decoding.layer",
@@ -47,9 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listed = f" of {summary['sentences'] + len(left_out)}" if left_out else ""
     rates = "no references, "
     if "wer" in summary:
+        first, many, second = ("cer", "character", "wer") if leads(summary) == CER else ("wer", "word", "cer")
         rates = (
-            f"WER {summary['wer']:.2f} % ({summary['word_errors']} errors in {summary['words']} words), "
-            f"CER {summary['cer']:.2f} %, "
+            f"{first.upper()} {summary[first]:.2f} % ({summary[f'{many}_errors']} errors in {summary[f'{many}s']} "
+            f"{many}s), {second.upper()} {summary[second]:.2f} %, "
         )
     print(
         f"{rates}{summary['sentences']}{listed} sentences, exit {summary['exit_layer']} of "
@@ -93,7 +95,7 @@ def sweep(args: argparse.Namespace) -> None:
     rows, left_out = multirun.run_all(runs, base, args.jobs)
     shown = [{key: str(value) for key, value in row.items() if key != "folder"} for row in rows]
     print(tabulate(shown, "keys", tablefmt="plain", disable_numparse=True))
-    print(f"{len(rows)} runs, lowest WER first: {base / multirun.TABLE}")
+    print(f"{len(rows)} runs, lowest {next(iter(rows[0])).upper()} first: {base / multirun.TABLE}")
     if left_out:
         raise PartialResult(f"{_not_decoded(left_out)}; the error rates are of the other sentences")
 

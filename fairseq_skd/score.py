@@ -19,6 +19,7 @@ from fairseq_skd.corpora.transcripts import FORMATS, Source, Transcripts, read_t
 from fairseq_skd.errors import UserError, require, run_command, shown
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.scoring.edits import Aligned
+from fairseq_skd.scoring.leading import CER, WER, leads
 from fairseq_skd.scoring.scores import Scores, compare, score_texts, show_alignments, summarize
 
 _SHOWN = 10  # substitutions on the terminal
@@ -34,6 +35,7 @@ Formats are told by suffix and content; the two files may differ:
 
 Utterances are paired by name, else by line. The name of an audio file is its stem. Errors and lengths are added up over
 all utterances, then divided. A space between words counts as one character, as in summary.json of fairseq_skd.infer.
+CER leads, and characters are aligned, where the script of REF does not separate words by spaces.
 """
 _EPILOG = """\
 --normalize takes, in any order:
@@ -133,11 +135,10 @@ def _table(found: dict[str, Any]) -> str:
     """Format rates, intervals and counts, with a line on speakers."""
     drawn = [name for name in ("utterances", "speakers") if name in found["intervals"]]
     rows = []
-    for title, name, kind, many in (
-        ("WER", "wer", "word", "words"),
-        ("CER", "cer", "character", "characters"),
-        ("sentences with errors", "ser", "sentence", "sentences"),
-    ):
+    rates = [("WER", WER, "word", "words"), ("CER", CER, "character", "characters")]
+    if leads(found) == CER:
+        rates.reverse()
+    for title, name, kind, many in (*rates, ("sentences with errors", "ser", "sentence", "sentences")):
         intervals = ["{:.2f} to {:.2f}".format(*found["intervals"][one][name]) for one in drawn]
         kinds = [found.get(f"{kind}_{what}", "") for what in ("substitutions", "insertions", "deletions")]
         rows.append(
@@ -186,10 +187,10 @@ def _compare(scores: Scores, pairs: Pairs, path: Path) -> dict[str, Any]:
             f"{path}: --against lacks other utterances than HYP; use --unmatched delete, or complete the files"
         )
     found = compare(scores, _score(pairs, scores.speakers))
-    low, high = found["interval"]
+    rate, (low, high) = scores.leading, found["interval"]
     print(
-        f"\nHYP minus {path}: WER {found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}], paired over "
-        f"{found['resampled']}; {path} has {found['wer']:.2f} %"
+        f"\nHYP minus {path}: {rate.upper()} {found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}], paired over "
+        f"{found['resampled']}; {path} has {found[rate]:.2f} %"
     )
     return found
 

@@ -1,10 +1,12 @@
 """Draw figures: spikes over waveform and spectrogram, spike offsets, agreement over a run."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from fairseq_skd.alignment.fonts import can_be_written, is_mark, standing_alone
 from fairseq_skd.alignment.spikes import BLANK, Agreement, Floats, Frames, Posteriors, Spikes, compare
 
 SAME, PARTLY, ELSEWHERE = "same", "partly", "elsewhere"
@@ -99,8 +102,22 @@ DPI = 200
 
 
 def shown(symbol: str) -> str:
-    """Replace the word boundary |, which would look like a line in a figure."""
-    return "␣" if symbol == "|" else symbol
+    """Write a symbol that cannot be read alone in another way, such as | or a combining mark.
+
+    >>> shown("|"), shown("A")
+    ('␣', 'A')
+    """
+    return "␣" if symbol == "|" else standing_alone(symbol)
+
+
+def texts_of(example: Example) -> Iterator[str]:
+    """Yield the texts in the figure of an example, for :mod:`~fairseq_skd.alignment.fonts`."""
+    yield _title(example)
+    yield from (shown(spike["symbol"]) for spike in (*example.teacher, *example.student))
+
+
+def _title(example: Example) -> str:
+    return example.text if can_be_written(example.text) else example.name
 
 
 def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
@@ -121,11 +138,21 @@ def stagger(places: Sequence[float], room: float, levels: int = 3) -> list[int]:
     return found
 
 
+def breadth(symbols: Iterable[str]) -> float:
+    """Return how much broader than Latin letters the symbols are: 1.4 if one is East Asian.
+
+    >>> breadth("AB"), breadth("你A")
+    (1.0, 1.4)
+    """
+    return 1.4 if any(unicodedata.east_asian_width(sign) in "WF" for symbol in symbols for sign in symbol) else 1.0
+
+
 def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
     """Draw waveform, spectrogram, and the posteriors of both exits with the symbol of each spike.
 
     The marker of a spike says whether the other exit has its symbol on all of its frames (full), on
-    some (hollow), or on none (cross). The teacher's spikes are vertical lines through all rows.
+    some (hollow), or on none (cross). The teacher's spikes are vertical lines through all rows. The
+    title is the text, or the file's name where matplotlib could not write the text.
 
     Args:
         example: the utterance.
@@ -141,12 +168,13 @@ def draw_spikes(example: Example, names: tuple[str, str]) -> Figure:
         (names[1], example.posteriors.student, example.student, STUDENT),
     )
     for axes, (name, posteriors, spikes, colour) in zip(rows[2:], sides, strict=True):
-        levels = stagger([spike["peak"] * example.frame_seconds for spike in spikes], 0.11 * example.seconds / width)
+        room = 0.11 * breadth(spike["symbol"] for spike in spikes) * example.seconds / width
+        levels = stagger([spike["peak"] * example.frame_seconds for spike in spikes], room)
         _draw_exit(axes, name, posteriors, [*zip(spikes, levels, strict=True)], colour, example.frame_seconds)
     for axes in rows:
         for spike in example.teacher:
             axes.axvline((spike["peak"] + 0.5) * example.frame_seconds, color=TEACHER, linewidth=0.5, alpha=0.35)
-    rows[0].set_title(example.text, fontsize=10, parse_math=False)
+    rows[0].set_title(_title(example), fontsize=10, parse_math=False)
     rows[-1].set_xlabel("time (s)")
     rows[-1].set_xlim(0, example.seconds)
     rows[-1].legend(
@@ -219,6 +247,8 @@ def _draw_exit(
             face = "white"
         axes.plot(time, height, marker=marker, markersize=4.5, markerfacecolor=face, color=colour, clip_on=False)
         place: dict[str, Any] = {"xytext": (0, 5 + 8 * level), "textcoords": "offset points", "ha": "center"}
+        if is_mark(spike["symbol"]):  # its circle from the font of the mark
+            place["family"] = matplotlib.rcParams["font.family"][::-1]
         # Symbols start at the top of the axis, not at their spike: else neighbors overlap.
         axes.annotate(shown(spike["symbol"]), (time, 1.0), fontsize=9, parse_math=False, **place)
     axes.set(ylim=(0, 1.65), yticks=[0, 0.5, 1], ylabel="posterior")

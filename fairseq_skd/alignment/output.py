@@ -15,6 +15,7 @@ from fairseq_skd.alignment import figures, totals
 from fairseq_skd.alignment.compare import Compared
 from fairseq_skd.alignment.config import AlignSettings
 from fairseq_skd.alignment.figures import Example, spike_records
+from fairseq_skd.alignment.fonts import showing
 from fairseq_skd.alignment.sides import Side, Sides
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.progress import tracked
@@ -94,25 +95,8 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
     names = (exit_name("teacher", found["teacher"]), exit_name("student", found["student"]))
     summary = folder / "align.json"
     summary.unlink(missing_ok=True)
-    records = []
-    for example in tracked(chosen, "drawing spikes", "utterance"):
-        figure, audio = f"spikes-{example.index}.png", f"example-{example.index}.flac"
-        _save(figures.draw_spikes(example, names), folder / figure)
-        encoded = io.BytesIO()
-        soundfile.write(encoded, example.waveform.clip(-1, 1), example.sample_rate, subtype="PCM_16", format="FLAC")
-        _write(folder / audio, encoded)
-        records.append(
-            {
-                "index": example.index,
-                "name": example.name,
-                "text": example.text,
-                "seconds": round(example.seconds, 4),
-                "figure": figure,
-                "audio": audio,
-                "teacher": example.teacher,
-                "student": example.student,
-            }
-        )
+    with showing(text for example in chosen for text in figures.texts_of(example)):
+        records = [_write_example(folder, example, names) for example in tracked(chosen, "drawing spikes", "utterance")]
     drawn = {}
     if found["offset"]["matched"]:
         drawn["offsets"] = "offsets.png"
@@ -121,6 +105,24 @@ def write(folder: Path, found: dict[str, Any], chosen: Sequence[Example]) -> Non
         drawn["history"] = "history.png"
         _save(figures.draw_history(found["history"]), folder / drawn["history"])
     write_summary(summary, {**found, "figures": drawn, "examples": records})
+
+
+def _write_example(folder: Path, example: Example, names: tuple[str, str]) -> dict[str, Any]:
+    figure, audio = f"spikes-{example.index}.png", f"example-{example.index}.flac"
+    _save(figures.draw_spikes(example, names), folder / figure)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, example.waveform.clip(-1, 1), example.sample_rate, subtype="PCM_16", format="FLAC")
+    _write(folder / audio, encoded)
+    return {
+        "index": example.index,
+        "name": example.name,
+        "text": example.text,
+        "seconds": round(example.seconds, 4),
+        "figure": figure,
+        "audio": audio,
+        "teacher": example.teacher,
+        "student": example.student,
+    }
 
 
 def table(found: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from fairseq_skd.models.heads import NoExitError, check_exit
 from fairseq_skd.models.trained import TrainedModel, open_trained
 from fairseq_skd.recognizer import Recognizer
 from fairseq_skd.scoring import transcripts
+from fairseq_skd.scoring.leading import leading, noted
 from fairseq_skd.search.greedy import Hypothesis
 from fairseq_skd.transcription.formats import Named, ctm
 from fairseq_skd.transcription.transcribing import align_hypothesis
@@ -177,7 +178,9 @@ def search_and_write(plan: Plan, frames: SubsetLogits) -> dict[str, Any]:
             print(f"HYPO: {text}" + ("" if reference is None else f"\nREF: {reference.words[place]}"))
     if not any(one.units for one in found):
         print(plan.search.empty, file=sys.stderr)
-    summary = {} if reference is None else _error_rates(transcripts.score(hypothesis, reference))
+    summary: dict[str, Any] = {}
+    if reference is not None:
+        summary = _error_rates(transcripts.score(hypothesis, reference)) | noted(leading(reference.words))
     summary |= plan.conditions | _costs(frames, samples, seconds, plan.sample_rate)
     summary["sentences"] = len(hypotheses)
     summary["not_decoded"] = [

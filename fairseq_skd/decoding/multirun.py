@@ -29,6 +29,7 @@ from fairseq_skd.files.disk import absolute, replacing
 from fairseq_skd.files.progress import STYLE
 from fairseq_skd.files.workers import run_over
 from fairseq_skd.recognizer import Output
+from fairseq_skd.scoring.leading import CER, WER, leads
 
 TABLE = "multirun.tsv"
 _DONE = "settings.json"  # written when a combination is finished
@@ -115,8 +116,8 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
         jobs: number of searches at a time.
 
     Returns:
-        one row per run with ``wer``, ``cer``, the swept values and ``folder``, lowest word error
-        rate first; and the audio files that runs left out, each once.
+        one row per run with the error rates, the leading one first, the swept values and
+        ``folder``, lowest rate first; and the audio files that runs left out, each once.
 
     Raises:
         UserError: a run failed; later runs are not started.
@@ -144,8 +145,10 @@ def run_all(runs: Sequence[Run], base: Path, jobs: int) -> tuple[list[dict[str, 
     for run in runs:
         summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
         left_out.update((one["file"], one) for one in summary["not_decoded"])
-        rows.append({"wer": summary["wer"], "cer": summary["cer"], **run.values, "folder": str(run.folder)})
-    rows.sort(key=lambda row: row["wer"])
+        first = leads(summary)
+        rates = {rate: summary[rate] for rate in (first, WER, CER)}
+        rows.append({**rates, **run.values, "folder": str(run.folder)})
+    rows.sort(key=lambda row: row[first])  # the runs share their references
     with replacing(base / TABLE) as path:
         lines = ["\t".join(rows[0]), *("\t".join(map(str, row.values())) for row in rows)]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

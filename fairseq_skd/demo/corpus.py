@@ -2,13 +2,13 @@
 
 ``python -m fairseq_skd.demo.corpus --out DIR`` writes ``DIR/demo.tsv`` (path, text, split, speaker)
 with the audio, and ``DIR/words.tsv`` (path, word, start), which says when each word starts, in
-seconds. ``manifests/demo.tsv`` is a copy of the table; the same seed gives the same table.
+seconds. ``manifests/demo.tsv`` is a copy of the table. The same seed gives the same table and, with
+the same espeak-ng, the same audio.
 
 espeak-ng synthesizes the speech, through the library in the package ``espeakng-loader``. The starts
-are its events, noted while it speaks, because the next synthesis of a text can differ. It reports
-no ends. It speaks some pairs such as "in the" as one word; the start of "the" is then empty. A word
-includes the pause or the silence of a stop before its first sound, so an utterance's first word
-starts at 0.
+are its events. It reports no ends. It speaks some pairs such as "in the" as one word; the start of
+"the" is then empty. A word includes the pause or the silence of a stop before its first sound, so
+an utterance's first word starts at 0.
 """
 
 import argparse
@@ -43,6 +43,7 @@ _POS_CHARACTER = 1
 _CHARS_UTF8 = 1
 _PARAMETER_RATE = 1
 _PARAMETER_PITCH = 3
+_SEED = 1
 _LONGEST_DATA_PATH = 120  # espeak-ng keeps the path in a buffer of 160 characters, file names included
 
 _EVENT_LIST_TERMINATED = 0
@@ -149,6 +150,7 @@ class Synthesiser:
             raise UserError(f"espeak-ng has no voice {voice.name!r}: give a language and a variant such as 'en-us+f2'")
         self._library.espeak_SetParameter(_PARAMETER_RATE, voice.rate, 0)
         self._library.espeak_SetParameter(_PARAMETER_PITCH, voice.pitch, 0)
+        self._library.espeak_ng_SetRandSeed(_SEED)  # of breath noise: each run sounds the same
         self._chunks.clear()
         self._events.clear()
         encoded = text.encode() + b"\0"

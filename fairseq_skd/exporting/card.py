@@ -17,6 +17,7 @@ from fairseq_skd.encoders.pretrained import PretrainedEncoder, section
 from fairseq_skd.errors import UserError, shown
 from fairseq_skd.files.units import WORD_MARK
 from fairseq_skd.recognizer import Recognizer
+from fairseq_skd.scoring.leading import CER, WER, leads
 
 NAME = "README.md"
 # Licences that the hub knows by these names: https://huggingface.co/docs/hub/repositories-licenses
@@ -183,8 +184,7 @@ def _results(results: Mapping[str, Any] | None) -> str:
         return "Not measured here.\n"
     rows = {
         "subset": Path(str(results.get("manifest"))).stem,
-        "WER %": results.get("wer"),
-        "CER %": results.get("cer"),
+        **{f"{rate.upper()} %": results.get(rate) for rate in dict.fromkeys((leads(results), WER, CER))},
         "sentences": results.get("sentences"),
         "words": results.get("words"),
         "search": results.get("search"),

@@ -12,6 +12,7 @@ from typing import Any
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.progress import tracked
 from fairseq_skd.scoring.bootstrap import Interval, rate_interval, resampling
+from fairseq_skd.scoring.leading import CER, leads
 from fairseq_skd.scoring.transcripts import utterance_errors, utterance_speakers
 
 _LINE = re.compile(r"\[(train_inner|valid)\]\[INFO\] - (\{.*\})$")
@@ -25,7 +26,8 @@ class Decoded:
     Attributes:
         name: its folder, relative to the folder of runs.
         summary: content of ``summary.json``.
-        interval: interval of the WER in percent; None if the texts beside it do not match.
+        interval: interval of the leading error rate in percent; None if the texts beside it do not
+            match.
         resampled: what the bootstrap draws, see
             :func:`~fairseq_skd.scoring.bootstrap.resampling`.
     """
@@ -80,7 +82,7 @@ def read_runs(folder: Path) -> Runs:
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
     decoded = [
-        Decoded(_name(folder, path), found, *wer_interval(path.parent, found))
+        Decoded(_name(folder, path), found, *error_interval(path.parent, found))
         for path, found in tracked(
             list(_records(folder, "summary.json", "exit_layer")), "reading transcripts", "folder"
         )
@@ -134,8 +136,8 @@ def read_log(path: Path) -> dict[str, Curve]:
     return curves
 
 
-def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
-    """Bootstrap the WER of the texts in ``folder``.
+def error_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None, dict[str, Any]]:
+    """Bootstrap the leading error rate of the texts in ``folder``.
 
     Returns:
         the interval in percent and what the bootstrap draws; None, with a line on stderr, if the
@@ -145,7 +147,7 @@ def wer_interval(folder: Path, summary: dict[str, Any]) -> tuple[Interval | None
     if "wer" not in summary:
         return None, {}
     try:
-        counts = utterance_errors(folder)
+        counts = utterance_errors(folder, characters=leads(summary) == CER)
         speakers = utterance_speakers(folder, Path(summary["manifest"]))
     except UserError as error:
         print(f"no interval: {error}", file=sys.stderr)

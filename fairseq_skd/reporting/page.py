@@ -21,18 +21,20 @@ from fairseq_skd.alignment.figures import draw_history, draw_offsets, shown
 from fairseq_skd.files.progress import tracked
 from fairseq_skd.reporting import player
 from fairseq_skd.reporting.folders import Aligned, Curve, Decoded, Runs
+from fairseq_skd.scoring.leading import CER, WER, leads
 
 
-def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
-    """Draw losses, shares and WER in three panels; one color per run, one line style per exit.
+def draw_curves(runs: Mapping[str, Mapping[str, Curve]], rate: str = "wer") -> Figure:
+    """Draw losses, shares and errors in three panels; one color per run, one line style per exit.
 
     Args:
         runs: name -> curves from :func:`~fairseq_skd.reporting.folders.read_log`. Legends have the
             names if there are several runs.
+        rate: ``wer``, or ``uer`` for unit errors.
     """
     figure = Figure(figsize=(15, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, shares, wer = figure.subplots(1, 3)
+    losses, shares, errors = figure.subplots(1, 3)
     for number, (name, curves) in enumerate(runs.items()):
         prefix = f"{name} " if len(runs) > 1 else ""
         colour = f"C{number}"
@@ -40,10 +42,10 @@ def draw_curves(runs: Mapping[str, Mapping[str, Curve]]) -> Figure:
             _plot(losses, curves.get(term), f"{prefix}{term}", colour, style)
         for term, style in (("alpha", "-"), ("blank_teacher", "--"), ("blank_student", ":")):
             _plot(shares, curves.get(term), f"{prefix}{term}", colour, style)
-        for term, style in (("valid_wer", "-"), ("valid_student_wer", "--")):
-            _plot(wer, curves.get(term), f"{prefix}{term}", colour, style)
-    titles = ("loss, bits per sentence", "alpha; share of blank frames", "WER on valid, %")
-    for axes, title in zip((losses, shares, wer), titles, strict=True):
+        for term, style in ((f"valid_{rate}", "-"), (f"valid_student_{rate}", "--")):
+            _plot(errors, curves.get(term), f"{prefix}{term}", colour, style)
+    titles = ("loss, bits per sentence", "alpha; share of blank frames", f"{RATES[rate]} on valid, %")
+    for axes, title in zip((losses, shares, errors), titles, strict=True):
         axes.set(title=title, xlabel="updates")
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -77,7 +79,9 @@ def _plot(axes: Axes, curve: Curve | None, label: str, colour: str, style: str) 
 
 _HERE = Path(__file__).parent
 _MOST_SYMBOLS = 40
+RATES = {"wer": "WER", "uer": "unit error rate"}
 DECODED = ("decoded", "subset", "exit", "layers", "parameters", "WER %", "95 % interval", "CER %", "sentences")
+UNSPACED = (*DECODED[:5], "CER %", "95 % interval", "WER %", "sentences")
 ALIGNED = (
     *("compared", "subset", "teacher", "student"),
     *("frame disagreement %", "95 % interval", "spike disagreement %", "95 % interval", "spike miss %"),
@@ -109,8 +113,11 @@ def render(runs: Runs, title: str) -> str:
     """Render the whole page."""
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    spaced, unspaced = ([decoded_row(one) for one in runs.decoded if leads(one.summary) == rate] for rate in (WER, CER))
+    errors = "uer" if unspaced and not spaced else "wer"
     tables = [
-        Table("Error rates", DECODED, [decoded_row(one) for one in runs.decoded], 3),
+        Table("Error rates", DECODED, spaced, 3),
+        Table("Error rates of text without spaces between words", UNSPACED, unspaced, 3),
         Table("Alignment of teacher and student", ALIGNED, [aligned_row(one) for one in runs.aligned], 4),
     ]
     analyses = [analysis(one) for one in tracked(runs.aligned, "drawing analyses", "analysis")]
@@ -123,7 +130,7 @@ def render(runs: Runs, title: str) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
         tables=[table for table in tables if table.rows],
         curves=[
-            (run.name, inline_svg(draw_curves({run.name: run.curves}), f"learning curves of {run.name}"))
+            (run.name, inline_svg(draw_curves({run.name: run.curves}, errors), f"learning curves of {run.name}"))
             for run in tracked(runs.trained, "drawing curves", "run")
         ],
         analyses=analyses,
@@ -132,17 +139,18 @@ def render(runs: Runs, title: str) -> str:
 
 
 def decoded_row(one: Decoded) -> tuple[str, ...]:
-    """Make the row of a summary of ``fairseq_skd.infer``, with the columns :data:`DECODED`."""
+    """Make the row of a ``summary.json``, with the columns :data:`DECODED` or :data:`UNSPACED`."""
     found = one.summary
+    first, second = (CER, WER) if leads(found) == CER else (WER, CER)
     return (
         one.name,
         Path(found["manifest"]).stem,
         "full" if found["exit_layer"] == found["layers"] else "student",
         f"{found['exit_layer']} of {found['layers']}",
         f"{found['parameters']:,}",
-        f"{found['wer']:.2f}" if "wer" in found else "-",  # decoded without references
+        f"{found[first]:.2f}" if first in found else "-",  # decoded without references
         f"{one.interval.low:.2f} to {one.interval.high:.2f}{_speakers(one.resampled)}" if one.interval else "-",
-        f"{found['cer']:.2f}" if "cer" in found else "-",
+        f"{found[second]:.2f}" if second in found else "-",
         f"{found['sentences']:,}{_left_out(found)}",
     )
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import soundfile
 from PIL import Image
 
-from fairseq_skd.alignment.figures import shown, stagger
+from fairseq_skd.alignment.figures import breadth, shown, stagger
 
 PER_SECOND = 240  # pixels per second; a frame of 20 ms is 4.8 wide
 WAVE_HEIGHT = 70
 LANE_HEIGHT = 74
 _BAR = 30  # pixels of a posterior of 1
-_LABEL = 10  # width of a symbol in pixels
+_LABEL = 10  # width of a Latin symbol in pixels
 _TICK = 0.15  # width of a tick's text in seconds
 _STRETCHES_PER_SECOND = 120
 _QUALITY = 80  # of 100: the letters of a figure stay sharp
@@ -85,7 +85,7 @@ def make_player(folder: Path, example: dict[str, Any], frame_ms: float, names: d
     lanes = []
     for who, other in (("teacher", "student"), ("student", "teacher")):
         spikes = _spikes(example[who], frame_ms / 1000, other)
-        symbols = [spike.symbol for spike in spikes]
+        symbols = ["␣" if record["symbol"] == "|" else record["symbol"] for record in example[who]]
         spelt = ("" if all(len(symbol) == 1 for symbol in symbols) else " ").join(symbols)  # letters, or word pieces
         lanes.append(Lane(who, names[who], spikes, spelt))
     return Player(
@@ -133,7 +133,8 @@ def _spikes(records: Sequence[dict[str, Any]], frame_seconds: float, other: str)
     """Place the spikes; symbols that would overlap get different levels."""
     spikes: list[Spike] = []
     pixels = frame_seconds * PER_SECOND
-    levels = stagger([pixels * record["peak"] for record in records], _LABEL)
+    room = _LABEL * breadth(record["symbol"] for record in records)
+    levels = stagger([pixels * record["peak"] for record in records], room)
     for record, level in zip(records, levels, strict=True):
         start, end, posterior = record["start"], record["end"], record["posterior"]
         seconds = (record["peak"] + 0.5) * frame_seconds

@@ -8,6 +8,7 @@ from fairseq_skd.errors import shown
 from fairseq_skd.files.progress import tracked
 from fairseq_skd.scoring.bootstrap import LEVEL, Interval, paired_difference, rate_interval, resampling
 from fairseq_skd.scoring.edits import Aligned, Edits, align, count_edits, show_alignment
+from fairseq_skd.scoring.leading import CER, leading, noted
 
 _LISTED = 100  # most errors of a kind in the result
 
@@ -18,13 +19,15 @@ class Scores(NamedTuple):
     Attributes:
         names: names of the utterances.
         speakers: speakers of the utterances; None: unknown.
-        aligned: alignments of their words.
+        leading: leading error rate, ``wer`` or ``cer``.
+        aligned: alignments of their words, or of their characters where CER leads.
         words: word errors.
         characters: character errors; a space between words is one character.
     """
 
     names: list[str]
     speakers: list[str] | None
+    leading: str
     aligned: list[Aligned]
     words: list[Edits]
     characters: list[Edits]
@@ -41,13 +44,15 @@ def score_texts(
     >>> scores.characters[0]
     Edits(substituted=1, inserted=0, deleted=0, total=11)
     """
-    scores = Scores(list(names), None if speakers is None else list(speakers), [], [], [])
+    first = leading(references)
+    scores = Scores(list(names), None if speakers is None else list(speakers), first, [], [], [])
     pairs = list(zip(hypotheses, references, strict=True))
     for hypothesis, reference in tracked(pairs, "aligning", "utterance"):
         found, wanted = hypothesis.split(), reference.split()
-        scores.aligned.append(align(found, wanted))
-        scores.words.append(count_edits(scores.aligned[-1]))
-        scores.characters.append(count_edits(align(" ".join(found), " ".join(wanted))))
+        words, characters = align(found, wanted), align(" ".join(found), " ".join(wanted))
+        scores.words.append(count_edits(words))
+        scores.characters.append(count_edits(characters))
+        scores.aligned.append(characters if first == CER else words)
     return scores
 
 
@@ -68,6 +73,7 @@ def summarize(scores: Scores) -> dict[str, Any]:
         edits = pooled[name]
         found |= {f"{kind}_errors": edits.errors, many: edits.total}
         found |= {f"{kind}_{what}": number for what, number in zip(_KINDS, edits, strict=False)}
+    found |= noted(scores.leading)
     found |= {"sentence_errors": pooled["ser"].errors, "sentences": len(scores.names)}
     found["intervals"] = {"level": LEVEL}
     if len(scores.names) > 1:  # one utterance drawn again and again would give an interval without width
@@ -122,11 +128,12 @@ def _utterances(scores: Scores) -> list[dict[str, Any]]:
 
 
 def compare(scores: Scores, other: Scores) -> dict[str, Any]:
-    """Compute the difference in WER of two systems on the same utterances, paired, in points."""
-    mine, its = ([edits.errors for edits in one.words] for one in (scores, other))
-    found = paired_difference(mine, its, [edits.total for edits in scores.words], groups=scores.speakers)
+    """Compute the difference in the leading rate of two systems, paired by utterance, in points."""
+    edits, others = (one.characters if scores.leading == CER else one.words for one in (scores, other))
+    mine, its = ([one.errors for one in counts] for counts in (edits, others))
+    found = paired_difference(mine, its, [one.total for one in edits], groups=scores.speakers)
     return {
-        "wer": round(sum(other.words, Edits()).rate, 4),
+        scores.leading: round(sum(others, Edits()).rate, 4),
         "difference": round(100 * found.interval.value, 4),
         "interval": _percent(found.interval),
         "better": round(found.better, 4),
@@ -137,8 +144,9 @@ def compare(scores: Scores, other: Scores) -> dict[str, Any]:
 def show_alignments(scores: Scores) -> str:
     """Write the alignment of each utterance, with its errors by kind."""
     blocks = []
-    for name, aligned, edits in zip(scores.names, scores.aligned, scores.words, strict=True):
+    what, counts = ("characters", scores.characters) if scores.leading == CER else ("words", scores.words)
+    for name, aligned, edits in zip(scores.names, scores.aligned, counts, strict=True):
         kinds = "".join(f", {kind} {number}" for kind, number in zip(_KINDS, edits, strict=False) if number)
-        title = f"{shown(name)}: errors {edits.errors} of {edits.total} words{kinds}"
+        title = f"{shown(name)}: errors {edits.errors} of {edits.total} {what}{kinds}"
         blocks.append(f"{title}\n{show_alignment(aligned)}\n")
     return "\n".join(blocks)

@@ -299,9 +299,10 @@ def check_split(
     _check_crops(cfg.max_sample_size, subset, kept, instead)
     key = f"dataset.max_tokens{suffix}"
     _check_fit_in_batch(key, select(root, key), subset, kept, instead)
+    metric = "" if training else str(select(root, "checkpoint.best_checkpoint_metric") or "")
     for extension in _extensions(cfg):
         labels, process = _label_folder(cfg) / f"{split}.{extension}", select(root, "criterion.post_process")
-        check_labels(labels, subset, kept, task.target_dictionary, layers, process, carriage_returns=not hubert)
+        check_labels(labels, subset, kept, task.target_dictionary, layers, process, not hubert, metric)
     spread = kept if len(kept) <= _HEADERS else [kept[place * len(kept) // _HEADERS] for place in range(_HEADERS)]
     check_audio(subset, cfg.sample_rate, shortest, spread)
 

@@ -12,6 +12,7 @@ from fairseq_skd.encoders.trunk import frame_lengths
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.subset import Subset, better_post_process, read_labels, units_of
 from fairseq_skd.files.units import frames_needed
+from fairseq_skd.scoring.leading import CER, leading
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def check_labels(
     layers: Sequence[ConvLayer],
     post_process: str | None,
     carriage_returns: bool = False,
+    metric: str = "",
 ) -> None:
     """Check the transcripts of a training or validation set; warn if CTC learns nothing from some.
 
@@ -35,6 +37,7 @@ def check_labels(
         layers: the encoder's convolutions, which give the number of frames.
         post_process: ``criterion.post_process``; None if unknown.
         carriage_returns: whether Windows line ends are allowed.
+        metric: ``checkpoint.best_checkpoint_metric`` if the set is validated.
 
     Raises:
         UserError: the file cannot be read, see :func:`~fairseq_skd.files.subset.read_labels`; a
@@ -62,6 +65,14 @@ def check_labels(
             len(kept),
             path,
             better,
+        )
+    if "wer" in metric and leading(lines[index] for index in kept) == CER:
+        logger.warning(
+            "checkpoint.best_checkpoint_metric=%s counts each sentence of %s as a word or two, because its script does "
+            "not separate words by spaces: set checkpoint.best_checkpoint_metric=%s",
+            metric,
+            path,
+            "student_uer" if metric.startswith("student") else "uer",
         )
 
 

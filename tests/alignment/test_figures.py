@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
-from fairseq_skd.alignment.figures import Example, draw_history, draw_offsets, draw_spikes, spike_records
+from fairseq_skd.alignment import fonts
+from fairseq_skd.alignment.figures import (
+    Example,
+    draw_history,
+    draw_offsets,
+    draw_spikes,
+    shown,
+    spike_records,
+    texts_of,
+)
 from fairseq_skd.alignment.spikes import Posteriors
 
 SYMBOLS = ["<s>", "<pad>", "A", "|"]
@@ -83,6 +92,20 @@ def test_audio_shorter_than_a_window(samples):
 
 def test_dollar_signs_are_not_math():
     assert png(draw_spikes(example([2], [2], text="$x^$ {$"), ("t", "s")))
+
+
+def test_text_that_matplotlib_cannot_write(monkeypatch):
+    """matplotlib before 3.11 does not join letters: the title is the file's name."""
+    arabic = example([2], [2], text="مرحبا")
+    monkeypatch.setattr(fonts, "SHAPES", False)
+    assert [*texts_of(arabic)] == ["a.wav", "A", "A"]
+    assert draw_spikes(arabic, ("t", "s")).axes[0].get_title() == "a.wav"
+    monkeypatch.setattr(fonts, "SHAPES", True)
+    assert next(texts_of(arabic)) == "مرحبا"
+
+
+def test_marks_and_joiners_are_seen():
+    assert [shown(symbol) for symbol in ("|", "A", "\u094d", "\u200c")] == ["␣", "A", "◌\u094d", "ZWNJ"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,6 +98,22 @@ def test_rate_and_pitch_change_the_audio():
         assert len(slow) > 1.5 * len(fast)
         assert slow.dtype == np.float32
         assert dominant(low, synthesiser.sample_rate) != dominant(high, synthesiser.sample_rate)
+
+
+@pytest.mark.usefixtures("espeak")
+@pytest.mark.slow
+def test_the_same_texts_sound_the_same_in_each_process():
+    """The breath of this voice is noise; unseeded, it would differ."""
+    program = (
+        "import hashlib; from fairseq_skd.demo.corpus import Voice, open_synthesiser\n"
+        "with open_synthesiser() as synthesiser:\n"
+        "    for text in ('one two', 'open the door', 'open the door'):\n"
+        "        spoken = synthesiser.speak(text, Voice('en-us+f2')).waveform\n"
+        "        print(len(spoken), hashlib.sha256(spoken.tobytes()).hexdigest())\n"
+    )
+    command, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": str(TABLE.parents[1])}
+    first, second = (subprocess.run(command, env=environment, check=True, capture_output=True) for _ in range(2))
+    assert first.stdout == second.stdout and len(first.stdout.splitlines()) == 3
 
 
 def test_starts_from_events_made_by_hand():

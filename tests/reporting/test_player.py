@@ -55,6 +55,13 @@ def test_places_of_spikes(folder):
     assert player.ticks == [0]  # the audio ends at 0.5
 
 
+def test_a_mark_is_shown_on_a_circle_and_spelt_in_its_word(folder):
+    spikes = [spike(5, 6, 5, "क"), spike(9, 10, 9, "\u093f"), spike(12, 13, 12, "|")]
+    (lane, _) = make_player(folder, example(teacher=spikes), 20.0, NAMES).lanes
+    assert [one.symbol for one in lane.spikes] == ["क", "◌\u093f", "␣"]
+    assert lane.spelt == "कि␣"
+
+
 def test_symbols_do_not_overlap(folder):
     spikes = [spike(t, t + 1, t) for t in (0, 1, 2, 3, 10)]
     levels = [one.level for one in make_player(folder, example(student=spikes), 20.0, NAMES).lanes[1].spikes]

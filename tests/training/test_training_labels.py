@@ -41,6 +41,27 @@ def test_good_labels_give_no_warning(task, caplog):
     assert warnings(caplog, task) == warnings(caplog, task, "valid") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "metric", "instead"),
+    [
+        ("你 好 |", "student_wer", "student_uer"),
+        ("你 好 |", "wer_6", "uer"),
+        ("你 好 |", "student_uer", None),
+        ("A |", "wer", None),
+    ],
+)
+def test_word_errors_of_a_script_without_spaces(folder, caplog, text, metric, instead):
+    (folder / "valid.ltr").write_text(f"{text}\n", encoding="utf-8")
+    with (folder / "dict.ltr.txt").open("a", encoding="utf-8") as dictionary:
+        dictionary.write("你 1\n好 1\n")
+    task = make_task("hubert_pretraining", folder)
+    check_before_loading(task, LAYERS, OmegaConf.merge(root(), {"checkpoint": {"best_checkpoint_metric": metric}}))
+    told = warnings(caplog, task, "valid")
+    assert [line.rpartition(": ")[2] for line in told] == (
+        [f"set checkpoint.best_checkpoint_metric={instead}"] if instead else []
+    )
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("symbol", ["<s>", "<pad>", "</s>", "<unk>"])
 @pytest.mark.parametrize("split", ["train", "valid"])

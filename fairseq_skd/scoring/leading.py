@@ -1,0 +1,37 @@
+"""Choose the error rate that leads: CER where a script does not separate words by spaces."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+CER, WER = "cer", "wer"
+_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+def leading(references: Iterable[str]) -> str:
+    """Return ``cer`` if most letters are of a script without spaces between words, else ``wer``.
+
+    These are Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan. Such a text is one word or a
+    few long ones, so its WER says little.
+
+    >>> leading(["你好 世界", "OK"]), leading(["YES", "NO"]), leading(["안녕"])
+    ('cer', 'wer', 'wer')
+    """
+    letters: Counter[str] = Counter()
+    for text in references:
+        letters.update(text)
+    for sign in list(letters):
+        if unicodedata.category(sign)[0] not in "LM":
+            del letters[sign]
+    unspaced = sum(count for sign, count in letters.items() if unicodedata.name(sign, "").startswith(_WITHOUT_SPACES))
+    return CER if 2 * unspaced > letters.total() else WER
+
+
+def leads(summary: Mapping[str, object]) -> str:
+    """Return the leading rate of a ``summary.json``, which names only ``cer``."""
+    return CER if summary.get("leading") == CER else WER
+
+
+def noted(rate: str) -> dict[str, str]:
+    """Return what a summary holds about its leading rate: nothing for ``wer``."""
+    return {"leading": rate} if rate == CER else {}
