@@ -89,19 +89,15 @@ _STEPS = (
             f"decode with the {who}",
             f"""{{python}} -m fairseq_skd.infer task.data={{out}}/manifest common.cpu=true dataset.gen_subset=test
             common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt
-            decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
+            decoding.layer={layer} decoding.times=true common_eval.results_path={{out}}/decode-{who}""",
         )
         for who, layer in (("teacher", TEACHER), ("student", STUDENT))
     ),
-    *(
-        Step(
-            f"transcripts{'' if form == 'srt' else '.' + form}",
-            f"transcribe, {form}",
-            f"""{{python}} -m fairseq_skd.transcribe {{out}}/finetune/checkpoints/checkpoint_best.pt
-            {{out}}/manifest/test.tsv --layer 2 --device cpu --output {form}
-            --out {{out}}/transcripts{"" if form == "srt" else "." + form}""",
-        )
-        for form in ("srt", "ctm")
+    Step(
+        "transcripts",
+        "transcribe",
+        """{python} -m fairseq_skd.transcribe {out}/finetune/checkpoints/checkpoint_best.pt {out}/manifest/test.tsv
+        --layer 2 --device cpu --output srt --out {out}/transcripts""",
     ),
     Step(
         "align",
