@@ -251,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"--{name} {getattr(given, name)} is out of range: give at least 1")
     require(["espeakng_loader", "kaldi_native_fbank", "sklearn", "matplotlib"], "demo", "experiments.languages")
     begun, out, languages = time.monotonic(), given.out.absolute(), [known[code] for code in dict.fromkeys(codes)]
+    commit = current_commit()
     prepare_folder(out)
     folders = [out / language.code for language in languages]
     shared = out / f"encoder-{'+'.join(language.code for language in languages)}-{given.pretraining}"
@@ -274,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runner.run(_STEPS, places)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {
-        "commit": current_commit(),
+        "commit": commit,
         "updates": given.updates,
         "pretraining": given.pretraining,
         "seconds": round(time.monotonic() - begun),
