@@ -47,8 +47,8 @@ examples
 the recordings with a confidence of at least 0.9, as a table for fairseq_skd.manifest:
   python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus --out transcripts.txt \\
       --min-confidence 0.9 --table pseudo.tsv
-names that must be heard right, one per line; see docs/decoding.md for the weights:
-  python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus --phrases names.txt
+with names that must be heard right, one per line:
+  python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus --phrases /data/names.txt
 words of a known text in time:
   python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus/a.wav --text "GO ON" --output ctm
 
@@ -151,7 +151,15 @@ def _check_outputs(given: argparse.Namespace, sources: Sequence["Source"]) -> No
     Raises:
         UserError: a transcript cannot be written, or an input would be replaced.
     """
-    read = [given.model, given.text_file, given.lm, given.lexicon, given.phrases, *given.audio, *(source.path for source in sources)]
+    read = [
+        given.model,
+        given.text_file,
+        given.lm,
+        given.lexicon,
+        given.phrases,
+        *given.audio,
+        *(source.path for source in sources),
+    ]
     taken = {os.path.realpath(path): "is read" for path in read if path is not None}
     for option, path in (("--out", given.out), ("--table", given.table)):
         if path is not None:

@@ -245,7 +245,13 @@ class Automaton:
         reach: symbol -> largest bonus that it can add as part of a phrase.
     """
 
-    def __init__(self, bonuses: Mapping[Text, float], texts: Sequence[Text], mark: str | None, size: Callable[[str], int] = lambda symbol: 1) -> None:
+    def __init__(
+        self,
+        bonuses: Mapping[Text, float],
+        texts: Sequence[Text],
+        mark: str | None,
+        size: Callable[[str], int] = lambda symbol: 1,
+    ) -> None:
         self._texts, self._mark, self._size_of = texts, mark, size
         self._next: list[dict[str, int]] = [{}]
         self._last: list[str | None] = [None]  # last symbol of each state

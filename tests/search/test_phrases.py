@@ -55,7 +55,9 @@ def boosted(scale: float, **weights: float) -> BeamSearch:
 # ---- scores
 
 
-@pytest.mark.parametrize(("process", "symbols", "mark"), [("letter", LETTERS, "|"), ("sentencepiece", PIECES, "\u2581")])
+@pytest.mark.parametrize(
+    ("process", "symbols", "mark"), [("letter", LETTERS, "|"), ("sentencepiece", PIECES, "\u2581")]
+)
 @pytest.mark.slow
 def test_units(process: str, symbols: list[str], mark: str) -> None:
     """Word pieces may cut a word in any way; a phrase at the end needs no mark after it."""
@@ -232,7 +234,10 @@ def test_a_file(tmp_path: Path) -> None:
         ("NO\thigh", r"line 1: the weight 'high' is not a number"),
         ("NO\nA\nNO\t2", r"line 3: NO has weight 2, but 1 in line 1: delete one of the lines"),
         ("NO\nNo", r"line 2: 'No' has symbols that no word of this model has \('o'\): write it in upper case"),
-        ("NO EN", r"line 1: 'NO EN' has symbols that no word of this model has \('E'\): write it in the symbols of the"),
+        (
+            "NO EN",
+            r"line 1: 'NO EN' has symbols that no word of this model has \('E'\): write it in the symbols of the",
+        ),
         ("A|NO", r"line 1: 'A\|NO' has symbols that no word of this model has \('\|'\)"),
     ],
 )
@@ -247,9 +252,13 @@ def test_mistakes_of_word_pieces_and_lexicons(tmp_path: Path) -> None:
         read(tmp_path, "NOA", "sentencepiece")
     search(tmp_path, LETTERS, SPELT)
     lexicon = read_lexicon(tmp_path / "lexicon.txt", LETTERS, 1)
-    with pytest.raises(UserError, match=r"line 1: 'NOEL' has symbols .* add a line 'NOEL<TAB>unit unit \.\.\.' to the le"):
+    with pytest.raises(
+        UserError, match=r"line 1: 'NOEL' has symbols .* add a line 'NOEL<TAB>unit unit \.\.\.' to the le"
+    ):
         read(tmp_path, "NOEL", "letter", lexicon)
-    with pytest.raises(UserError, match=r"line 1: NOO is not in the lexicon, and the units are not letters: add a line"):
+    with pytest.raises(
+        UserError, match=r"line 1: NOO is not in the lexicon, and the units are not letters: add a line"
+    ):
         read(tmp_path, "A NOO", "sentencepiece", lexicon)
     with pytest.raises(UserError, match=r"none\.txt does not exist: check the path"):
         read_phrases(tmp_path / "none.txt", 1.0, UNITS, 4, "letter", None)
