@@ -191,7 +191,8 @@ def _weight(value: str, where: str) -> float:
         weight = math.nan
     if not abs(weight) <= _MOST:
         raise UserError(
-            f"{where}: the weight {shown(value)!r} is not a number from -{_MOST:g} to {_MOST:g}: write PHRASE<TAB>WEIGHT"
+            f"{where}: the weight {shown(value)!r} is not a number from -{_MOST:g} to {_MOST:g}: write "
+            f"PHRASE<TAB>WEIGHT"
         )
     return weight
 

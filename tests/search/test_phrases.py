@@ -17,7 +17,7 @@ from fairseq_skd.search.phrases import Automaton, Phrases, check_scale, read_phr
 from tests.search.language_models import UNIT_ARPA, log10_probability, write_arpa
 from tests.search.test_beam import LETTERS, PIECES, SPELT, WIDE, likelihoods, posteriors, readings, search
 
-# Among them: a prefix of another, one inside another, repeated letters, words that overlap, and one to avoid.
+# A prefix of another, one inside another, repeated letters, words that overlap, one to avoid.
 WEIGHTS = {"A": 1.0, "NO": 0.7, "A NO": 1.5, "AN": -2.0, "AN ON": 1.2, "NO ON": 0.4, "NN": 2.0, "A A": 0.3, "ANO": 1.0}
 UNITS = [*LETTERS[:1], "<pad>", "</s>", "<unk>", *LETTERS[1:]]  # as fairseq's dictionaries begin
 
@@ -146,7 +146,7 @@ def test_the_automaton_lends_and_takes_back() -> None:
     for letter in "NO||OA|NO":
         state, one = automaton.step(state, "|NOA".index(letter))
         given.append(one)
-    # NO: 4 lent. |: NO wins 4, lent goes down to the 2 of NO ON. O lends 1 more. A takes the 3 back.
+    # NO: 4 lent. |: NO wins 4, and 2 are lent for NO ON. O lends 1 more. A takes 3 back.
     assert given == [2.0, 2.0, 2.0, 0.0, 1.0, -3.0, 0.0, 2.0, 2.0]
     assert automaton.end(state) == 0.0  # the second NO ends with the text: what was lent is won
     state, _ = automaton.step(automaton.start, 1)
@@ -157,7 +157,7 @@ def test_the_automaton_lends_and_takes_back() -> None:
 
 
 def spoken(said: str, heard: dict[int, str]) -> torch.Tensor:
-    """Posteriors of a text, one frame per letter and blank; ``heard``: where another letter is a little louder."""
+    """Posteriors of a text, a blank after each letter; ``heard``: letters that are louder."""
     frames = list(itertools.chain.from_iterable((letter, "<s>") for letter in said))
     logits = torch.zeros(len(frames), len(LETTERS))
     for frame, letter in enumerate(frames):
@@ -181,7 +181,7 @@ def test_a_name_is_fixed() -> None:
 
 
 def test_the_price_on_other_text() -> None:
-    """NAAN was said this time, a little unclearly: the same phrase makes it wrong. It has no effect on clear audio."""
+    """NAAN was said. The same phrase makes it wrong, unless the audio is clear."""
     unclear, clear = spoken("ON|NAAN|", {4: "O"}), spoken("ON|NAAN|", {})
     unclear[8, LETTERS.index("A")] += 2.0
     unclear = unclear.log_softmax(dim=1)

@@ -188,7 +188,7 @@ def test_a_language_model_brings_its_words(run: Any, tmp_path: Path) -> None:
 
 
 def test_phrases(run: Any, rec: Recognizer, tmp_path: Path) -> None:
-    """TEN ON was said. With and without a language model, with other hypotheses, and from Python."""
+    """With and without a language model, with other hypotheses, and from Python."""
     pytest.importorskip("flashlight.lib.text.decoder", reason="flashlight-text has no wheel for this Python")
     phrases = tmp_path / "phrases.txt"
     phrases.write_text("TEN\n")
@@ -197,7 +197,7 @@ def test_phrases(run: Any, rec: Recognizer, tmp_path: Path) -> None:
     assert [line.partition("\t")[2] for line in run(AUDIO[1], "--phrases", phrases)] == ["IT IS"]
     *_, line = run(AUDIO[0], "--phrases", phrases, "--phrase-weight", 0.5, "--nbest", 3, "--output", "jsonl")
     found = json.loads(line)
-    assert [found["text"], *(one["text"] for one in found["nbest"])] == ["TE EN ON", "TE E EN ON", "TEN ON"]
+    assert [one["text"] for one in found["nbest"]] == ["TE EN ON", "TE E EN ON", "TEN ON"]
     (tmp_path / "text").write_text("IT AS\nNO ON\n")
     ngram.main([str(tmp_path / "text"), "--order", "2", "--out", str(tmp_path / "2gram.arpa")])
     *_, line = run(AUDIO[0], "--lm", tmp_path / "2gram.arpa", "--phrases", phrases, "--output", "jsonl")
