@@ -204,8 +204,8 @@ class Corpus(NamedTuple):
         problems: problems of utterances that could not become a record.
         root: the folder that the records' paths start from.
         notes: changes to the source's own notation, for the summary.
-        language: language of the transcripts that the source names, such as ``de``; empty: it names
-            none.
+        language: language of the transcripts that the source names, such as ``de``; several names
+            have commas between; empty: it names none.
     """
 
     title: str
