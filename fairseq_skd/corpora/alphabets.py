@@ -10,6 +10,7 @@ from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import WORD_END, Letters, Symbols, Units, is_symbol, letters
 
 JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
+_MORE_LETTERS = "'〇" + JOINERS  # Unicode calls 〇 a number, but Chinese writes it among letters
 RESERVED = ("<s>", "<pad>", "</s>", "<unk>", WORD_END)
 _RARE = 5  # a symbol of the training transcripts that occurs at most so often ...
 _SHARE = 100  # ... and at most once in so many symbols is named
@@ -21,10 +22,10 @@ _PHONES = "train with task.labels=[phn] criterion.post_process=none; the WER the
 def is_letter(character: str) -> bool:
     """Whether a character belongs to the alphabet of any language.
 
-    >>> [is_letter(character) for character in "ß'ʻ\u094d\u200c"], is_letter("7"), is_letter("-")
-    ([True, True, True, True, True], False, False)
+    >>> [is_letter(character) for character in "ß'ʻ\u094d\u200c〇"], is_letter("7"), is_letter("-")
+    ([True, True, True, True, True, True], False, False)
     """
-    return character in "'" + JOINERS or unicodedata.category(character)[0] in "LM"
+    return character in _MORE_LETTERS or unicodedata.category(character)[0] in "LM"
 
 
 def letters_of(records: Sequence[Record]) -> Letters:
@@ -141,4 +142,6 @@ def fix(symbol: str, units: Units) -> str:
         return "write it in words"
     if punctuation(symbol) != symbol or symbol.isspace():
         return "add --normalize punctuation"
+    if unicodedata.category(symbol)[0] == "C":
+        return "no script has this character: correct the text"
     return units.lacking

@@ -70,7 +70,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         options: see :class:`Options`.
 
     Raises:
-        UserError: anything is wrong. The message lists every problem, and ``out`` is unchanged.
+        UserError: anything is wrong. The message lists the problems, and ``out`` is unchanged.
             With ``skip_bad``: a split would be left without rows.
     """
     if not corpus.root.is_dir():

@@ -12,6 +12,8 @@ from fairseq_skd.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph")
 MOST_SYMBOLS = 100  # symbols outside the alphabet in a report
+MOST_ROWS = 100  # rows per kind of problem in a report on the screen
+_NAMELESS = {"Co": "private use", "Cs": "half of a surrogate pair", "Cn": "not assigned"}
 
 
 class Kind(Enum):
@@ -89,14 +91,15 @@ def report(
     then: str = "nothing was written",
     each_row: bool = False,
 ) -> str:
-    """List all problems, one per line, grouped by kind; the last line counts them.
+    """List problems, one per line, grouped by kind; the last line counts all.
 
     Args:
         problems: at least one.
         utterances: number of utterances (rows of a table) that were checked.
         verdict: what happened to the rows.
         then: end of the last line; may be empty.
-        each_row: list not only each symbol outside the alphabet, but also each of its rows.
+        each_row: list all rows, not only :data:`MOST_ROWS` per kind, and for a symbol outside the
+            alphabet not only its first row.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):
@@ -105,7 +108,9 @@ def report(
     for kind, group in groups.items():
         if group:
             rows = [str(problem) for problem in group if each_row or not problem.fault.outside]
-            lines = [*_symbols(group), *rows]
+            lines = [*_symbols(group), *(rows if each_row else rows[:MOST_ROWS])]
+            if len(rows) > MOST_ROWS and not each_row:
+                lines.append(f"and {len(rows) - MOST_ROWS} more")
             listed = "".join(f"\n  {_printable(line)}" for line in lines)
             blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
@@ -139,7 +144,8 @@ def named(symbol: str) -> str:
     """
     if len(symbol) > 1:
         return repr(symbol)
-    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, 'control character')})"
+    kind = _NAMELESS.get(unicodedata.category(symbol), "control character")
+    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, kind)})"
 
 
 def _printable(text: str) -> str:

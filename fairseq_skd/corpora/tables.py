@@ -90,6 +90,8 @@ def read_table(
     if suffix == ".jsonl" and (delimiter is not None or not header):
         raise UserError(f"{table}: JSON lines name their columns in each line; drop --delimiter and --no-header")
     names = columns.names()
+    if names.path == names.text:
+        raise UserError(f"{table}: --path-column and --text-column both name {names.path!r}; name two columns")
     try:
         mark = DELIMITERS[suffix] if delimiter is None else delimiter
         there, rows = read_rows(table, text_lines(table), mark, header, names)
@@ -122,6 +124,10 @@ def read_table(
 def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequence[str], header: bool) -> str:
     """Say which columns are missing, which are there, and which options or source would help."""
     lacking = f"no column {' and no column '.join(name for _, name in missing)} among {', '.join(map(repr, there))}"
+    mark = next((mark for mark in ";,\t|" if len(there) == 1 and mark in there[0]), "")
+    if mark:
+        shown = "tab" if mark == "\t" else repr(mark)
+        return f"{lacking}; the cells may be separated by something else: try --delimiter {shown}"
     given = [role for role, _ in missing if getattr(columns, role)]
     if given:
         return f"{lacking}; correct --{given[0]}-column" + ("" if header else " (without a header, a number from 1)")

@@ -1,6 +1,7 @@
 """Check records for fairseq, the dictionary and CTC: find problems, fix none."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
 from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Outside, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, frames_needed
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Symbols, Units, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -204,8 +205,15 @@ def label_faults(record: Record, units: Units) -> Iterable[Fault]:
         yield Fault(Kind.ALPHABET, " ".join(map(repr, counts)), found)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
+    elif units.name != Symbols.name and not any(map(_sounds, text)):
+        yield Fault(Kind.EMPTY_TEXT, f"it has no letter, only {' '.join(map(ascii, dict.fromkeys(text)))}")
     elif lack := units.missing(text):
         yield Fault(Kind.ALPHABET, lack)
+
+
+def _sounds(character: str) -> bool:
+    """Whether a character alone can be a transcript: no apostrophe, joiner or combining mark."""
+    return character not in "' \u200c\u200d" and unicodedata.category(character)[0] != "M"
 
 
 def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd.corpora.records import Fault, Kind, Record, report
-from fairseq_skd.corpora.validation import locate, validate
+from fairseq_skd.corpora.records import Fault, Kind, Problem, Record, report
+from fairseq_skd.corpora.validation import label_faults, locate, validate
+from fairseq_skd.files.units import Letters
 
 
 def record(path: str, text: str = "GO ON", split: str = "train", line: int = 2) -> Record:
@@ -147,3 +148,19 @@ def test_report_is_grouped_complete_and_counted(root: str):
             "character outside the alphabet 2); nothing was written",
         ]
     )
+
+
+def test_a_report_shows_the_first_rows_of_a_kind():
+    problems = [Problem(Fault(Kind.MISSING), "t.tsv", line, f"{line}.wav") for line in range(2, 252)]
+    lines = report(problems, 300).splitlines()
+    assert len(lines) == 103 and lines[100:102] == ["  t.tsv:101  101.wav", "  and 150 more"]
+    assert lines[102] == "refused: 250 of 300 rows (missing file 250); nothing was written"
+    assert len(report(problems, 300, each_row=True).splitlines()) == 252  # skipped.txt has all
+
+
+@pytest.mark.parametrize("text", ["'", "\u200c", "\u0301", "' \u200d"])
+def test_a_text_without_a_letter_is_empty(text: str):
+    units = Letters([*"ab'\u200c\u200d\u0301"], b"")
+    (fault,) = label_faults(Record("a.wav", text, "train", "", "t.tsv", 2), units)
+    assert fault.kind is Kind.EMPTY_TEXT and ascii(text[0]) in fault.detail
+    assert not list(label_faults(Record("a.wav", f"a {text}", "train", "", "t.tsv", 2), units))
