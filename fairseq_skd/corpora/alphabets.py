@@ -30,7 +30,8 @@ def is_letter(character: str) -> bool:
 
 def letters_of(records: Sequence[Record]) -> Letters:
     """Take the alphabet from training transcripts; ``|`` and the frequent letters come first."""
-    alphabet = {character for record in records for character in set(record.text) if is_letter(character)}
+    there: set[str] = set().union(*(record.text for record in records))
+    alphabet = set(filter(is_letter, there))
     counts, notes = _count(records, letters, {*alphabet, WORD_END})
     lower, upper = (sum(map(cased, alphabet)) for cased in (str.islower, str.isupper))
     if lower and upper:
@@ -56,15 +57,18 @@ def _count(
 ) -> tuple[Counter[str], list[str]]:
     """Count the symbols of transcripts, and make notes on their number and on the rare ones."""
     counts: Counter[str] = Counter()
-    first: dict[str, Record] = {}
     for record in records:
-        for symbol, count in Counter(split(record.text)).items():
-            if symbol in alphabet:
-                counts[symbol] += count
-                first.setdefault(symbol, record)
+        counts.update(split(record.text))
+    for symbol in counts.keys() - alphabet:
+        del counts[symbol]
     notes = [f"the alphabet has {len(alphabet - {WORD_END})} symbols, those of the training transcripts"]
     most = min(_RARE, sum(counts.values()) // _SHARE)
     rare = sorted((count, symbol) for symbol, count in counts.items() if count <= most)
+    first: dict[str, Record] = {}
+    named_symbols = {symbol for _, symbol in rare[:_MOST_RARE]}
+    for record in records if named_symbols else ():
+        for symbol in named_symbols.intersection(split(record.text)):
+            first.setdefault(symbol, record)
     for count, symbol in rare[:_MOST_RARE]:
         times = "once, in" if count == 1 else f"only {count} times, first"
         notes.append(

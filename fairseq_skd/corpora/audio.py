@@ -277,7 +277,7 @@ def _extract(
         wave = wave.mean(axis=1, dtype=np.float64)  # (samples, channels) -> (samples,)
         wave = np.rint(wave).astype(np.int16) if exact else wave
     elif cut.channel is not None:
-        wave = wave[:, cut.channel]
+        wave = wave[:, int(cut.channel)]
     if file.samplerate != SAMPLE_RATE:
         import soxr  # imported here: a corpus at 16 kHz does not wait for it
 

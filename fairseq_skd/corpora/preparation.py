@@ -203,7 +203,8 @@ def _settled(
     Returns:
         the utterances that the new units can spell, the units, and the problems of the others.
     """
-    kept, problems = list(utterances), []
+    kept = list(utterances)
+    problems: list[Problem] = []
     while True:
         chosen = _choose_units(labels, [utterance.record for utterance in kept], skip_bad=True)
         if chosen.files() == units.files():

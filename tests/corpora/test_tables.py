@@ -155,7 +155,7 @@ def test_no_header(table):
         (
             ["path\ttext", "a\tGO"],
             {"delimiter": ","},
-            "no column path and no column text among 'path\\ttext'; the cells may be separated by something else: try --delimiter tab",
+            "among 'path\\ttext'; the cells may be separated by something else: try --delimiter tab",
         ),
         (
             ["file\tfile\ttext", "a\tb\tc"],
