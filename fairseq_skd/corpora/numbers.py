@@ -23,7 +23,9 @@ _OTHER_WORDS = ("en-IN", "en-PK", "en-BD", "fr-BE", "fr-CH", "fr-LU")
 _OTHER_SEPARATORS = ("de-AT", "de-CH", "de-LI", "it-CH", "en-ZA")
 _OTHER_SEPARATORS_BASE = ("es",)  # Mexico and others write 1,500
 _ORDINAL_POINT = ("de", "pl", "fi")
-_LARGEST = {"es": 20_999}  # num2words writes veintiuno mil for 21000
+# num2words writes veintiuno mil for 21000, kaksimiljoonaa as one word, no space after duizend, and
+# một nghìn lẻ mười lăm for 1015.
+_LARGEST = {"es": 20_999, "fi": 999_999, "nl": 1_000, "vi": 1_000}
 
 _TOKEN = re.compile(rf"(?<!\S)\S*\d\S*(?:[{_SPACE}]\d\S*)*")
 _OPENING = "\"'“”„‟«»‹›‘’‚([{¿¡"
@@ -103,7 +105,7 @@ class Speller:
         if re.fullmatch(r"\d{1,2}[:.h]\d{2}([:.]\d{2})?", number) and ":" in number:
             return "is a time"
         grouped = self._grouped(number)
-        if not number.isdigit() and not grouped:
+        if not number.isdecimal() and not grouped:  # the digit of 5² is no decimal
             if re.fullmatch(r"\d+(st|nd|rd|th|er|re|ère|e|ème|º|ª|°|\.º|\.ª)", number, re.IGNORECASE):
                 return "is an ordinal"
             if re.fullmatch(r"[\d.,'’\s]+", number):

@@ -12,6 +12,7 @@ from fairseq_skd.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph")
 MOST_LINES = 100  # of one kind in a report
+_NAMELESS = {"Co": "private use", "Cs": "half of a surrogate pair", "Cn": "not assigned"}
 
 
 class Kind(Enum):
@@ -167,7 +168,8 @@ def named(symbol: str) -> str:
     """
     if len(symbol) > 1:
         return repr(symbol)
-    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, 'control character')})"
+    kind = _NAMELESS.get(unicodedata.category(symbol), "control character")
+    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, kind)})"
 
 
 def _printable(text: str) -> str:
@@ -232,8 +234,8 @@ class Corpus(NamedTuple):
         problems: problems of utterances that could not become a record.
         root: the folder that the records' paths start from.
         notes: changes to the source's own notation, for the summary.
-        language: language of the transcripts that the source names, such as ``de``; empty: it names
-            none.
+        language: language of the transcripts that the source names, such as ``de``; several names
+            have commas between; empty: it names none.
     """
 
     title: str

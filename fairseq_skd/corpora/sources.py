@@ -262,7 +262,16 @@ def _lhotse(given: argparse.Namespace) -> Corpus:
     return read_lhotse(given.folder, given.splits, given.audio_root)
 
 
-_ABOUT_TRANSCRIPTS = ("normalize", "unit", "vocab_size", "spm_model", "train_split", "lexicon", "language", "dict")
+_ABOUT_TRANSCRIPTS = (
+    "normalize",
+    "unit",
+    "vocab_size",
+    "spm_model",
+    "train_split",
+    "lexicon",
+    "language",
+    "dictionary",
+)
 
 
 def refuse_transcript_options(given: argparse.Namespace) -> None:
@@ -273,7 +282,8 @@ def refuse_transcript_options(given: argparse.Namespace) -> None:
     """
     for name in _ABOUT_TRANSCRIPTS:
         if getattr(given, name, None) not in (None, (), ""):
-            raise UserError(f"--{name.replace('_', '-')} is about transcripts, but audio has none; drop it")
+            option = "dict" if name == "dictionary" else name.replace("_", "-")
+            raise UserError(f"--{option} is about transcripts, but audio has none; drop it")
 
 
 def _audio(given: argparse.Namespace) -> Corpus:

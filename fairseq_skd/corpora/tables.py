@@ -90,6 +90,8 @@ def read_table(
     if suffix == ".jsonl" and (delimiter is not None or not header):
         raise UserError(f"{table}: JSON lines name their columns in each line; drop --delimiter and --no-header")
     names = columns.names()
+    if names.path == names.text:
+        raise UserError(f"{table}: --path-column and --text-column both name {names.path!r}; name two columns")
     try:
         mark = DELIMITERS[suffix] if delimiter is None else delimiter
         there, rows = read_rows(table, text_lines(table), mark, header, names)
@@ -122,7 +124,7 @@ def read_table(
 def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequence[str], header: bool) -> str:
     """Say which columns are missing, which are there, and which options or source would help."""
     lacking = f"no column {' and no column '.join(name for _, name in missing)} among {', '.join(map(repr, there))}"
-    marks = [mark for mark in ",;\t" if len(there) == 1 and mark in there[0]]
+    marks = [mark for mark in ";,\t|" if len(there) == 1 and mark in there[0]]
     if marks:
         named = "tab" if marks[0] == "\t" else f"'{marks[0]}'"
         return f"{lacking}; the cells of this table seem to be separated otherwise: add --delimiter {named}"

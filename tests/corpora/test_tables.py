@@ -195,3 +195,13 @@ def test_table_that_is_not_utf8(tmp_path):
     (tmp_path / "t.tsv").write_bytes(b"path\ttext\na.wav\tGO\nb.wav\t\xe9T\xe9\n")
     with pytest.raises(UserError, match="line 3 is not UTF-8; convert the file to UTF-8"):
         read_table(tmp_path / "t.tsv")
+
+
+def test_a_column_is_path_or_text(table):
+    with pytest.raises(UserError, match="--path-column and --text-column both name '1'; name two columns$"):
+        read_table(table("a,b", name="t.csv"), columns=Columns("1", "1"), header=False)
+
+
+def test_a_spreadsheet_with_semicolons(table):
+    with pytest.raises(UserError, match="separated by something else: add --delimiter ';'$"):
+        read_table(table("path;text", "a.wav;GO", name="t.csv"))

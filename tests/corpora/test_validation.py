@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fairseq_skd.corpora.records import MOST_LINES, Fault, Kind, Problem, Record, report
-from fairseq_skd.corpora.validation import locate, validate
+from fairseq_skd.corpora.validation import label_faults, locate, validate
+from fairseq_skd.files.units import Letters
 
 
 def record(path: str, text: str = "GO ON", split: str = "train", line: int = 2) -> Record:
@@ -161,3 +162,11 @@ def test_a_report_of_many_rows_stays_short():
     # skipped.txt has every row
     everything = report([*rates, *empty], 300, each_row=True).splitlines()
     assert len(everything) == 603 and "  t.tsv:299  299.wav  48000 Hz" in everything
+
+
+@pytest.mark.parametrize("text", ["'", "\u200c", "\u0301", "' \u200d"])
+def test_a_text_without_a_letter_is_empty(text: str):
+    units = Letters([*"ab'\u200c\u200d\u0301"], b"")
+    (fault,) = label_faults(Record("a.wav", text, "train", "", "t.tsv", 2), units)
+    assert fault.kind is Kind.EMPTY_TEXT and ascii(text[0]) in fault.detail
+    assert not list(label_faults(Record("a.wav", f"a {text}", "train", "", "t.tsv", 2), units))
