@@ -23,6 +23,7 @@ from typing import NamedTuple
 from fairseq_skd.corpora.languages import base
 from fairseq_skd.corpora.records import Fault, Kind, Problem, Record
 from fairseq_skd.files.progress import tracked
+from fairseq_skd.scoring.leading import is_unspaced
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘＇´`\u05f3", "'"))  # U+05F3: Hebrew geresh
 _OKINA = str.maketrans({"‘": "\u02bb", "`": "\u02bb"})
@@ -36,7 +37,6 @@ JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
 _COLON_IN_WORDS = ("fi", "sv")  # Finnish EU:n, Swedish S:t
 _LOOSE = re.compile(r"(?<!\w)'(?!\w)")
 _QUOTED = re.compile(r"(?<!\S)'([^\s']+)'(?!\S)")
-_UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "YI ")
 
 
 def nfc(text: str) -> str:
@@ -118,7 +118,7 @@ def _removed(character: str) -> bool:
 
 def _separate(marks: str, before: str, after: str, language: str) -> bool:
     """Whether removed marks between two characters leave a space."""
-    if not (_in_word(before) and _in_word(after)) or (_unspaced(before) and _unspaced(after)):
+    if not (_in_word(before) and _in_word(after)) or (is_unspaced(before) and is_unspaced(after)):
         return False
     if "\u00b7" in marks:  # Catalan l·l is one word; elsewhere the dot separates
         return (before + after).lower() != "ll"
@@ -128,12 +128,6 @@ def _separate(marks: str, before: str, after: str, language: str) -> bool:
 @lru_cache(maxsize=4096)
 def _in_word(character: str) -> bool:
     return unicodedata.category(character)[0] in "LM"
-
-
-@lru_cache(maxsize=4096)
-def _unspaced(character: str) -> bool:
-    """Whether the script of a letter is written without spaces between words."""
-    return unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 STEPS = ("digits", "punctuation", "lower", "upper")
