@@ -140,6 +140,14 @@ def _write_layouts(data: Path, noise: np.ndarray) -> None:
         (data / name).write_text(text)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_shows_only_what_it_takes(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(f"manifest {source}", capsys)
+    about_transcripts = ("--normalize", "--language", "--unit", "--dict", "--vocab-size", "--lexicon", ".ltr")
+    assert {option in text for option in about_transcripts} == {source != "audio"}
+    assert max(map(len, text.splitlines())) <= 120
+
+
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "demo"])
 @pytest.mark.slow
 def test_the_examples_run(command: str, places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
