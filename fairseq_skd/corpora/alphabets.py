@@ -134,7 +134,7 @@ def fix(symbol: str, units: Units) -> str:
     if units.name == Symbols.name:
         return units.lacking if is_symbol(symbol) else "a symbol holds no control characters: remove it"
     if symbol.isdecimal():
-        return "add --normalize digits, or write it in words"
+        return f"{'add --normalize digits, or ' if units.spells else ''}write it in words"
     if symbol in SPOKEN or (unicodedata.category(symbol)[0] in "NS" and punctuation(symbol) == symbol):
         return "write it in words"
     if punctuation(symbol) != symbol or symbol.isspace():

@@ -32,6 +32,15 @@ _MOST_DIGITS = 15
 _YEARS = range(1100, 2100)
 
 
+def spells(language: str) -> bool:
+    """Whether ``digits`` knows a language.
+
+    >>> spells("de-AT"), spells("zh"), spells("fr-CH")
+    (True, False, False)
+    """
+    return (language in _SEPARATORS or base(language) in _SEPARATORS) and language not in _OTHER_WORDS
+
+
 class Speller:
     """Spell the numbers of transcripts.
 
@@ -54,7 +63,7 @@ class Speller:
             raise UserError("--normalize digits needs num2words: pip install 'fairseq_skd[digits]'") from error
         self._num2words = num2words
         self.language = language if language in _SEPARATORS else base(language)
-        self.known = self.language in _SEPARATORS and language not in _OTHER_WORDS
+        self.known = spells(language)
         own = language in _OTHER_SEPARATORS or (self.language in _OTHER_SEPARATORS_BASE and language != self.language)
         self.separators = "" if own else _SEPARATORS.get(self.language, "")
         self._wanted = language

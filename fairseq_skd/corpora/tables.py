@@ -122,6 +122,10 @@ def read_table(
 def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequence[str], header: bool) -> str:
     """Say which columns are missing, which are there, and which options or source would help."""
     lacking = f"no column {' and no column '.join(name for _, name in missing)} among {', '.join(map(repr, there))}"
+    marks = [mark for mark in ",;\t" if len(there) == 1 and mark in there[0]]
+    if marks:
+        named = "tab" if marks[0] == "\t" else f"'{marks[0]}'"
+        return f"{lacking}; the cells of this table seem to be separated otherwise: add --delimiter {named}"
     given = [role for role, _ in missing if getattr(columns, role)]
     if given:
         return f"{lacking}; correct --{given[0]}-column" + ("" if header else " (without a header, a number from 1)")
@@ -135,7 +139,7 @@ def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequ
             f"--no-header --path-column {audio[0]} --text-column {text}"
         )
     known = {role: next((name for name in _KNOWN[role] if name in there), "") for role, _ in missing}
-    guesses = " ".join(f"--{role}-column {name}" for role, name in known.items() if name)
+    guesses = " ".join(f"--{role}-column {name or 'NAME'}" for role, name in known.items() if any(known.values()))
     sources = [f", or choose the source {source}" for name, source in _SOURCES.items() if name in there]
     if guesses:
         return f"{lacking}; add {guesses}{''.join(sources[:1])}"

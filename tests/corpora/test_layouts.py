@@ -207,7 +207,7 @@ def test_audio_alone(tone, write: Write, tmp_path: Path, capsys):
     write("notes.txt", "GO")
     root = tmp_path / "corpus"
     (root / "deep/loop").symlink_to(root)
-    with pytest.raises(UserError, match="sampling rate other than 16000 Hz .*\n.*eight.wav  8000 Hz"):
+    with pytest.raises(UserError, match="sampling rate other than 16000 Hz .*\n  8000 Hz  once, in .*eight.wav"):
         run("audio", root, tmp_path / "out")
     for _ in range(2):  # the second time, the converted file lies under the folder, too
         run("audio", root, root / "out", "--resample", "--split", "pool")

@@ -155,8 +155,11 @@ def test_no_header(table):
         (
             ["path\ttext", "a\tGO"],
             {"delimiter": ","},
-            "no column path and no column text among 'path\\ttext'; name the",
+            "no column path and no column text among 'path\\ttext'; the cells of this table seem to be separated "
+            "otherwise: add --delimiter tab",
         ),
+        (["audio;satz", "a;GO"], {"columns": Columns("audio", "satz")}, "otherwise: add --delimiter ';'"),
+        (["audio\tsatz", "a\tGO"], {}, "; add --path-column audio --text-column NAME"),
         (
             ["file\tfile\ttext", "a\tb\tc"],
             {"columns": Columns("file")},

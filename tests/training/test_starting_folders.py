@@ -250,9 +250,9 @@ def test_training_from_folders(tmp_path: Path) -> None:
     refused = train(tmp_path / "refused", [*given, start]).stdout.rstrip().splitlines()[-1]
     assert refused == (
         f"fairseq-hydra-train: task.normalize=False but {folder}/processor_config.json says do_normalize=true: set "
-        f"task.normalize=true, or, if that is wrong, +model.w2v_normalize=false"
+        f"task.normalize=true, or, if that is wrong, model.w2v_normalize=false"
     )
-    done = train(run_dir, [*given, start, "+model.w2v_normalize=false"])
+    done = train(run_dir, [*given, start, "model.w2v_normalize=false"])
     assert done.returncode == 0, done.stdout[-3000:]
     assert "32 mapped, 0 new, 0 dropped" in done.stdout
     assert "model.w2v_normalize=False wins, though" in done.stdout
