@@ -150,7 +150,7 @@ def _add_about_transcripts(command: argparse.ArgumentParser, shown: bool) -> Non
         dest="dictionary",
         metavar="FILE",
         type=Path,
-        help="fairseq dictionary with the letters or symbols; written as it is (default: A-Z, or those of training)",
+        help="fairseq dictionary with the letters or symbols; written as it is (default: A-Z, or from training)",
     )
     add("--vocab-size", metavar="N", type=_positive, help="number of word pieces to train, i.e. lines of dict.spm.txt")
     add("--spm-model", metavar="FILE", type=Path, help="SentencePiece model to use; nothing is trained")
