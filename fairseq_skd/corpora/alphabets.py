@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from fairseq_skd.corpora.normalization import JOINERS, SPOKEN, punctuation
 from fairseq_skd.corpora.records import Record, named
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import WORD_END, Letters, Symbols, Units, is_symbol, letters
 
-JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
 _MORE_LETTERS = "'〇" + JOINERS  # Unicode calls 〇 a number, but Chinese writes it among letters
 RESERVED = ("<s>", "<pad>", "</s>", "<unk>", WORD_END)
 _RARE = 5  # a symbol of the training transcripts that occurs at most so often ...
@@ -130,8 +130,6 @@ def read_alphabet(path: Path, unit: str) -> Letters | Symbols:
 
 def fix(symbol: str, units: Units) -> str:
     """Say what to do about a symbol that the units lack."""
-    from fairseq_skd.corpora.normalization import SPOKEN, punctuation
-
     if symbol in RESERVED:
         return "fairseq reserves it: write what is said"
     for case in ("upper", "lower"):

@@ -77,14 +77,14 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     there = [record for record in records if record.split == origin]
     known = len({record.speaker for record in there} - {""}) > 1
 
-    def unit(record: Record) -> tuple[str, str]:
+    def group(record: Record) -> tuple[str, str]:
         """Return what stays together: a speaker, or a recording with all its segments."""
         if known and record.speaker:
             return "speaker", record.speaker
         return "recording", os.path.relpath(os.path.normpath(os.path.join(root, record.path)), root)
 
-    units = {record: unit(record) for record in there}
-    places = {one: place(one[1]) for one in set(units.values())}
+    groups = {record: group(record) for record in there}
+    places = {one: place(one[1]) for one in set(groups.values())}
     noun = "speakers" if known else "recordings"
     option = f"--hold-out {fraction:g}"
     if len(places) < 2:
@@ -98,7 +98,7 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     if max(places.values()) < fraction:
         raise UserError(f"{option} holds out all {len(places)} {noun} of {origin}; give a smaller fraction")
     moved = [
-        record._replace(split=VALID) if record in units and places[units[record]] < fraction else record
+        record._replace(split=VALID) if record in groups and places[groups[record]] < fraction else record
         for record in records
     ]
     chosen = [one for one, where in places.items() if where < fraction and (one[0] == "speaker") == known]

@@ -7,8 +7,8 @@
                  become spaces; other punctuation is removed. White space becomes single spaces.
                  Symbols that are spoken ($ % + = @ & ...) stay, and the check of the transcripts
                  refuses them.
-``lower``        Lower case by the rules of the language: go -> GO; Turkish I -> ı.
-``upper``        Upper case likewise.
+``lower``        Lower case by the rules of the language: GO -> go; Turkish I -> ı.
+``upper``        Upper case likewise: go -> GO; Turkish i -> İ.
 
 Digits always come first, since they need commas and points; the case comes last.
 """
@@ -33,12 +33,12 @@ _TO_SPACE = frozenset("−/\\…_\u1361\u30fb\u0f0b")  # Ethiopic word space, Ka
 _BETWEEN_WORDS = re.compile(r"[,;:!?،؛؟۔।॥။၊።፣፤፥፦፧。、，；：！？]")
 SPOKEN = frozenset("%&@#*‰‱٪％＆＠＃＊§")
 _TATWEEL = "\u0640"
-_JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
 _COLON_IN_WORDS = ("fi", "sv")  # Finnish EU:n, Swedish S:t
 _LOOSE = re.compile(r"(?<!\w)'(?!\w)")
 _QUOTED = re.compile(r"(?<!\S)'([^\s']+)'(?!\S)")
 _VIRAMA = 9  # combining class of the sign that removes an Indic vowel; a joiner after it has a meaning
-_JOINERS_AT_EDGE = re.compile(f"(?<!\\S)[{_JOINERS}]+|[{_JOINERS}]+(?!\\S)")
+_JOINERS_AT_EDGE = re.compile(f"(?<!\\S)[{JOINERS}]+|[{JOINERS}]+(?!\\S)")
 
 
 def nfc(text: str) -> str:
@@ -120,7 +120,7 @@ def _is_gap(character: str) -> bool:
 @lru_cache(maxsize=4096)
 def _removed(character: str) -> bool:
     """Whether a character is punctuation, or invisible, and not spoken."""
-    if character == "'" or character in SPOKEN or character in _JOINERS or _is_gap(character):
+    if character == "'" or character in SPOKEN or character in JOINERS or _is_gap(character):
         return False
     return unicodedata.category(character)[0] == "P" or unicodedata.category(character) == "Cf" or character == _TATWEEL
 

@@ -88,7 +88,7 @@ class Speller:
             start = len(token) - len(token.lstrip(_OPENING))
             stop = max(start, len(token.rstrip(_CLOSING)))
             number = token[start:stop]
-            why = self._why_not(number, token[stop:], text[found.end() :])
+            why = self._why_not(number, token[stop:], text[: found.start()], text[found.end() :])
             if why:
                 refused.append(f"{token!r} {why}")
                 continue
@@ -96,7 +96,7 @@ class Speller:
             last = found.start() + stop
         return "".join([*parts, text[last:]]), refused
 
-    def _why_not(self, number: str, after: str, rest: str) -> str:
+    def _why_not(self, number: str, after: str, before: str, rest: str) -> str:
         """Say why a number is not a plain cardinal; empty if it is."""
         if not self.known:
             return f"is a number, and {self._lack} the language {self._wanted}"
@@ -115,6 +115,8 @@ class Speller:
             return "may be an ordinal: remove the full stop if it is a cardinal"
         if not grouped and re.match(r"\s\d{3}(?!\d)", rest) and not after and 1 <= len(number) <= 3:
             return "may continue in the next number: remove the space in a number"
+        if not grouped and len(number) == 3 and re.search(r"(?<!\S)\d{1,3}(\s\d{3})*\s$", before):
+            return "may continue the number before: remove the space in a number"
         digits = re.sub(r"\D", "", number)
         if digits != "0" and digits.startswith("0"):
             return "begins with zero"

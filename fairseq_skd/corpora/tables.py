@@ -37,12 +37,12 @@ class Columns(NamedTuple):
     split: str | None = None
     speaker: str | None = None
 
-    def names(self) -> "Names":
+    def names(self) -> Names:
         """Put the fields' names where the user names no column."""
         return Names(*(given or role for role, given in self._asdict().items()))
 
 
-DEFAULT_NAMES = Columns()
+FIELD_NAMES = Columns()
 
 DELIMITERS = {".tsv": "\t", ".csv": ",", ".jsonl": ""}
 QUOTED = frozenset(",;")
@@ -60,7 +60,7 @@ _SOURCES = {"client_id": "commonvoice", "audio_filepath": "nemo", "file_name": "
 def read_table(
     table: Path,
     split: str | None = None,
-    columns: Columns = DEFAULT_NAMES,
+    columns: Columns = FIELD_NAMES,
     delimiter: str | None = None,
     header: bool = True,
 ) -> tuple[list[Record], list[Problem]]:

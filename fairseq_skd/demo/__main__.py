@@ -100,7 +100,7 @@ STEPS = (
 )
 
 
-def words_of(command: str, places: Mapping[str, Path]) -> list[str]:
+def words_of(command: str, places: Mapping[str, object]) -> list[str]:
     """Split a command and fill in its paths, quoted for Hydra if needed in ``key=value``."""
     words: list[str] = []
     for word in command.split():

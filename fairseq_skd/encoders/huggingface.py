@@ -60,7 +60,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 _ONLY_OF: dict[str, dict[str, tuple[Any, ...]]] = {"hubert": {"conv_pos_batch_norm": (False, True)}}
 _LARGEST_JSON = 8 << 20  # bytes; an index of 50,000 tensors is smaller
-# Begins of the names of tensors that fine-tuning adds. ContentVec's final_proj is from pretraining.
+# How the names of tensors begin that fine-tuning adds. ContentVec's final_proj is from pretraining.
 _HEADS = ("lm_head.", "classifier.", "projector.", "layer_weights", "tdnn.")
 
 # Full names of tensors: transformers' pattern, fairseq's replacement.

@@ -203,5 +203,5 @@ def test_a_column_is_path_or_text(table):
 
 
 def test_a_spreadsheet_with_semicolons(table):
-    with pytest.raises(UserError, match="separated by something else: add --delimiter ';'$"):
+    with pytest.raises(UserError, match="separated otherwise: add --delimiter ';'$"):
         read_table(table("path;text", "a.wav;GO", name="t.csv"))
