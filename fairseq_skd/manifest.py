@@ -44,7 +44,7 @@ audio_segments/, audio_16khz/ and derived_audio.tsv, from which a later run know
   digits        cardinal numbers become words of the language; years, times, ordinals and decimals are refused
 Unicode's form NFC is always applied, last.
 
-If anything cannot be used, all problems are listed by file and line, and nothing is written. With --skip-bad these
+If anything cannot be used, all problems are reported by file and line, and nothing is written. With --skip-bad these
 rows are left out, counted in the summary and listed in skipped.txt.
 
 exit status: 0 written; 2 refused, OUT is unchanged; 130 interrupted, OUT is unchanged.
