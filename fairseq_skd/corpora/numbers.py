@@ -34,6 +34,10 @@ _MOST_DIGITS = 15
 _YEARS = range(1100, 2100)
 
 
+def _digits(token: str) -> str:
+    return re.findall(r"\d(?:[\d.,:]*\d)?", token)[0]
+
+
 def spells(language: str) -> bool:
     """Whether ``digits`` knows a language.
 
@@ -90,7 +94,8 @@ class Speller:
             number = token[start:stop]
             why = self._why_not(number, token[stop:], text[: found.start()], text[found.end() :])
             if why:
-                refused.append(f"{token!r} {why}")
+                # Chinese has no spaces: there the token is the whole sentence
+                refused.append(f"{(token if self.known else _digits(token))!r} {why}")
                 continue
             parts += [text[last : found.start() + start], self._words(number)]
             last = found.start() + stop

@@ -66,7 +66,7 @@ def test_cardinals(language: str, text: str, spelt: str):
         ("en", "10-12", "'10-12' is glued to letters or signs"),
         ("hi", "3", "'3' is a number, and num2words lacks the language hi"),
         ("hi", "३", "'३' is a number, and num2words lacks the language hi"),
-        ("zh", "我有3个", "'我有3个' is a number, and num2words lacks the language zh"),
+        ("zh", "我有3个", "'3' is a number, and num2words lacks the language zh"),
         ("tr", "3", "'3' is a number, and the words of num2words are not right for the language tr"),
         ("fr-CH", "3", "'3' is a number, and the words of num2words are not right for the language fr-CH"),
         ("en", "٣", "'٣' has digits of another script"),
