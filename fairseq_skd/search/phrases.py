@@ -122,7 +122,7 @@ def read_phrases(
             )
         lines.setdefault(phrase, number)
         for word in checked.missing(phrase, where):
-            if weight > 0:
+            if scale * weight > 0:
                 added[word] = tuple(specials + units.index(unit) for unit in _letters(word, units))
     if not weights:
         raise UserError(f"phrases {path} holds no phrase: write one per line, optionally with a tab and a weight")

@@ -95,11 +95,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The three checkpoints to mutate, and the pretrained checkpoint of a training."""
+    """The checkpoints to mutate, and the pretrained checkpoint of a training."""
 
     new: Path
     old: Path
     folder: Path
+    s3prl: Path
+    microsoft: Path
+    ctc: Path
     pretrained: Path
 
     @classmethod
@@ -131,11 +134,30 @@ class Seeds:
         state["cfg"]["criterion"] = {"_name": "skd_ctc", "post_process": "letter"}
         torch.save(state, new)
         write_folder(folder / "hf", "wavlm", num_hidden_layers=2)
+        pretrained = write_pretrained(folder / "pretrained.pt", **shape)
+        state = torch.load(pretrained, weights_only=True)
+        s3prl = {"model_cfg": state["cfg"]["model"], "task_cfg": state["cfg"]["task"], "model_weight": state["model"]}
+        torch.save({**s3prl, "dictionaries_symbols": [["0"]]}, folder / "s3prl.pt")
+        ctc, symbols = folder / "ctc", ["<pad>", "<s>", "</s>", "<unk>", *"|ETAOINSHR", "[X]"]
+        write_folder(ctc, "hubert", "ForCTC", num_hidden_layers=3, vocab_size=len(symbols) + 1, pad_token_id=0)
+        tokens = {"pad_token": {"content": "<pad>"}, "unk_token": "<unk>", "word_delimiter_token": "|"}
+        for name, content in (
+            ("vocab.json", {symbol: number for number, symbol in enumerate(symbols)}),
+            ("added_tokens.json", {"[Y]": len(symbols)}),
+            ("tokenizer_config.json", {**tokens, "do_lower_case": False}),
+            ("special_tokens_map.json", tokens),
+            ("preprocessor_config.json", {"do_normalize": False, "sampling_rate": 16000}),
+            ("processor_config.json", {"feature_extractor": {"do_normalize": False}}),
+        ):
+            (ctc / name).write_text(json.dumps(content))
         return cls(
             new,
             write_pretrained(folder / "old.pt", "wav2vec2", "args", **shape),
             folder / "hf",
-            write_pretrained(folder / "pretrained.pt", **shape),
+            folder / "s3prl.pt",
+            write_pretrained(folder / "microsoft.pt", "wavlm", **shape),
+            ctc,
+            pretrained,
         )
 
 
@@ -191,6 +213,9 @@ TARGETS: dict[str, list[Callable[[Path, Seeds], Any]]] = {
     "new": [_decode, _resume, _start, _fairseq],
     "old": [_pretrain],
     "folder": [_pretrain],
+    "s3prl": [_pretrain],
+    "microsoft": [_pretrain],
+    "ctc": [_decode, _start],
 }
 
 
@@ -223,7 +248,7 @@ def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None, k
 def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
     weights = path / "model.safetensors"
     if kind == "bytes":
-        file = rng.choice([weights, path / "config.json"])
+        file = rng.choice([weights, *sorted(path.glob("*.json"))])
         file.write_bytes(damage(file.read_bytes(), rng))
         return
     tensors = load_file(weights)
@@ -237,7 +262,7 @@ def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
         held = {str(name): part.contiguous() for name, part in model.items() if isinstance(part, torch.Tensor)}
         save_file(held, weights)
     else:
-        file = path / "config.json"
+        file = rng.choice([path / "config.json", *sorted(path.glob("*.json"))])
         config, _ = mutate({"cfg": json.loads(file.read_text())}, rng, json_only=True)
         file.write_text(json.dumps(config.get("cfg")))
 
