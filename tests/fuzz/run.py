@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from safetensors.torch import load_file, save_file
 
 import fairseq_skd  # noqa: F401  (registers, and replaces fairseq's reader)
@@ -69,7 +69,7 @@ _REASONS = {
     "dictionary|weights only|was trained with": "another dictionary, criterion or task",
     "what model it is|is a .* model|of model|holds model|does not say its|fine-tuned|type ": "another model, or no key",
     "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|no meaning": _VALUE,
-    "has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
+    "does not number|says do_normalize|has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
 }
 _SECONDS = 20
 _MEMORY = 2 << 30  # bytes above the size of this process
@@ -167,13 +167,19 @@ def _decode(path: Path, seeds: Seeds) -> Any:
     recognizer = Recognizer(trained, ([0, *trained.students][-1],), "cpu")
     if trained.dictionary is not None:
         recognizer.transcribe([np.zeros(4000, np.float32)])
-    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(recognizer.model.cfg)}))]
+    cfg = recognizer.model.cfg
+    return [trained.config, {key: cfg[key] for key in cfg if not OmegaConf.is_missing(cfg, key)}]
 
 
 def _train(path: Path, seeds: Seeds, criterion: str | None) -> Any:
     task = CtcTask()
-    model = SkdCtc.build_model(model_config(seeds.pretrained), task)
-    _reached("reader")
+    cfg = model_config(path if path.is_dir() else seeds.pretrained, student_layers=[1])
+    if path.is_dir():  # the encoder is in it
+        with open_dict(cfg._get_parent()) as root:
+            root.checkpoint = {"finetune_from_model": str(path)}
+        cfg = root.model
+    model = SkdCtc.build_model(cfg, task)
+    _reached("behind the reader" if path.is_dir() else "reader")
     state = read_state(path, model, task.target_dictionary, criterion)
     model.load_state_dict(state["model"], strict=True)
     metrics.load_state_dict(state["extra_state"].get("metrics", {}))
