@@ -69,7 +69,8 @@ _REASONS = {
     "dictionary|weights only|was trained with": "another dictionary, criterion or task",
     "what model it is|is a .* model|of model|holds model|does not say its|fine-tuned|type ": "another model, or no key",
     "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|no meaning": _VALUE,
-    "does not number|says do_normalize|has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
+    "does not number|says do_normalize": _VALUE,
+    "has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
 }
 _SECONDS = 20
 _MEMORY = 2 << 30  # bytes above the size of this process
