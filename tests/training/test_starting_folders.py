@@ -167,6 +167,10 @@ def test_audio_of_another_scale(tmp_path: Path, caplog: pytest.LogCaptureFixture
     write(tmp_path / "preprocessor_config.json", {"do_normalize": True})
     read_state(tmp_path, model, dictionary_of(LETTERS), None)
     assert f"{tmp_path} was fine-tuned with normalize=True, but this training has task.normalize=False" in caplog.text
+    caplog.clear()
+    model.cfg.w2v_normalize = False  # the user says that the file is wrong
+    read_state(tmp_path, model, dictionary_of(LETTERS), None)
+    assert "was fine-tuned with normalize" not in caplog.text
 
 
 @pytest.mark.parametrize("key", ["unk_token", "pad_token"])
