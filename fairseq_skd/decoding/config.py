@@ -76,7 +76,9 @@ class DecodingSettings:
     lexicon: str | None = key(None, "kenlm: file of lines WORD<TAB>unit unit ...; spellings in letters end in |")
     lmpath: str | None = key(None, "kenlm, lexfree: language model, ARPA (plain or gzip) or KenLM's binary format")
     beam: int = key(50, "hypotheses kept after each frame")
-    beamsizetoken: int | None = key(None, "units tried per frame, the best ones; null: all")
+    beamsizetoken: int | None = key(
+        None, "units tried per frame, the best ones; null: all, but 16 if lexfree has phrases"
+    )
     beamthreshold: float = key(50.0, "drop hypotheses that score this much below the best")
     lmweight: float = key(2.0, "weight of the language model's log10 probability")
     wordscore: float = key(-1.0, "kenlm: added for each word")

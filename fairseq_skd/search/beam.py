@@ -22,7 +22,7 @@ from fairseq_skd.search.lexicon import Lexicon, boundary_of
 from fairseq_skd.search.phrases import Phrases, boosted
 
 Spelling = tuple[int, ...]
-_PHRASE_UNITS = 32  # best units tried per frame with phrases: each costs a call of Python per hypothesis
+_PHRASE_UNITS = 16  # best units tried per frame with phrases: each costs a call of Python per hypothesis
 
 
 class Scored(NamedTuple):
@@ -37,7 +37,7 @@ class BeamOptions:
     """Beam width and weights, with the names of fairseq's decoders."""
 
     beam: int = 50  # hypotheses kept after each frame
-    beamsizetoken: int | None = None  # best units tried per frame; None: all, with phrases but no lexicon 32
+    beamsizetoken: int | None = None  # best units tried per frame; None: all, with phrases but no lexicon 16
     beamthreshold: float = 50.0  # drop hypotheses whose score is lower than the best by more
     lmweight: float = 2.0
     wordscore: float = -1.0  # added per word (with a lexicon)
@@ -114,6 +114,8 @@ class BeamSearch:
             self._check_units(model, lmpath)
         else:
             self._check_words(model, lmpath, lexicon)
+        if phrases is not None and phrases.scale == 0:
+            phrases = None
         self.phrases = phrases
         self._model, self._lmweight = model, options.lmweight  # the decoder keeps no model in Python alive
         bonuses: dict[str, float] = {}

@@ -23,6 +23,7 @@ from fairseq_skd.search.lexicon import Lexicon, check_homographs
 
 _MARKS = {"letter": WORD_END, "sentencepiece": WORD_MARK, "wordpiece": "_"}  # between the words of a text
 _MOST = 1000.0  # a weight of more would only cost precision
+_MOST_SCORED = 2000  # states whose results are kept; the search forgets older ones
 Text = tuple[str, ...]  # symbols: characters of the units, or whole units, or whole words
 
 
@@ -121,7 +122,7 @@ def read_phrases(
             )
         lines.setdefault(phrase, number)
         for word in checked.missing(phrase, where):
-            if weight > 0:
+            if scale * weight > 0:
                 added[word] = tuple(specials + units.index(unit) for unit in _letters(word, units))
     if not weights:
         raise UserError(f"phrases {path} holds no phrase: write one per line, optionally with a tab and a weight")
@@ -334,18 +335,29 @@ def boosted(model: Any, weight: float, automaton: Automaton) -> Any:
             super().__init__()
             # States of the automaton but 0. As keys, the model's states stay the same objects.
             self.states: dict[Any, int] = {}
+            # Results by state and unit: a hypothesis meets the same units frame after frame.
+            self.scored: dict[Any, dict[int, tuple[Any, float]]] = {}
 
         def start(self, start_with_nothing: bool) -> Any:
             begun = model.start(start_with_nothing)
             self.states = {begun: automaton.start}
+            self.scored = {}
             return begun
 
         def score(self, state: Any, label: int) -> tuple[Any, float]:
-            child, value = model.score(state, label)
-            after, bonus = automaton.step(self.states.get(state, 0), label)
-            if after:
-                self.states[child] = after
-            return child, weight * value + bonus
+            known = self.scored.get(state)
+            if known is None:
+                if len(self.scored) == _MOST_SCORED:
+                    self.scored.clear()
+                known = self.scored[state] = {}
+            found = known.get(label)
+            if found is None:
+                child, value = model.score(state, label)
+                after, bonus = automaton.step(self.states.get(state, 0), label)
+                if after:
+                    self.states[child] = after
+                found = known[label] = child, weight * value + bonus
+            return found
 
         def finish(self, state: Any) -> tuple[Any, float]:
             child, value = model.finish(state)

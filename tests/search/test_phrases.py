@@ -204,6 +204,27 @@ def test_ten_thousand_phrases(tmp_path: Path) -> None:
     assert text_of(searcher, spoken("ON|NOAN|", {4: "A"})) == "ON|NOAN|"
 
 
+@pytest.mark.parametrize("weight", ["\t0", "\t2"])
+def test_a_factor_of_zero_changes_nothing(tmp_path: Path, weight: str) -> None:
+    """The zero of a sweep is the search without the file: the same words, and all units."""
+    search(tmp_path, LETTERS, SPELT)
+    lexicon = read_lexicon(tmp_path / "lexicon.txt", LETTERS, 1)
+    phrases = read_phrases(write(tmp_path, f"OO{weight}\n"), 0.0, LETTERS, 1, "letter", lexicon)
+    assert phrases.with_words(lexicon) == lexicon
+    many = ["<s>", *map(chr, range(0x4E00, 0x4E00 + 40))]
+    log_probs = posteriors(4, many, 1, scale=0.1)
+    zero = BeamSearch(many, 0, BeamOptions(beam=500), None, None, Phrases(tmp_path, {many[3]: 1.0}, 0.0, "none"))
+    plain = BeamSearch(many, 0, BeamOptions(beam=500), None, None)
+    assert list(itertools.islice(zero.ranked(log_probs), 400)) == list(itertools.islice(plain.ranked(log_probs), 400))
+
+
+def test_results_are_forgotten_without_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_probs = posteriors(6, LETTERS, 3, scale=1.0)
+    expected = list(itertools.islice(boosted(1.5).ranked(log_probs), 100))
+    monkeypatch.setattr("fairseq_skd.search.phrases._MOST_SCORED", 1)
+    assert list(itertools.islice(boosted(1.5).ranked(log_probs), 100)) == expected
+
+
 def test_pickling() -> None:
     searcher = boosted(1.0)
     again = pickle.loads(pickle.dumps(searcher))  # noqa: S301
