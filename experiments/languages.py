@@ -31,16 +31,16 @@ from experiments import languages_corpus
 from experiments.folder import current_commit
 from experiments.grid import REPOSITORY
 from experiments.languages_corpus import TABLE, Language, read_languages
-from experiments.processes import Processes, share_cores
+from experiments.processes import Processes
 from fairseq_skd.cli import shipped_folder
-from fairseq_skd.demo.__main__ import DONE, Step, prepare_folder, words_of
+from fairseq_skd.demo.__main__ import DONE, MOST_THREADS, Step, prepare_folder, words_of
 from fairseq_skd.demo.corpus import open_synthesiser
 from fairseq_skd.errors import UserError, require, run_command
 from fairseq_skd.files.disk import replacing
 from fairseq_skd.files.progress import tracked
 from fairseq_skd.files.workers import available_cpus
 
-UPDATES, PRETRAINING = 600, 1000
+UPDATES, PRETRAINING = 1000, 1000
 LOG, RESULT = "log.txt", "languages.json"
 HEADER = (
     *("language", "training utterances", "symbols"),
@@ -77,7 +77,7 @@ _STEPS = (
         "finetune",
         "fine-tune",
         """{python} -m fairseq_skd.train hubert_mini common.cpu=true task.data={out}/manifest
-        model.w2v_path={encoder} model.student_layers=[2]
+        model.w2v_path={encoder} model.student_layers=[2] model.blank_weight={blank_weight}
         model.dropout_input=0 model.final_dropout=0 model.dropout=0 model.attention_dropout=0 model.activation_dropout=0
         dataset.max_tokens=160000 dataset.validate_interval=4 checkpoint.save_interval=4
         checkpoint.best_checkpoint_metric=student_uer
@@ -89,19 +89,15 @@ _STEPS = (
             f"decode with the {who}",
             f"""{{python}} -m fairseq_skd.infer task.data={{out}}/manifest common.cpu=true dataset.gen_subset=test
             common_eval.path={{out}}/finetune/checkpoints/checkpoint_best.pt
-            decoding.layer={layer} common_eval.results_path={{out}}/decode-{who}""",
+            decoding.layer={layer} decoding.times=true common_eval.results_path={{out}}/decode-{who}""",
         )
         for who, layer in (("teacher", TEACHER), ("student", STUDENT))
     ),
-    *(
-        Step(
-            f"transcripts{'' if form == 'srt' else '.' + form}",
-            f"transcribe, {form}",
-            f"""{{python}} -m fairseq_skd.transcribe {{out}}/finetune/checkpoints/checkpoint_best.pt
-            {{out}}/manifest/test.tsv --layer 2 --device cpu --output {form}
-            --out {{out}}/transcripts{"" if form == "srt" else "." + form}""",
-        )
-        for form in ("srt", "ctm")
+    Step(
+        "transcripts",
+        "transcribe",
+        """{python} -m fairseq_skd.transcribe {out}/finetune/checkpoints/checkpoint_best.pt {out}/manifest/test.tsv
+        --layer 2 --device cpu --output srt --out {out}/transcripts""",
     ),
     Step(
         "align",
@@ -118,27 +114,30 @@ class Runner:
 
     Args:
         jobs: folders at a time. They share the cores.
-        places: fillings of the commands that all folders share.
     """
 
-    def __init__(self, jobs: int, places: Mapping[str, object]) -> None:
-        self._jobs, self._places, self._processes = jobs, dict(places), Processes()
+    def __init__(self, jobs: int) -> None:
+        self._jobs, self._processes = jobs, Processes()
         python = Path(sys.executable)  # not resolved: in a venv it is a link to a file outside
         paths = {"PYTHONPATH": str(REPOSITORY), "PATH": f"{python.parent}:"}
         joined = {name: f"{first}{os.pathsep}{os.environ.get(name, '')}" for name, first in paths.items()}
         self._environment = {**os.environ, **joined}
 
-    def run(self, steps: Sequence[Step], folders: Sequence[Path], **places: object) -> None:
+    def run(self, steps: Sequence[Step], folders: Mapping[Path, Mapping[str, object]]) -> None:
         """Run the unfinished steps of each folder, in order.
+
+        Args:
+            steps: commands.
+            folders: folder -> fillings of the commands, beside ``python`` and ``out``.
 
         Raises:
             UserError: a command failed. No other is started.
         """
         jobs = min(self._jobs, len(folders))
-        environment = dict(self._environment)
-        share_cores(environment, jobs)
+        threads = max(1, min(MOST_THREADS, available_cpus() // jobs))
+        environment = {"OMP_NUM_THREADS": str(threads), **self._environment}
         with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self._run_steps, steps, folder, environment, places) for folder in folders]
+            futures = [pool.submit(self._run_steps, steps, out, environment, own) for out, own in folders.items()]
             try:
                 for future in futures:
                     future.result()
@@ -149,7 +148,7 @@ class Runner:
     def _run_steps(
         self, steps: Sequence[Step], out: Path, environment: Mapping[str, str], places: Mapping[str, object]
     ) -> None:
-        filled = {**self._places, **places, "python": "python", "out": out, "language": out.name}
+        filled = {**places, "python": "python", "out": out}
         done = (out / DONE).read_text(encoding="utf-8").splitlines(keepends=True)
         for number, step in enumerate(steps):
             words = words_of(step.command, filled)
@@ -259,12 +258,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for folder in (*folders, shared):
         folder.mkdir(exist_ok=True)
         (folder / DONE).touch()
-    runner = Runner(given.jobs, {"pretrain": shipped_folder("pretrain"), "updates": given.updates})
-    runner.run([_MANIFEST], folders)
+    runner, encoder = Runner(given.jobs), shared / "pretrain" / "checkpoints" / "checkpoint_last.pt"
+    places = {
+        folder: {
+            "language": language.code,
+            "blank_weight": language.blank_weight,
+            "encoder": encoder,
+            "updates": given.updates,
+        }
+        for language, folder in zip(languages, folders, strict=True)
+    }
+    runner.run([_MANIFEST], places)
     join_speech(folders, shared)
-    runner.run(_PRETRAINING, [shared], pretraining=given.pretraining)
-    encoder = shared / "pretrain" / "checkpoints" / "checkpoint_last.pt"
-    runner.run(_STEPS, folders, encoder=encoder)
+    runner.run(_PRETRAINING, {shared: {"pretrain": shipped_folder("pretrain"), "pretraining": given.pretraining}})
+    runner.run(_STEPS, places)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {
         "commit": current_commit(),

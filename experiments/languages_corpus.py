@@ -39,6 +39,7 @@ class Language:
         voice: language of espeak-ng.
         slots: name of a slot -> its words.
         templates: sentences with ``{slot}``.
+        blank_weight: ``model.blank_weight`` of its training.
     """
 
     code: str
@@ -46,6 +47,7 @@ class Language:
     voice: str
     slots: Mapping[str, Sequence[str]]
     templates: Sequence[str]
+    blank_weight: float = 0.0
 
 
 class Line(NamedTuple):

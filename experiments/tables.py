@@ -22,7 +22,7 @@ from experiments.results import Results, rates, read_results
 from fairseq_skd.errors import UserError, require, run_command
 
 DATA = REPOSITORY / "results"
-NOTES = ("results/demo/NOTES.md", "results/speechocean762/NOTES.md")
+NOTES = ("results/demo/NOTES.md", "results/languages/NOTES.md", "results/speechocean762/NOTES.md")
 DOCUMENTS = tuple(REPOSITORY / name for name in ("RESULTS.md", "README.md", *NOTES))
 # Result files of each grid, by machine. Cells that list single runs keep this order.
 FILES = {

@@ -58,15 +58,16 @@ def test_mistakes(options, sentence, tmp_path):
 @pytest.mark.slow
 def test_one_language_from_table_to_page(tmp_path, monkeypatch, capsys):
     pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
-    monkeypatch.setattr(languages_corpus, "SIZES", {"train": 40, "valid": 4, "test": 5})
+    monkeypatch.setattr(languages_corpus, "SIZES", {"train": 24, "valid": 3, "test": 5})
     arguments = ["--out", str(tmp_path), "--languages", "vi", "--updates", "50", "--pretraining", "10", "--jobs", "1"]
     languages.main(arguments)
     shown = capsys.readouterr().out
     assert "vi: write the page: done in " in shown and "Vietnamese" in shown
     found = json.loads((tmp_path / "languages.json").read_text())["languages"]
-    assert [(one["code"], one["training_utterances"], one["test_utterances"]) for one in found] == [("vi", 40, 5)]
+    assert [(one["code"], one["training_utterances"], one["test_utterances"]) for one in found] == [("vi", 24, 5)]
     folder = tmp_path / "vi"
     assert len(list((folder / "transcripts").glob("*.srt"))) == 5
+    assert (folder / "decode-student" / "hypo.ctm").is_file()  # times of words
     reference = (folder / "decode-student" / "ref.word").read_text()
     assert unicodedata.is_normalized("NFC", reference) and reference == reference.lower().replace("none-", "None-")
     assert (folder / "align" / "spikes-0.png").is_file() and (folder / "report.html").is_file()
