@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fairseq_skd.corpora.normalization import JOINERS, SPOKEN, punctuation
-from fairseq_skd.corpora.records import Record, named
+from fairseq_skd.corpora.records import Record, described
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import WORD_END, Letters, Symbols, Units, is_symbol, letters
 
@@ -72,7 +72,7 @@ def _count(
     for count, symbol in rare[:_MOST_RARE]:
         times = "once, in" if count == 1 else f"only {count} times, first"
         notes.append(
-            f"the alphabet has {named(symbol)}, which occurs {times} {first[symbol].source}:{first[symbol].line}"
+            f"the alphabet has {described(symbol)}, which occurs {times} {first[symbol].source}:{first[symbol].line}"
         )
     if len(rare) > _MOST_RARE:
         notes.append(f"{len(rare) - _MOST_RARE} more symbols of the alphabet occur at most {most} times")

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-import os
+import os.path
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def place(name: str) -> float:
     return int.from_bytes(digest[:_BYTES], "big") / 256**_BYTES
 
 
-def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[list[Record], HeldOut]:
+def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], HeldOut]:
     """Move the utterances of some speakers from the training split to a new split ``valid``.
 
     A speaker is held out if :func:`place` of the name is below ``fraction``, whoever else there is.
@@ -67,7 +67,6 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     Args:
         records: the corpus, which has no split ``valid``.
         fraction: above 0 and below 1.
-        root: absolute path of the folder that the records' paths start from.
 
     Raises:
         UserError: there is a split ``valid`` or no training split, or the fraction holds out nobody
@@ -81,7 +80,7 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
         """Return what stays together: a speaker, or a recording with all its segments."""
         if known and record.speaker:
             return "speaker", record.speaker
-        return "recording", os.path.relpath(os.path.normpath(os.path.join(root, record.path)), root)
+        return "recording", os.path.normpath(record.path)  # as the source states it: the root may change
 
     groups = {record: group(record) for record in there}
     places = {one: place(one[1]) for one in set(groups.values())}

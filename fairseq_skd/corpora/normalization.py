@@ -23,7 +23,7 @@ from typing import NamedTuple
 from fairseq_skd.corpora.languages import base
 from fairseq_skd.corpora.records import Fault, Kind, Problem, Record
 from fairseq_skd.files.progress import tracked
-from fairseq_skd.files.units import is_unspaced
+from fairseq_skd.scoring.leading import is_unspaced
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘＇´`\u05f3", "'"))  # U+05F3: Hebrew geresh
 _OKINA = str.maketrans({"‘": "\u02bb", "`": "\u02bb"})

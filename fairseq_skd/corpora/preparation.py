@@ -86,7 +86,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     if options.hold_out is not None:
         from fairseq_skd.corpora.holdout import hold_out  # imported here: most runs do not need it
 
-        records, held = hold_out(records, options.hold_out, base)
+        records, held = hold_out(records, options.hold_out)
     _protect_sources(records, out)
     rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
     problems = [*corpus.problems, *unspelt]

@@ -136,7 +136,7 @@ def _symbols(problems: Iterable[Problem]) -> list[str]:
     lines = []
     for count, symbol in counted:
         outside, first = found[symbol][0]
-        lines.append(f"{named(symbol)}  {_times(-count)} {first.source}:{first.line}; {outside.fix}")
+        lines.append(f"{described(symbol)}  {_times(-count)} {first.source}:{first.line}; {outside.fix}")
     return _shortened(lines, "symbols")
 
 
@@ -160,10 +160,10 @@ def _shortened(lines: list[str], noun: str) -> list[str]:
     return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} other {noun}"]
 
 
-def named(symbol: str) -> str:
+def described(symbol: str) -> str:
     """Show a symbol; one character with its code point and Unicode name.
 
-    >>> named("\u00df"), named("tS")
+    >>> described("\u00df"), described("tS")
     ("'ß' (U+00DF LATIN SMALL LETTER SHARP S)", "'tS'")
     """
     if len(symbol) > 1:

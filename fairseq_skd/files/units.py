@@ -2,7 +2,6 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from operator import eq
 from typing import Protocol
 
@@ -76,21 +75,6 @@ def is_symbol(symbol: str) -> bool:
     (True, False, False)
     """
     return symbol.split() == [symbol] and not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in symbol)
-
-
-_UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "YI ")
-
-
-@lru_cache(maxsize=4096)
-def is_unspaced(character: str) -> bool:
-    """Whether a letter or mark is of a script without spaces between words.
-
-    These are Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and Yi.
-
-    >>> is_unspaced("你"), is_unspaced("ກ"), is_unspaced("안"), is_unspaced("。")
-    (True, True, False, False)
-    """
-    return unicodedata.category(character)[0] in "LM" and unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 class Units(Protocol):

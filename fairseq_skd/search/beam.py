@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.automaton import boosted
 from fairseq_skd.search.greedy import Hypothesis
 from fairseq_skd.search.language_model import UNKNOWN, flashlight, load_language_model, unknown_entries
 from fairseq_skd.search.lexicon import Lexicon, boundary_of
-from fairseq_skd.search.phrases import Phrases, boosted
+from fairseq_skd.search.phrases import Phrases
 
 Spelling = tuple[int, ...]
 _PHRASE_UNITS = 16  # best units tried per frame with phrases: each costs a call of Python per hypothesis

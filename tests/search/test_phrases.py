@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.automaton import Automaton
 from fairseq_skd.search.beam import BeamOptions, BeamSearch
 from fairseq_skd.search.greedy import greedy_units
 from fairseq_skd.search.lexicon import Lexicon, read_lexicon
-from fairseq_skd.search.phrases import Automaton, Phrases, check_scale, read_phrases
+from fairseq_skd.search.phrases import Phrases, check_scale, read_phrases
 from tests.search.language_models import UNIT_ARPA, log10_probability, write_arpa
 from tests.search.test_beam import LETTERS, PIECES, SPELT, WIDE, likelihoods, posteriors, readings, search
 
@@ -221,7 +222,7 @@ def test_a_factor_of_zero_changes_nothing(tmp_path: Path, weight: str) -> None:
 def test_results_are_forgotten_without_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs = posteriors(6, LETTERS, 3, scale=1.0)
     expected = list(itertools.islice(boosted(1.5).ranked(log_probs), 100))
-    monkeypatch.setattr("fairseq_skd.search.phrases._MOST_SCORED", 1)
+    monkeypatch.setattr("fairseq_skd.search.automaton._MOST_SCORED", 1)
     assert list(itertools.islice(boosted(1.5).ranked(log_probs), 100)) == expected
 
 
