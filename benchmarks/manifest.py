@@ -34,12 +34,13 @@ How it is measured. Two folders in LibriSpeech's layout, a large and a small one
 twenty FLAC files of noise, 8 to 16 s long and as large as speech, with a transcript each. The two
 commands run on them in turns, A B A B, each in a new process and into a new folder. One run of each
 is not counted: it fills the page cache. All keep to the same --cores. Times are of the whole
-command, with the start of Python. fairseq's command writes paths and lengths. Ours also reads the end of
-each file, checks transcripts, and writes labels and dictionary. Both must list the same files with
-the same lengths.
+command, with the start of Python. fairseq's command writes paths and lengths. Ours also reads the
+end of each file, checks transcripts, and writes labels and dictionary. Both must list the same
+files with the same lengths.
 
-MP3 files are measured apart, with our command alone: files at 16 kHz, which are decoded once to be checked, and files
-at 48 kHz, as Common Voice has them, which are also resampled and written as FLAC.
+MP3 files are measured apart, with our command alone: files at 16 kHz, which are decoded once to be
+checked, and files at 48 kHz, as Common Voice has them, which are also resampled and written as
+FLAC.
 
 Example:  python benchmarks/manifest.py --repetitions 3 --json manifest.json
 """

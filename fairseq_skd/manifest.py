@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fairseq_skd.corpora.labels import Labels
 from fairseq_skd.corpora.normalization import chosen_steps
@@ -28,7 +28,7 @@ FLAC, SPHERE, MP3, Ogg Opus or Ogg Vorbis, 16 kHz (or --resample), one channel (
 are not read: convert them, ffmpeg -i FILE NEW.flac.
 """
 
-EPILOG = """\
+WRITTEN = """\
 written into OUT, for each split:
   <split>.tsv   the audio root, then one line per utterance: path, tab, number of samples
   <split>.ltr   letters: G O | O N |      or  <split>.spm  word pieces: ▁GO ▁O N
@@ -40,12 +40,21 @@ audio_segments/, audio_16khz/ and derived_audio.tsv, from which a later run know
 
 --normalize takes, in any order:
   upper, lower  upper or lower case, by the rules of the language
-  punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation goes
+  punctuation   apostrophes of all kinds become '; hyphens, dashes and slashes become spaces; other punctuation is
+                removed
   digits        cardinal numbers become words of the language; years, times, ordinals and decimals are refused
 Unicode's form NFC is always applied, last.
+"""
 
-If anything cannot be used, all problems are listed by file and line, and nothing is written. With --skip-bad these
-rows are left out, counted in the summary and listed in skipped.txt.
+WRITTEN_WITHOUT_TRANSCRIPTS = """\
+written into OUT:
+  <split>.tsv   the audio root, then one line per file: path, tab, number of samples
+If audio is converted, also audio_16khz/ and derived_audio.tsv, from which a later run knows which audio it can keep.
+"""
+
+STATUS = """\
+If anything cannot be used, the problems are listed by file and line, at most 100 of each kind, and nothing is written.
+With --skip-bad these rows are left out, counted in the summary and all listed in skipped.txt.
 
 exit status: 0 written; 2 refused, OUT is unchanged; 130 interrupted, OUT is unchanged.
 """
@@ -62,71 +71,30 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
+    example = "table /data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests"
     lines = argparse.RawDescriptionHelpFormatter
-    example = f"{PROGRAM} table /data/corpus/table.tsv --audio-root /data/corpus --out /data/manifests"
-    made = _Parser(PROGRAM, description=DESCRIPTION, epilog=f"{EPILOG}\nexample:\n  {example}\n", formatter_class=lines)
+    made = _Parser(PROGRAM, description=DESCRIPTION, epilog=_epilog(example), formatter_class=lines)
     sources = made.add_subparsers(metavar="SOURCE", required=True)
     for name, source in SOURCES.items():
-        epilog = f"{EPILOG}\nexample:\n  {PROGRAM} {name} {source.example}\n"
+        epilog = _epilog(f"{name} {source.example}", source.transcribed)
         command = sources.add_parser(name, description=source.text, epilog=epilog, formatter_class=lines)
         command.set_defaults(read=source.read, transcribed=source.transcribed)
         source.options(command)
-        _add_shared(command)
+        _add_shared(command, source.transcribed)
         if not source.transcribed:
             command.set_defaults(unit=NO_UNITS.name)
     return made
 
 
-def _add_shared(command: argparse.ArgumentParser) -> None:
-    """Add the options that all sources share."""
+def _epilog(example: str, transcribed: bool = True) -> str:
+    written = WRITTEN if transcribed else WRITTEN_WITHOUT_TRANSCRIPTS
+    return f"{written}\n{STATUS}\nexample:\n  {PROGRAM} {example}\n"
+
+
+def _add_shared(command: argparse.ArgumentParser, transcribed: bool) -> None:
+    """Add the options that all sources share; those about transcripts are hidden without any."""
     command.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder to write; created if missing")
-    command.add_argument(
-        "--normalize",
-        metavar="STEPS",
-        type=chosen_steps,
-        default=(),
-        help="changes to transcripts, e.g. upper,punctuation,digits (default: none); the summary counts them",
-    )
-    command.add_argument(
-        "--language",
-        metavar="CODE",
-        default="",
-        help="language of the transcripts, e.g. de, hi, pt-BR (default: the one that the source names, or en)",
-    )
-    command.add_argument(
-        "--unit",
-        choices=("ltr", "spm", "phn"),
-        default="ltr",
-        help="letters, word pieces, or symbols with spaces between, such as phones (default: ltr)",
-    )
-    command.add_argument(
-        "--dict",
-        dest="dictionary",
-        metavar="FILE",
-        type=Path,
-        help="fairseq dictionary with the letters or symbols; written as it is (default: A-Z, or those of training)",
-    )
-    command.add_argument(
-        "--vocab-size", metavar="N", type=_positive, help="number of word pieces to train, i.e. lines of dict.spm.txt"
-    )
-    command.add_argument(
-        "--spm-model", metavar="FILE", type=Path, help="SentencePiece model to use; nothing is trained"
-    )
-    command.add_argument(
-        "--train-split",
-        metavar="NAME",
-        nargs="+",
-        default=(),
-        help="splits for alphabet, word pieces and lexicon (default: train, or else all whose names begin with train)",
-    )
-    command.add_argument(
-        "--lexicon",
-        metavar="WORDS",
-        type=Path,
-        nargs="?",
-        const=False,
-        help="write lexicon.txt for beam search, with the words of the train transcripts or of WORDS (one per line)",
-    )
+    _add_about_transcripts(command, transcribed)
     command.add_argument(
         "--resample", action="store_true", help="convert other sampling rates, and MP3, to 16 kHz FLAC under OUT"
     )
@@ -152,6 +120,55 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
         "--jobs", metavar="N", type=_positive, help="processes (default: chosen by the size of the corpus)"
     )
     command.add_argument("--force", action="store_true", help="replace files of OUT that have other content")
+
+
+def _add_about_transcripts(command: argparse.ArgumentParser, shown: bool) -> None:
+    def add(name: str, help: str, **more: Any) -> None:
+        command.add_argument(name, help=help if shown else argparse.SUPPRESS, **more)
+
+    add(
+        "--normalize",
+        metavar="STEPS",
+        type=chosen_steps,
+        default=(),
+        help="changes to transcripts, e.g. upper,punctuation,digits (default: none); the summary counts them",
+    )
+    add(
+        "--language",
+        metavar="CODE",
+        default="",
+        help="language of the transcripts, e.g. de, hi, pt-BR (default: the one that the source names, or en)",
+    )
+    add(
+        "--unit",
+        choices=("ltr", "spm", "phn"),
+        default="ltr",
+        help="letters, word pieces, or symbols with spaces between, such as phones (default: ltr)",
+    )
+    add(
+        "--dict",
+        dest="dictionary",
+        metavar="FILE",
+        type=Path,
+        help="fairseq dictionary with the letters or symbols; written as it is (default: A-Z, or from training)",
+    )
+    add("--vocab-size", metavar="N", type=_positive, help="number of word pieces to train, i.e. lines of dict.spm.txt")
+    add("--spm-model", metavar="FILE", type=Path, help="SentencePiece model to use; nothing is trained")
+    add(
+        "--train-split",
+        metavar="NAME",
+        nargs="+",
+        default=(),
+        help="splits for alphabet, word pieces and lexicon (default: train, or else all whose names begin with train)",
+    )
+    add(
+        "--lexicon",
+        metavar="WORDS",
+        type=Path,
+        nargs="?",
+        const=False,
+        help="write lexicon.txt for beam search, with the words of the train transcripts or of WORDS (one per line)",
+    )
 
 
 def labels(given: argparse.Namespace) -> Labels:

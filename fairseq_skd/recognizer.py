@@ -316,8 +316,9 @@ class Recognizer:
             exit_layer: one of :attr:`exits`; None: the first.
             batch_size: windows per batch at most; it changes only time and memory.
             nbest: transcripts to find; more than 1 needs flashlight-text.
-            search: beam search with a language model; None: greedy search, or for ``nbest`` above 1
-                a beam search over units, whose best text is the greedy one.
+            search: beam search with a language model or phrases, see
+                :func:`~fairseq_skd.transcription.language.beam_search`; None: greedy search, or for
+                ``nbest`` above 1 a beam search over units, whose best text is the greedy one.
 
         Raises:
             UserError: audio cannot be used, ``exit_layer`` is not in :attr:`exits`, the checkpoint

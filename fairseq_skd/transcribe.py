@@ -15,6 +15,7 @@ from fairseq_skd.cli import quieten_libraries
 from fairseq_skd.errors import PartialResult, UserError, run_command, shown
 from fairseq_skd.files.disk import numbered_lines, replacing
 from fairseq_skd.files.progress import PATIENCE, progress
+from fairseq_skd.search.phrases import check_scale
 
 if TYPE_CHECKING:
     from fairseq_skd.recognizer import Recognizer
@@ -46,6 +47,8 @@ examples
 the recordings with a confidence of at least 0.9, as a table for fairseq_skd.manifest:
   python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus --out transcripts.txt \\
       --min-confidence 0.9 --table pseudo.tsv
+with names that must be heard right, one per line:
+  python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus --phrases /data/names.txt
 words of a known text in time:
   python -m fairseq_skd.transcribe /runs/skd/checkpoint_best.pt /data/corpus/a.wav --text "GO ON" --output ctm
 
@@ -97,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--lexicon", type=Path, metavar="FILE", help="for --lm: lines WORD<TAB>unit unit ... (default: words of --lm)")
     add("--lm-weight", type=float, default=2.0, metavar="X", help="weight of --lm (default: 2)")
     add("--word-score", type=float, default=-1.0, metavar="X", help="with --lm: added per word (default: -1)")
+    add("--phrases", type=Path, metavar="FILE", help="words and phrases to prefer: lines PHRASE or PHRASE<TAB>WEIGHT")
+    add("--phrase-weight", type=float, default=1.0, metavar="X", help="factor of the weights of --phrases (default: 1)")
     add("--text", metavar="WORDS", help="align this known text with the one audio file instead of transcribing")
     add("--text-file", type=Path, metavar="FILE", help="align known texts: lines 'NAME WORDS' for audio NAME.*")
     add("--table", type=Path, metavar="TSV", help="write path, text and split of the confident transcripts")
@@ -116,6 +121,7 @@ def _check(given: argparse.Namespace) -> None:
     for name in ("lm_weight", "word_score"):
         if not math.isfinite(getattr(given, name)):
             raise UserError(f"--{name.replace('_', '-')} {getattr(given, name)} is not finite: give a number")
+    check_scale("--phrase-weight ", given.phrase_weight)
     if given.lexicon and not given.lm:
         raise UserError(f"--lexicon {given.lexicon} is used with a language model only: give --lm FILE")
     if (given.table is None) != (given.min_confidence is None):
@@ -126,8 +132,8 @@ def _check(given: argparse.Namespace) -> None:
         raise UserError(f"--min-confidence {given.min_confidence} is out of range: give a number from 0 to 1")
     if given.text is not None and given.text_file is not None:
         raise UserError("--text and --text-file exclude each other: give one of them")
-    if (given.text is not None or given.text_file is not None) and (given.lm or given.nbest > 1):
-        raise UserError("known texts are not searched for: leave out --lm and --nbest")
+    if (given.text is not None or given.text_file is not None) and (given.lm or given.phrases or given.nbest > 1):
+        raise UserError("known texts are not searched for: leave out --lm, --phrases and --nbest")
     if given.out is not None and given.out.is_dir() and given.output in TOGETHER:
         raise UserError(f"--out {given.out} is a folder, and {given.output} is one file: give a file name")
     if given.out is not None and given.out.exists() and not given.out.is_dir() and not _one_file(given):
@@ -145,7 +151,15 @@ def _check_outputs(given: argparse.Namespace, sources: Sequence["Source"]) -> No
     Raises:
         UserError: a transcript cannot be written, or an input would be replaced.
     """
-    read = [given.model, given.text_file, given.lm, given.lexicon, *given.audio, *(source.path for source in sources)]
+    read = [
+        given.model,
+        given.text_file,
+        given.lm,
+        given.lexicon,
+        given.phrases,
+        *given.audio,
+        *(source.path for source in sources),
+    ]
     taken = {os.path.realpath(path): "is read" for path in read if path is not None}
     for option, path in (("--out", given.out), ("--table", given.table)):
         if path is not None:
@@ -223,12 +237,19 @@ def _run(
 ) -> list[tuple[str, str]]:
     """Transcribe or align all files and write; returns the files that failed, with reasons."""
     from fairseq_skd.transcription.formats import Named
-    from fairseq_skd.transcription.language import language_search
+    from fairseq_skd.transcription.language import beam_search
 
     search = None
-    if given.lm is not None:
-        search = language_search(
-            given.lm, given.lexicon, rec.dictionary, rec.post_process, given.lm_weight, given.word_score
+    if given.lm is not None or given.phrases is not None:
+        search = beam_search(
+            rec.dictionary,
+            rec.post_process,
+            given.lm,
+            given.lexicon,
+            given.lm_weight,
+            given.word_score,
+            given.phrases,
+            given.phrase_weight,
         )
     transcriber = rec.transcriber(nbest=given.nbest, search=search)
     failed: list[tuple[str, str]] = []

@@ -77,6 +77,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "runs" / "skd" / "test6").mkdir(exist_ok=True)
         (root / "runs" / "skd" / "test6" / f"{side}.word").write_text(f"{text} (None-0)\n")
     (manifests / "test.spk").write_text("ann\nann\nbob\n")
+    (root / "data" / "names.txt").write_text("GO ON\t2\n")
     (root / "data" / "hyp.jsonl").write_text('{"path": "elsewhere/a.flac", "text": "go on"}\n')
     configs = root / "data" / "configs"
     configs.mkdir()
@@ -115,10 +116,10 @@ def _write_layouts(data: Path, noise: np.ndarray) -> None:
         "1_2_000000\tgo on\n",
         "1\tc.wav\tGo on.\tgo on\tg o | o n |\t16000\tMALE\n",
     )
-    tables = {"LJSpeech-1.1/metadata.csv": "LJ001-0001|Go on.|Go on.\n"}
-    audio = ["LJSpeech-1.1/wavs/LJ001-0001.wav", "lhotse/a.wav"]
+    tables = {"ljspeech/metadata.csv": "LJ001-0001|Go on.|Go on.\n"}
+    audio = ["ljspeech/wavs/LJ001-0001.wav", "lhotse/a.wav"]
     for split in ("train", "dev", "test"):
-        tables[f"cv-corpus/en/{split}.tsv"] = f"client_id\tpath\tsentence\tlocale\n{clip}"
+        tables[f"cv/en/{split}.tsv"] = f"client_id\tpath\tsentence\tlocale\n{clip}"
         tables[f"mls_english/{split}/transcripts.txt"] = mls
         tables[f"fleurs/en_us/{split}.tsv"] = fleurs
         tables[f"nemo/{split}_manifest.json"] = '{"audio_filepath": "c.wav", "duration": 1.0, "text": "go on"}\n'
@@ -131,12 +132,20 @@ def _write_layouts(data: Path, noise: np.ndarray) -> None:
         said = {"id": "a", "recording_id": "a", "start": 0, "duration": 1.0, "channel": 0, "text": "GO ON"}
         tables[f"lhotse/libri_recordings_{split}.jsonl"] = json.dumps({"id": "a", "sources": [source]}) + "\n"
         tables[f"lhotse/libri_supervisions_{split}.jsonl"] = json.dumps(said) + "\n"
-    for name in (*audio, "nemo/c.wav", "cv-corpus/en/clips/c.mp3"):
+    for name in (*audio, "nemo/c.wav", "cv/en/clips/c.mp3"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(data / name, noise[:16000], 16000)
     for name, text in tables.items():
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(text)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_shows_only_what_it_takes(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(f"manifest {source}", capsys)
+    about_transcripts = ("--normalize", "--language", "--unit", "--dict", "--vocab-size", "--lexicon", ".ltr")
+    assert {option in text for option in about_transcripts} == {source != "audio"}
+    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "demo"])
@@ -146,7 +155,7 @@ def test_the_examples_run(command: str, places: Path, tmp_path: Path, capsys: py
     shown = examples(help_of(command, capsys))
     assert shown
     for example in shown:
-        if "kenlm" in example:
+        if "kenlm" in example or "--phrases" in example:
             pytest.importorskip("flashlight.lib.text.decoder", reason="flashlight-text has no wheel for this Python")
         run(example, places, tmp_path)
 

@@ -68,7 +68,7 @@ def test_a_decode_runs_the_listed_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(decode, "search_and_write", traced)
     cases.decode(cases.manifests(tmp_path / "data"), tmp_path / "out", "hubert", cases.DEPTH, "many", "viterbi")
     assert found == listed("A decode then runs", "## Who may import")
-    assert len(found) <= 10
+    assert len(found) <= 12
 
 
 @pytest.mark.slow

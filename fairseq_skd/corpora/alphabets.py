@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from fairseq_skd.corpora.records import Record, named
+from fairseq_skd.corpora.normalization import JOINERS, SPOKEN, punctuation
+from fairseq_skd.corpora.records import Record, described
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import WORD_END, Letters, Symbols, Units, is_symbol, letters
 
-JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
+_MORE_LETTERS = "'〇" + JOINERS  # Unicode calls 〇 a number, but Chinese writes it among letters
 RESERVED = ("<s>", "<pad>", "</s>", "<unk>", WORD_END)
 _RARE = 5  # a symbol of the training transcripts that occurs at most so often ...
 _SHARE = 100  # ... and at most once in so many symbols is named
@@ -21,15 +22,16 @@ _PHONES = "train with task.labels=[phn] criterion.post_process=none; the WER the
 def is_letter(character: str) -> bool:
     """Whether a character belongs to the alphabet of any language.
 
-    >>> [is_letter(character) for character in "ß'ʻ\u094d\u200c"], is_letter("7"), is_letter("-")
-    ([True, True, True, True, True], False, False)
+    >>> [is_letter(character) for character in "ß'ʻ\u094d\u200c〇"], is_letter("7"), is_letter("-")
+    ([True, True, True, True, True, True], False, False)
     """
-    return character in "'" + JOINERS or unicodedata.category(character)[0] in "LM"
+    return character in _MORE_LETTERS or unicodedata.category(character)[0] in "LM"
 
 
 def letters_of(records: Sequence[Record]) -> Letters:
     """Take the alphabet from training transcripts; ``|`` and the frequent letters come first."""
-    alphabet = {character for record in records for character in set(record.text) if is_letter(character)}
+    there: set[str] = set().union(*(record.text for record in records))
+    alphabet = set(filter(is_letter, there))
     counts, notes = _count(records, letters, {*alphabet, WORD_END})
     lower, upper = (sum(map(cased, alphabet)) for cased in (str.islower, str.isupper))
     if lower and upper:
@@ -55,19 +57,22 @@ def _count(
 ) -> tuple[Counter[str], list[str]]:
     """Count the symbols of transcripts, and make notes on their number and on the rare ones."""
     counts: Counter[str] = Counter()
-    first: dict[str, Record] = {}
     for record in records:
-        for symbol, count in Counter(split(record.text)).items():
-            if symbol in alphabet:
-                counts[symbol] += count
-                first.setdefault(symbol, record)
+        counts.update(split(record.text))
+    for symbol in counts.keys() - alphabet:
+        del counts[symbol]
     notes = [f"the alphabet has {len(alphabet - {WORD_END})} symbols, those of the training transcripts"]
     most = min(_RARE, sum(counts.values()) // _SHARE)
     rare = sorted((count, symbol) for symbol, count in counts.items() if count <= most)
+    first: dict[str, Record] = {}
+    named_symbols = {symbol for _, symbol in rare[:_MOST_RARE]}
+    for record in records if named_symbols else ():
+        for symbol in named_symbols.intersection(split(record.text)):
+            first.setdefault(symbol, record)
     for count, symbol in rare[:_MOST_RARE]:
         times = "once, in" if count == 1 else f"only {count} times, first"
         notes.append(
-            f"the alphabet has {named(symbol)}, which occurs {times} {first[symbol].source}:{first[symbol].line}"
+            f"the alphabet has {described(symbol)}, which occurs {times} {first[symbol].source}:{first[symbol].line}"
         )
     if len(rare) > _MOST_RARE:
         notes.append(f"{len(rare) - _MOST_RARE} more symbols of the alphabet occur at most {most} times")
@@ -125,8 +130,6 @@ def read_alphabet(path: Path, unit: str) -> Letters | Symbols:
 
 def fix(symbol: str, units: Units) -> str:
     """Say what to do about a symbol that the units lack."""
-    from fairseq_skd.corpora.normalization import SPOKEN, punctuation
-
     if symbol in RESERVED:
         return "fairseq reserves it: write what is said"
     for case in ("upper", "lower"):
@@ -136,9 +139,11 @@ def fix(symbol: str, units: Units) -> str:
     if units.name == Symbols.name:
         return units.lacking if is_symbol(symbol) else "a symbol holds no control characters: remove it"
     if symbol.isdecimal():
-        return "add --normalize digits, or write it in words"
+        return f"{'add --normalize digits, or ' if units.spells else ''}write it in words"
     if symbol in SPOKEN or (unicodedata.category(symbol)[0] in "NS" and punctuation(symbol) == symbol):
         return "write it in words"
     if punctuation(symbol) != symbol or symbol.isspace():
         return "add --normalize punctuation"
+    if unicodedata.category(symbol)[0] == "C":
+        return "no script has this character: correct the text"
     return units.lacking

@@ -3,7 +3,8 @@
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import soundfile
 
 from fairseq_skd.corpora.records import Fault, Kind
 from fairseq_skd.files.disk import named
-from fairseq_skd.files.sound import open_forward, quiet
+from fairseq_skd.files.sound import ForwardFile, open_forward, quiet
 
 SAMPLE_RATE = 16000
 
@@ -210,18 +211,62 @@ def extract(source: str, cuts: Sequence[Cut]) -> list[int | Fault]:
     """
     with quiet() as said:
         try:
-            with soundfile.SoundFile(source) as file:
-                found = [_extract(file, source, cut) for cut in cuts]
+            with _opened(source) as file:
+                read = _MP3(file) if isinstance(file, ForwardFile) else partial(_read, file)
+                in_order = sorted(range(len(cuts)), key=lambda number: cuts[number].first)
+                made = {number: _extract(file, read, source, cuts[number]) for number in in_order}
+                found = [made[number] for number in range(len(cuts))]
         except RuntimeError as error:
             found = [_unreadable(source, error)] * len(cuts)
     return [_with_reason(length, said) for length in found]
 
 
-def _extract(file: soundfile.SoundFile, source: str, cut: Cut) -> int | Fault:
+def _opened(source: str) -> soundfile.SoundFile:
+    """Open a file to read parts of it; MP3 is only read forward."""
+    file = soundfile.SoundFile(source)
+    if file.format != "MP3":
+        return file
+    file.close()
+    return open_forward(source)
+
+
+class _MP3:
+    """Read parts of an MP3 file whose starts never decrease.
+
+    libsndfile's seek misses the sample by thousands in files of varying bit rate, so all is decoded
+    once, and what the next part may need is kept.
+    """
+
+    def __init__(self, file: ForwardFile) -> None:
+        self._file = file
+        self._kept = self._file.read(0, dtype="float32")
+
+    def __call__(self, first: int, stop: int, dtype: str) -> np.ndarray[Any, Any]:
+        """Return samples ``first`` to ``stop``, or fewer at the end of the file."""
+        while self._file.decoded < stop:
+            asked = min(_BLOCK, self._file.frames - self._file.decoded)  # as when the file was inspected
+            block = self._file.read(asked, dtype="float32")
+            start = self._file.decoded - len(self._kept)
+            self._kept = np.concatenate([self._kept[max(0, first - start) :], block])
+            self._file.decoded += len(block)
+            if not asked or len(block) < asked:
+                break
+        start = self._file.decoded - len(self._kept)
+        return self._kept[max(0, first - start) : max(0, stop - start)]
+
+
+def _read(file: soundfile.SoundFile, first: int, stop: int, dtype: str) -> np.ndarray[Any, Any]:
+    file.seek(first)
+    wave: np.ndarray[Any, Any] = file.read(stop - first, dtype=dtype)
+    return wave
+
+
+def _extract(
+    file: soundfile.SoundFile, read: Callable[[int, int, str], np.ndarray[Any, Any]], source: str, cut: Cut
+) -> int | Fault:
     exact = file.samplerate == SAMPLE_RATE and file.subtype in _AT_MOST_16_BITS
     try:
-        file.seek(cut.first)
-        wave = file.read(cut.stop - cut.first, dtype="int16" if exact else "float32")
+        wave = read(cut.first, cut.stop, "int16" if exact else "float32")
     except RuntimeError as error:
         return _unreadable(source, error)
     if len(wave) != cut.stop - cut.first:
@@ -232,7 +277,7 @@ def _extract(file: soundfile.SoundFile, source: str, cut: Cut) -> int | Fault:
         wave = wave.mean(axis=1, dtype=np.float64)  # (samples, channels) -> (samples,)
         wave = np.rint(wave).astype(np.int16) if exact else wave
     elif cut.channel is not None:
-        wave = wave[:, cut.channel]
+        wave = wave[:, int(cut.channel)]
     if file.samplerate != SAMPLE_RATE:
         import soxr  # imported here: a corpus at 16 kHz does not wait for it
 

@@ -3,8 +3,8 @@
 Segments, channels, and files of another sampling rate become new audio files, which are written
 once. For each of them ``derived_audio.tsv`` notes its bytes, its first and last sample and channel
 in the source, and the source's path, bytes and time of change. The next run keeps a file if all of
-this still holds.
-Otherwise it makes the file again, and replaces one with other content only with ``--force``.
+this still holds. Otherwise it makes the file again, and replaces one with other content only with
+``--force``.
 """
 
 import os

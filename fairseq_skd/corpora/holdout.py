@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-import os
+import os.path
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ def place(name: str) -> float:
     return int.from_bytes(digest[:_BYTES], "big") / 256**_BYTES
 
 
-def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[list[Record], HeldOut]:
+def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], HeldOut]:
     """Move the utterances of some speakers from the training split to a new split ``valid``.
 
     A speaker is held out if :func:`place` of the name is below ``fraction``, whoever else there is.
@@ -67,7 +67,6 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     Args:
         records: the corpus, which has no split ``valid``.
         fraction: above 0 and below 1.
-        root: absolute path of the folder that the records' paths start from.
 
     Raises:
         UserError: there is a split ``valid`` or no training split, or the fraction holds out nobody
@@ -77,14 +76,14 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     there = [record for record in records if record.split == origin]
     known = len({record.speaker for record in there} - {""}) > 1
 
-    def unit(record: Record) -> tuple[str, str]:
+    def group(record: Record) -> tuple[str, str]:
         """Return what stays together: a speaker, or a recording with all its segments."""
         if known and record.speaker:
             return "speaker", record.speaker
-        return "recording", os.path.relpath(os.path.normpath(os.path.join(root, record.path)), root)
+        return "recording", os.path.normpath(record.path)  # as the source states it: the root may change
 
-    units = {record: unit(record) for record in there}
-    places = {one: place(one[1]) for one in set(units.values())}
+    groups = {record: group(record) for record in there}
+    places = {one: place(one[1]) for one in set(groups.values())}
     noun = "speakers" if known else "recordings"
     option = f"--hold-out {fraction:g}"
     if len(places) < 2:
@@ -98,7 +97,7 @@ def hold_out(records: Sequence[Record], fraction: float, root: str) -> tuple[lis
     if max(places.values()) < fraction:
         raise UserError(f"{option} holds out all {len(places)} {noun} of {origin}; give a smaller fraction")
     moved = [
-        record._replace(split=VALID) if record in units and places[units[record]] < fraction else record
+        record._replace(split=VALID) if record in groups and places[groups[record]] < fraction else record
         for record in records
     ]
     chosen = [one for one, where in places.items() if where < fraction and (one[0] == "speaker") == known]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_skd.corpora.languages import checked_language, is_english
+from fairseq_skd.corpora.numbers import spells
 from fairseq_skd.corpora.records import Record
 from fairseq_skd.corpora.validation import label_faults
 from fairseq_skd.errors import UserError
@@ -90,6 +91,8 @@ def choose_units(labels: Labels, records: Sequence[Record]) -> Units:
 
         return read_pieces(labels.spm_model)
     alphabet = _alphabet(labels, records)
+    if alphabet is not LETTERS and labels.language:
+        alphabet.spells = spells(labels.language)
     if labels.unit != "spm":
         return alphabet
     from fairseq_skd.corpora.pieces import train_pieces

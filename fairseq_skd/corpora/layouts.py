@@ -11,32 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from fairseq_skd.corpora.languages import base, is_code, language_code
 from fairseq_skd.corpora.records import AUDIO_SUFFIXES, Corpus, Fault, Problem, Record, choose
 from fairseq_skd.corpora.tables import DELIMITERS, Names, Row, read_rows, text_lines, to_record
 from fairseq_skd.errors import UserError
-
-_LANGUAGES = {
-    "dutch": "nl",
-    "english": "en",
-    "french": "fr",
-    "german": "de",
-    "italian": "it",
-    "polish": "pl",
-    "portuguese": "pt",
-    "spanish": "es",
-}
-_CODE = re.compile(r"([a-z]{2,3})([-_][a-z0-9]+)*", re.IGNORECASE)
-
-
-def language_code(name: object) -> str:
-    """Turn a source's name of a language into a code; empty if it is none.
-
-    >>> language_code("German"), language_code("sv-SE"), language_code(None)
-    ('de', 'sv', '')
-    """
-    text = name.strip().lower() if isinstance(name, str) else ""
-    code = _CODE.fullmatch(text)
-    return _LANGUAGES.get(text) or (code.group(1) if code else "")
 
 
 class Found(NamedTuple):
@@ -78,8 +56,9 @@ def gather(
                     records.append(record._replace(split=split, text=" ".join(record.text.split())))
                     languages[language_code(language)] = None
     languages.pop("", None)
-    notes = [f"{title} names several languages, {', '.join(languages)}: give --language"] if len(languages) > 1 else []
-    return Corpus(title, records, problems, root, notes, next(iter(languages)) if len(languages) == 1 else "")
+    bases = dict.fromkeys(language if not is_code(language) else base(language) for language in languages)
+    named = languages if len(languages) == 1 else bases  # de-DE and de-AT are de
+    return Corpus(title, records, problems, root, language=", ".join(named))
 
 
 class Layout(NamedTuple):
@@ -192,7 +171,7 @@ LAYOUTS = {
         False,
         Names("2", "4"),
         _fleurs_file,
-        lambda folder, _: _in_name(r"([a-z]{2,3})(?:_[a-z]{4})?_(?:[a-z]{2}|\d{3})", folder),
+        lambda folder, _: _in_name(r"([a-z]{2,3}(?:_[a-z]{4})?_(?:[a-z]{2}|\d{3}))", folder),
     ),
 }
 
@@ -308,6 +287,8 @@ def _metadata(root: Path, table: Path) -> Iterator[Found]:
     for row in rows:
         record, fault = to_record(row, Names("file_name", text or "", speaker=speaker), "train", str(table))
         path = (folder / record.path).as_posix() if record.path else ""
+        if os.path.isabs(path):  # the folders above the data set are not splits
+            path = os.path.relpath(path, os.path.abspath(root))
         split = next((part for part in path.split("/")[:-1] if part.lower() in _SPLITS), "train")
         yield Found(record._replace(path=path, split=split), fault)
 

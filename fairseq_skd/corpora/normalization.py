@@ -7,8 +7,8 @@
                  become spaces; other punctuation is removed. White space becomes single spaces.
                  Symbols that are spoken ($ % + = @ & ...) stay, and the check of the transcripts
                  refuses them.
-``lower``        Lower case by the rules of the language: go -> GO; Turkish I -> ı.
-``upper``        Upper case likewise.
+``lower``        Lower case by the rules of the language: GO -> go; Turkish I -> ı.
+``upper``        Upper case likewise: go -> GO; Turkish i -> İ.
 
 Digits always come first, since they need commas and points; the case comes last.
 """
@@ -23,6 +23,7 @@ from typing import NamedTuple
 from fairseq_skd.corpora.languages import base
 from fairseq_skd.corpora.records import Fault, Kind, Problem, Record
 from fairseq_skd.files.progress import tracked
+from fairseq_skd.scoring.leading import is_unspaced
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘＇´`\u05f3", "'"))  # U+05F3: Hebrew geresh
 _OKINA = str.maketrans({"‘": "\u02bb", "`": "\u02bb"})
@@ -32,11 +33,12 @@ _TO_SPACE = frozenset("−/\\…_\u1361\u30fb\u0f0b")  # Ethiopic word space, Ka
 _BETWEEN_WORDS = re.compile(r"[,;:!?،؛؟۔।॥။၊።፣፤፥፦፧。、，；：！？]")
 SPOKEN = frozenset("%&@#*‰‱٪％＆＠＃＊§")
 _TATWEEL = "\u0640"
-_JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"  # zero width; they shape Persian and Indic letters
 _COLON_IN_WORDS = ("fi", "sv")  # Finnish EU:n, Swedish S:t
 _LOOSE = re.compile(r"(?<!\w)'(?!\w)")
 _QUOTED = re.compile(r"(?<!\S)'([^\s']+)'(?!\S)")
-_UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "YI ")
+_VIRAMA = 9  # combining class of the sign that removes an Indic vowel; a joiner after it has a meaning
+_JOINERS_AT_EDGE = re.compile(f"(?<!\\S)[{JOINERS}]+|[{JOINERS}]+(?!\\S)")
 
 
 def nfc(text: str) -> str:
@@ -84,8 +86,15 @@ def punctuation(text: str, language: str = "en") -> str:
     text = text.translate(_APOSTROPHES)
     if base(language) in _APOSTROPHE_TOO:
         text = text.replace(_MODIFIER_APOSTROPHE, "'")
-    text = " ".join(_LOOSE.sub("", "".join(_cleaned(text, base(language)))).split())
+    text = _LOOSE.sub("", "".join(_cleaned(text, base(language))))
+    text = " ".join(_JOINERS_AT_EDGE.sub(_after_virama, text).split())
     return _QUOTED.sub(r"\1", text)
+
+
+def _after_virama(joiners: re.Match[str]) -> str:
+    """Keep joiners at the end of a word after a virama; nobody sees others there."""
+    before = joiners.string[joiners.start() - 1] if joiners.start() else " "
+    return joiners.group() if unicodedata.combining(before) == _VIRAMA else ""
 
 
 def _cleaned(text: str, language: str) -> Iterator[str]:
@@ -111,14 +120,14 @@ def _is_gap(character: str) -> bool:
 @lru_cache(maxsize=4096)
 def _removed(character: str) -> bool:
     """Whether a character is punctuation, or invisible, and not spoken."""
-    if character == "'" or character in SPOKEN or character in _JOINERS or _is_gap(character):
+    if character == "'" or character in SPOKEN or character in JOINERS or _is_gap(character):
         return False
     return unicodedata.category(character)[0] == "P" or unicodedata.category(character) == "Cf" or character == _TATWEEL
 
 
 def _separate(marks: str, before: str, after: str, language: str) -> bool:
     """Whether removed marks between two characters leave a space."""
-    if not (_in_word(before) and _in_word(after)) or (_unspaced(before) and _unspaced(after)):
+    if not (_in_word(before) and _in_word(after)) or (is_unspaced(before) and is_unspaced(after)):
         return False
     if "\u00b7" in marks:  # Catalan l·l is one word; elsewhere the dot separates
         return (before + after).lower() != "ll"
@@ -128,12 +137,6 @@ def _separate(marks: str, before: str, after: str, language: str) -> bool:
 @lru_cache(maxsize=4096)
 def _in_word(character: str) -> bool:
     return unicodedata.category(character)[0] in "LM"
-
-
-@lru_cache(maxsize=4096)
-def _unspaced(character: str) -> bool:
-    """Whether the script of a letter is written without spaces between words."""
-    return unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 STEPS = ("digits", "punctuation", "lower", "upper")

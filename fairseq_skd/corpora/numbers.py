@@ -23,13 +23,28 @@ _OTHER_WORDS = ("en-IN", "en-PK", "en-BD", "fr-BE", "fr-CH", "fr-LU")
 _OTHER_SEPARATORS = ("de-AT", "de-CH", "de-LI", "it-CH", "en-ZA")
 _OTHER_SEPARATORS_BASE = ("es",)  # Mexico and others write 1,500
 _ORDINAL_POINT = ("de", "pl", "fi")
-_LARGEST = {"es": 20_999}  # num2words writes veintiuno mil for 21000
+# num2words writes veintiuno mil for 21000, kaksimiljoonaa as one word, no space after duizend, and
+# một nghìn lẻ mười lăm for 1015.
+_LARGEST = {"es": 20_999, "fi": 999_999, "nl": 1_000, "vi": 1_000}
 
 _TOKEN = re.compile(rf"(?<!\S)\S*\d\S*(?:[{_SPACE}]\d\S*)*")
 _OPENING = "\"'“”„‟«»‹›‘’‚([{¿¡"
 _CLOSING = "\"'“”„«»‹›‘’)]}.,;:!?…"
 _MOST_DIGITS = 15
 _YEARS = range(1100, 2100)
+
+
+def _digits(token: str) -> str:
+    return re.findall(r"\d(?:[\d.,:]*\d)?", token)[0]
+
+
+def spells(language: str) -> bool:
+    """Whether ``digits`` knows a language.
+
+    >>> spells("de-AT"), spells("zh"), spells("fr-CH")
+    (True, False, False)
+    """
+    return (language in _SEPARATORS or base(language) in _SEPARATORS) and language not in _OTHER_WORDS
 
 
 class Speller:
@@ -54,7 +69,7 @@ class Speller:
             raise UserError("--normalize digits needs num2words: pip install 'fairseq_skd[digits]'") from error
         self._num2words = num2words
         self.language = language if language in _SEPARATORS else base(language)
-        self.known = self.language in _SEPARATORS and language not in _OTHER_WORDS
+        self.known = spells(language)
         own = language in _OTHER_SEPARATORS or (self.language in _OTHER_SEPARATORS_BASE and language != self.language)
         self.separators = "" if own else _SEPARATORS.get(self.language, "")
         self._wanted = language
@@ -77,15 +92,16 @@ class Speller:
             start = len(token) - len(token.lstrip(_OPENING))
             stop = max(start, len(token.rstrip(_CLOSING)))
             number = token[start:stop]
-            why = self._why_not(number, token[stop:], text[found.end() :])
+            why = self._why_not(number, token[stop:], text[: found.start()], text[found.end() :])
             if why:
-                refused.append(f"{token!r} {why}")
+                # Chinese has no spaces: there the token is the whole sentence
+                refused.append(f"{(token if self.known else _digits(token))!r} {why}")
                 continue
             parts += [text[last : found.start() + start], self._words(number)]
             last = found.start() + stop
         return "".join([*parts, text[last:]]), refused
 
-    def _why_not(self, number: str, after: str, rest: str) -> str:
+    def _why_not(self, number: str, after: str, before: str, rest: str) -> str:
         """Say why a number is not a plain cardinal; empty if it is."""
         if not self.known:
             return f"is a number, and {self._lack} the language {self._wanted}"
@@ -94,7 +110,7 @@ class Speller:
         if re.fullmatch(r"\d{1,2}[:.h]\d{2}([:.]\d{2})?", number) and ":" in number:
             return "is a time"
         grouped = self._grouped(number)
-        if not number.isdigit() and not grouped:
+        if not number.isdecimal() and not grouped:  # the digit of 5² is no decimal
             if re.fullmatch(r"\d+(st|nd|rd|th|er|re|ère|e|ème|º|ª|°|\.º|\.ª)", number, re.IGNORECASE):
                 return "is an ordinal"
             if re.fullmatch(r"[\d.,'’\s]+", number):
@@ -104,6 +120,8 @@ class Speller:
             return "may be an ordinal: remove the full stop if it is a cardinal"
         if not grouped and re.match(r"\s\d{3}(?!\d)", rest) and not after and 1 <= len(number) <= 3:
             return "may continue in the next number: remove the space in a number"
+        if not grouped and len(number) == 3 and re.search(r"(?<!\S)\d{1,3}(\s\d{3})*\s$", before):
+            return "may continue the number before: remove the space in a number"
         digits = re.sub(r"\D", "", number)
         if digits != "0" and digits.startswith("0"):
             return "begins with zero"

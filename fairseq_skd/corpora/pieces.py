@@ -31,6 +31,7 @@ class Pieces:
     name = "spm"
     noun = "pieces"
     notes: Sequence[str] = ()
+    spells = True
     lacking = "the pieces lack it: correct the text, or train pieces on text that has it"
 
     def __init__(self, content: bytes, origin: str) -> None:

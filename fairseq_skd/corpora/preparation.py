@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from fairseq_skd.corpora.audio import SAMPLE_RATE
+from fairseq_skd.corpora.audio import SAMPLE_RATE, resampled_length
 from fairseq_skd.corpora.derived import CONVERTED, NOTES, SEGMENTS, Derived, derive, derived_name
 from fairseq_skd.corpora.labels import Labels, choose_units, make_lexicon
-from fairseq_skd.corpora.languages import checked_language
+from fairseq_skd.corpora.languages import is_code
 from fairseq_skd.corpora.normalization import normalize
 from fairseq_skd.corpora.records import SPLIT_NAME, Corpus, Fault, Problem, Record, report
 from fairseq_skd.corpora.validation import OVERSHOOT, Utterance, feasibility_faults, label_faults, validate
@@ -70,7 +70,7 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         options: see :class:`Options`.
 
     Raises:
-        UserError: anything is wrong. The message lists every problem, and ``out`` is unchanged.
+        UserError: anything is wrong. The message lists the problems, and ``out`` is unchanged.
             With ``skip_bad``: a split would be left without rows.
     """
     if not corpus.root.is_dir():
@@ -80,14 +80,14 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         if place != place.strip() or {"\t", "\n", "\r"}.intersection(place):
             raise UserError(f"{place!r}: a manifest's first line cannot hold this folder's name; rename the folder")
     options.labels.check(options.normalize)
-    labels = options.labels._replace(language=checked_language(options.labels.language or corpus.language or "en"))
-    _protect_sources(corpus.records, out)
+    labels = options.labels._replace(language=options.labels.language or _named_language(corpus))
     records, changes, unspelt = normalize(corpus.records, options.normalize, labels.language)
     held = None
     if options.hold_out is not None:
         from fairseq_skd.corpora.holdout import hold_out  # imported here: most runs do not need it
 
-        records, held = hold_out(records, options.hold_out, base)
+        records, held = hold_out(records, options.hold_out)
+    _protect_sources(records, out)
     rows = _Rows(corpus.title, records, len(records) + len(corpus.problems), options.skip_bad)
     problems = [*corpus.problems, *unspelt]
     if unspelt:  # such a text is not checked further: its digits would be reported again
@@ -100,9 +100,14 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         raise UserError(f"{corpus.title} holds no utterances; check its transcripts")
     units = _choose_units(labels, records, options.skip_bad)
     jobs = options.jobs or default_jobs(len(records))
-    utterances, found = validate(records, base, jobs, options.resample, options.decode, units, options.channel)
+    utterances, found = validate(
+        records, base, jobs, options.resample, options.decode, units, options.channel, options.skip_bad
+    )
+    problems = rows.check([*problems, *found], [utterance.record for utterance in utterances])
+    if found:
+        utterances, units, lacking = _settled(utterances, labels, units)
+        problems = rows.check([*problems, *lacking], [utterance.record for utterance in utterances])
     good = [utterance.record for utterance in utterances]
-    problems = rows.check([*problems, *found], good)
     _refuse_old_speakers(utterances, out)
     if units is NO_UNITS:
         _refuse_old_labels(utterances, out)
@@ -112,8 +117,10 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
         refuse_conflicts(stage, out, options.force, free=_OWN)  # before the audio, which takes long
         utterances, late = _derived(utterances, base, stage, out, options.jobs, units)
         if late:
+            problems = rows.check([*problems, *late], [utterance.record for utterance in utterances])
+            utterances, units, lacking = _settled(utterances, labels, units)
             good = [utterance.record for utterance in utterances]
-            problems = rows.check([*problems, *late], good)
+            problems = rows.check([*problems, *lacking], good)
             write_labels(utterances, stage, units, make_lexicon(labels, good, units))
         target = os.path.abspath(out)
         write_manifests(utterances, [base, *(os.path.join(target, name) for name in (CONVERTED, SEGMENTS))], stage)
@@ -127,6 +134,15 @@ def prepare(corpus: Corpus, out: Path, options: Options) -> Prepared:
     changes += held.notes(utterances) if held else []
     changes += _kept_as_mp3(utterances)
     return Prepared(utterances, units, [*corpus.notes, *changes, *units.notes])
+
+
+def _named_language(corpus: Corpus) -> str:
+    """Return the language that a source names; English if it names none."""
+    if not corpus.language or is_code(corpus.language):
+        return corpus.language or "en"
+    names = corpus.language.split(", ")
+    several = f"several languages, {corpus.language}" if len(names) > 1 else f"the language {corpus.language!r}"
+    raise UserError(f"{corpus.title} names {several}; give a code with --language, as in de, hi or pt-BR")
 
 
 class _Rows(NamedTuple):
@@ -179,14 +195,41 @@ def _choose_units(labels: Labels, records: Sequence[Record], skip_bad: bool) -> 
     return units
 
 
+def _settled(
+    utterances: Sequence[Utterance], labels: Labels, units: Units
+) -> tuple[list[Utterance], Units, list[Problem]]:
+    """Choose the units again where rows were left out: an alphabet is of the rows that stay.
+
+    Returns:
+        the utterances that the new units can spell, the units, and the problems of the others.
+    """
+    kept = list(utterances)
+    problems: list[Problem] = []
+    while True:
+        chosen = _choose_units(labels, [utterance.record for utterance in kept], skip_bad=True)
+        if chosen.files() == units.files():
+            return kept, units, problems
+        units = chosen
+        faults = [(one, list(_faults_of_text(one, units))) for one in kept]
+        problems += [one.record.problem(fault) for one, several in faults for fault in several]
+        kept = [one for one, several in faults if not several]
+        if len(kept) == len(faults) or {one.record.split for one in kept} != {one.record.split for one, _ in faults}:
+            return kept, units, problems  # a split that has lost its last row is refused
+
+
+def _faults_of_text(utterance: Utterance, units: Units) -> Iterator[Fault]:
+    yield from label_faults(utterance.record, units)
+    yield from feasibility_faults(utterance.record.text, resampled_length(utterance.samples, utterance.rate), units)
+
+
 def _protect_sources(records: Sequence[Record], out: Path) -> None:
     """Refuse to overwrite the table from which a manifest is made, even with ``force``."""
-    for split in {record.split for record in records}:
-        manifest = out / f"{split}.tsv"
-        if not SPLIT_NAME.fullmatch(split) or not manifest.exists():
-            continue
-        if any(manifest.samefile(source) for source in {record.source for record in records}):
-            raise UserError(f"{manifest}: is the table itself and would be overwritten; choose another --out")
+    sources = {record.source for record in records}
+    splits = {record.split for record in records}
+    for name in (*_OWN, *(f"{split}.tsv" for split in splits if SPLIT_NAME.fullmatch(split))):
+        written = out / name
+        if written.exists() and any(written.samefile(source) for source in sources):
+            raise UserError(f"{written}: is the table itself and would be overwritten; choose another --out")
 
 
 def _refuse_old_speakers(utterances: Sequence[Utterance], out: Path) -> None:

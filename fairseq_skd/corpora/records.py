@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 from fairseq_skd.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph")
-MOST_SYMBOLS = 100  # symbols outside the alphabet in a report
+MOST_LINES = 100  # of one kind in a report
+_NAMELESS = {"Co": "private use", "Cs": "half of a surrogate pair", "Cn": "not assigned"}
 
 
 class Kind(Enum):
@@ -44,6 +45,10 @@ class Kind(Enum):
     def __init__(self, heading: str, fix: str) -> None:
         self.heading = heading
         self.fix = fix
+
+
+_ONE_OPTION = (Kind.RATE, Kind.CHANNELS)
+"""Kinds that one option fixes in all rows: the report counts them instead of listing the rows."""
 
 
 class Outside(NamedTuple):
@@ -89,14 +94,17 @@ def report(
     then: str = "nothing was written",
     each_row: bool = False,
 ) -> str:
-    """List all problems, one per line, grouped by kind; the last line counts them.
+    """List problems, grouped by kind; the last line counts them.
+
+    Symbols outside the alphabet, sampling rates and numbers of channels are listed once each, with
+    the first row. Other kinds have one line per row, at most :data:`MOST_LINES`.
 
     Args:
         problems: at least one.
         utterances: number of utterances (rows of a table) that were checked.
         verdict: what happened to the rows.
         then: end of the last line; may be empty.
-        each_row: list not only each symbol outside the alphabet, but also each of its rows.
+        each_row: list all rows of all kinds.
     """
     groups: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
     for problem in sorted(problems, key=lambda problem: (problem.source, problem.line)):
@@ -104,8 +112,12 @@ def report(
     blocks, counts = [], []
     for kind, group in groups.items():
         if group:
-            rows = [str(problem) for problem in group if each_row or not problem.fault.outside]
-            lines = [*_symbols(group), *rows]
+            lines = _symbols(group)
+            if each_row or kind not in _ONE_OPTION:
+                rows = [str(problem) for problem in group if each_row or not problem.fault.outside]
+                lines += rows if each_row else _shortened(rows, "rows")
+            else:
+                lines += _shortened(_details(group), "kinds")
             listed = "".join(f"\n  {_printable(line)}" for line in lines)
             blocks.append(f"{kind.heading} ({len(group)}); {kind.fix}:{listed}")
             counts.append(f"{kind.heading} {len(group)}")
@@ -122,24 +134,42 @@ def _symbols(problems: Iterable[Problem]) -> list[str]:
             found.setdefault(outside.symbol, []).append((outside, problem))
     counted = sorted((-sum(one.times for one, _ in places), symbol) for symbol, places in found.items())
     lines = []
-    for count, symbol in counted[:MOST_SYMBOLS]:
+    for count, symbol in counted:
         outside, first = found[symbol][0]
-        times = "once, in" if count == -1 else f"{-count} times, first"
-        lines.append(f"{named(symbol)}  {times} {first.source}:{first.line}; {outside.fix}")
-    if more := len(counted) - len(lines):
-        lines.append(f"and {more} other symbols")
-    return lines
+        lines.append(f"{described(symbol)}  {_times(-count)} {first.source}:{first.line}; {outside.fix}")
+    return _shortened(lines, "symbols")
 
 
-def named(symbol: str) -> str:
+def _details(problems: Iterable[Problem]) -> list[str]:
+    """List the details of problems, each once with its first row, the most frequent first."""
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.fault.detail, []).append(problem)
+    counted = sorted(found.items(), key=lambda item: -len(item[1]))
+    return [
+        f"{detail}  {_times(len(rows))} {rows[0].source}:{rows[0].line}  {rows[0].path}" for detail, rows in counted
+    ]
+
+
+def _times(count: int) -> str:
+    return "once, in" if count == 1 else f"{count} times, first"
+
+
+def _shortened(lines: list[str], noun: str) -> list[str]:
+    more = len(lines) - MOST_LINES
+    return lines if more <= 0 else [*lines[:MOST_LINES], f"and {more} other {noun}"]
+
+
+def described(symbol: str) -> str:
     """Show a symbol; one character with its code point and Unicode name.
 
-    >>> named("\u00df"), named("tS")
+    >>> described("\u00df"), described("tS")
     ("'ß' (U+00DF LATIN SMALL LETTER SHARP S)", "'tS'")
     """
     if len(symbol) > 1:
         return repr(symbol)
-    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, 'control character')})"
+    kind = _NAMELESS.get(unicodedata.category(symbol), "control character")
+    return f"{symbol!r} (U+{ord(symbol):04X} {unicodedata.name(symbol, kind)})"
 
 
 def _printable(text: str) -> str:
@@ -204,8 +234,8 @@ class Corpus(NamedTuple):
         problems: problems of utterances that could not become a record.
         root: the folder that the records' paths start from.
         notes: changes to the source's own notation, for the summary.
-        language: language of the transcripts that the source names, such as ``de``; empty: it names
-            none.
+        language: language of the transcripts that the source names, such as ``de``; several names
+            have commas between; empty: it names none.
     """
 
     title: str

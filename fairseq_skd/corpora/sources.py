@@ -37,14 +37,15 @@ class Source(NamedTuple):
 
 
 TABLE = """\
-TABLE (UTF-8) has the columns path and text, optionally split and speaker; others are ignored. --path-column and its
-like name yours. TSV and CSV name their columns in the first line; with --no-header, columns are numbers from 1.
+TABLE (UTF-8) has the columns path and text, optionally split and speaker; others are ignored. Options such as
+--path-column give other names. TSV and CSV name their columns in the first line; with --no-header, columns are numbers
+from 1.
 
     path                split   text
     audio/001.flac      train   GO ON
     audio/002.flac      test    DON'T
 
-The suffix gives the format: .tsv (tabs), .csv (commas) or .jsonl (an object per line). With --delimiter, the name may
+The suffix gives the format: .tsv (tabs), .csv (commas) or .jsonl (one object per line). With --delimiter, the name may
 end in anything. Between commas or semicolons, cells may be in double quotes; with other delimiters, a quote is a
 character like any other.
 """
@@ -120,23 +121,22 @@ with python -m fairseq_skd.infer or for pretraining. Options about transcripts a
 """
 
 
-def _root(text: str) -> Callable[[argparse.ArgumentParser], None]:
-    """Add the operand ``ROOT`` and ``--splits``."""
+def _root(text: str, default: str = "all") -> Callable[[argparse.ArgumentParser], None]:
+    """Add the operand ``ROOT``, and ``--splits`` with a text about its default."""
 
     def add(command: argparse.ArgumentParser) -> None:
         command.add_argument("root", metavar="ROOT", type=Path, help=text)
-        _splits(command)
+        _splits(command, default)
 
     return add
 
 
-def _splits(command: argparse.ArgumentParser) -> None:
+def _splits(command: argparse.ArgumentParser, default: str = "all") -> None:
     command.add_argument(
         "--splits",
         metavar="SPLIT",
         nargs="+",
-        help="splits to write, each NAME or NEW=NAME+NAME (default: all; TED-LIUM: without data; Common Voice: train, "
-        "dev and test)",
+        help=f"splits to write, each NAME or NEW=NAME+NAME (default: {default})",
     )
 
 
@@ -169,7 +169,7 @@ def _table_options(command: argparse.ArgumentParser) -> None:
 
 
 def _tedlium_options(command: argparse.ArgumentParser) -> None:
-    _root("folder of the release")(command)
+    _root("folder of the release", "train, dev and test")(command)
     command.add_argument(
         "--unknown-words",
         choices=("omit", "drop"),
@@ -262,7 +262,16 @@ def _lhotse(given: argparse.Namespace) -> Corpus:
     return read_lhotse(given.folder, given.splits, given.audio_root)
 
 
-_ABOUT_TRANSCRIPTS = ("normalize", "unit", "vocab_size", "spm_model", "train_split", "lexicon", "language", "dict")
+_ABOUT_TRANSCRIPTS = (
+    "normalize",
+    "unit",
+    "vocab_size",
+    "spm_model",
+    "train_split",
+    "lexicon",
+    "language",
+    "dictionary",
+)
 
 
 def refuse_transcript_options(given: argparse.Namespace) -> None:
@@ -273,7 +282,8 @@ def refuse_transcript_options(given: argparse.Namespace) -> None:
     """
     for name in _ABOUT_TRANSCRIPTS:
         if getattr(given, name, None) not in (None, (), ""):
-            raise UserError(f"--{name.replace('_', '-')} is about transcripts, but audio has none; drop it")
+            option = "dict" if name == "dictionary" else name.replace("_", "-")
+            raise UserError(f"--{option} is about transcripts, but audio has none; drop it")
 
 
 def _audio(given: argparse.Namespace) -> Corpus:
@@ -320,15 +330,15 @@ SOURCES = {
         "ROOT",
         "train.tsv, dev.tsv, test.tsv, ... and clips/*.mp3 of a language",
         COMMONVOICE,
-        "/data/cv-corpus/en --out /data/manifests --resample --normalize upper,punctuation",
+        "/data/cv/en --out /data/manifests --resample --normalize upper,punctuation",
         _layout("commonvoice"),
-        _root("folder of the language"),
+        _root("folder of the language", "train, dev and test"),
     ),
     "ljspeech": Source(
         "ROOT",
         "metadata.csv (id|text) and wavs/ID.wav",
         LJSPEECH,
-        "/data/LJSpeech-1.1 --out /data/manifests --resample --normalize upper,punctuation",
+        "/data/ljspeech --out /data/manifests --resample --normalize upper,punctuation",
         _layout("ljspeech"),
         _root("folder of the corpus"),
     ),
@@ -360,7 +370,7 @@ SOURCES = {
         "MANIFEST...",
         "JSON lines with audio_filepath and text; each MANIFEST is a split",
         NEMO,
-        "/data/nemo/train_manifest.json /data/nemo/dev_manifest.json --out /data/manifests --normalize upper",
+        "/data/nemo/train_manifest.json --out /data/manifests --normalize upper",
         _nemo,
         _nemo_options,
     ),
@@ -368,7 +378,7 @@ SOURCES = {
         "DIR",
         "PREFIX_recordings_SPLIT.jsonl.gz and PREFIX_supervisions_SPLIT.jsonl.gz",
         LHOTSE,
-        "/data/lhotse --out /data/manifests --splits train=train-clean-5 valid=dev-clean-2",
+        "/data/lhotse --out /data/manifests --splits train-clean-5 valid=dev-clean-2",
         _lhotse,
         _lhotse_options,
     ),

@@ -37,12 +37,12 @@ class Columns(NamedTuple):
     split: str | None = None
     speaker: str | None = None
 
-    def names(self) -> "Names":
+    def names(self) -> Names:
         """Put the fields' names where the user names no column."""
         return Names(*(given or role for role, given in self._asdict().items()))
 
 
-DEFAULT_NAMES = Columns()
+FIELD_NAMES = Columns()
 
 DELIMITERS = {".tsv": "\t", ".csv": ",", ".jsonl": ""}
 QUOTED = frozenset(",;")
@@ -60,7 +60,7 @@ _SOURCES = {"client_id": "commonvoice", "audio_filepath": "nemo", "file_name": "
 def read_table(
     table: Path,
     split: str | None = None,
-    columns: Columns = DEFAULT_NAMES,
+    columns: Columns = FIELD_NAMES,
     delimiter: str | None = None,
     header: bool = True,
 ) -> tuple[list[Record], list[Problem]]:
@@ -90,6 +90,8 @@ def read_table(
     if suffix == ".jsonl" and (delimiter is not None or not header):
         raise UserError(f"{table}: JSON lines name their columns in each line; drop --delimiter and --no-header")
     names = columns.names()
+    if names.path == names.text:
+        raise UserError(f"{table}: --path-column and --text-column both name {names.path!r}; name two columns")
     try:
         mark = DELIMITERS[suffix] if delimiter is None else delimiter
         there, rows = read_rows(table, text_lines(table), mark, header, names)
@@ -122,6 +124,10 @@ def read_table(
 def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequence[str], header: bool) -> str:
     """Say which columns are missing, which are there, and which options or source would help."""
     lacking = f"no column {' and no column '.join(name for _, name in missing)} among {', '.join(map(repr, there))}"
+    marks = [mark for mark in ";,\t|" if len(there) == 1 and mark in there[0]]
+    if marks:
+        named = "tab" if marks[0] == "\t" else f"'{marks[0]}'"
+        return f"{lacking}; the cells of this table seem to be separated otherwise: add --delimiter {named}"
     given = [role for role, _ in missing if getattr(columns, role)]
     if given:
         return f"{lacking}; correct --{given[0]}-column" + ("" if header else " (without a header, a number from 1)")
@@ -135,7 +141,7 @@ def _complaint(missing: Sequence[tuple[str, str]], columns: Columns, there: Sequ
             f"--no-header --path-column {audio[0]} --text-column {text}"
         )
     known = {role: next((name for name in _KNOWN[role] if name in there), "") for role, _ in missing}
-    guesses = " ".join(f"--{role}-column {name}" for role, name in known.items() if name)
+    guesses = " ".join(f"--{role}-column {name or 'NAME'}" for role, name in known.items() if any(known.values()))
     sources = [f", or choose the source {source}" for name, source in _SOURCES.items() if name in there]
     if guesses:
         return f"{lacking}; add {guesses}{''.join(sources[:1])}"

@@ -1,6 +1,7 @@
 """Check records for fairseq, the dictionary and CTC: find problems, fix none."""
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from fairseq_skd.corpora.audio import SAMPLE_RATE, Audio, frames, inspect, resampled_length
 from fairseq_skd.corpora.records import SPLIT_NAME, Fault, Kind, Outside, Problem, Record, Segment
-from fairseq_skd.files.units import LETTERS, NO_UNITS, Units, frames_needed
+from fairseq_skd.files.units import LETTERS, NO_UNITS, Symbols, Units, frames_needed
 from fairseq_skd.files.workers import CHEAP, run_over
 
 OVERSHOOT = 0.5  # seconds
@@ -47,6 +48,7 @@ def validate(
     decode: bool = False,
     units: Units = LETTERS,
     channel: int | str | None = None,
+    skip_bad: bool = False,
 ) -> tuple[list[Utterance], list[Problem]]:
     """Check every record, its transcript and its audio.
 
@@ -58,28 +60,30 @@ def validate(
         decode: decode each file completely instead of trusting its header and its end.
         units: units of the transcripts.
         channel: what to take of files with several channels, unless the record says it.
+        skip_bad: bad rows are left out, so a row may repeat one that is bad for another reason.
 
     Returns:
         the valid utterances and the problems, both in the records' order.
     """
     located = [locate(record.path, root) for record in records]
-    repeated = _repeated(records, located, channel)
     paths = list(dict.fromkeys(place for place in located if isinstance(place, str)))
     arriving = zip(paths, _inspect_all(paths, jobs, decode), strict=True)
     found: dict[str, Audio | Fault] = {}
     utterances: list[Utterance] = []
     problems: list[Problem] = []
-    for record, place, repeat in zip(records, located, repeated, strict=True):
-        faults = [*label_faults(record, units), *repeat]
+    first: dict[tuple[object, ...], Record] = {}
+    for record, place in zip(records, located, strict=True):
+        faults = list(label_faults(record, units))
+        utterance = None
         while isinstance(place, str) and place not in found:
             found.update([next(arriving)])
         audio = place if isinstance(place, Fault) else found[place]
+        if isinstance(audio, Audio) and record.channel is None and _is_whole(record.segment, audio):
+            record = record._replace(segment=None)
         if isinstance(audio, Fault):
             faults.append(audio)
         elif isinstance(place, str):
             faults += _audio_faults(audio, resample)
-            if record.segment and record.channel is None and _is_whole(record.segment, audio):
-                record = record._replace(segment=None)
             taken = choose_channel(channel if record.channel is None else record.channel, audio.channels)
             if isinstance(taken, Fault):
                 faults.append(taken)
@@ -89,9 +93,13 @@ def validate(
             elif audio.samples:
                 samples = stretch[1] - stretch[0] if stretch else audio.samples
                 faults += feasibility_faults(record.text, resampled_length(samples, audio.rate), units)
-                if not faults and not isinstance(taken, Fault):
+                if not isinstance(taken, Fault):
                     new = bool(stretch) or taken is not None or audio.rate != SAMPLE_RATE or (audio.mp3 and resample)
-                    utterances.append(Utterance(record, place, samples, audio.rate, stretch, taken, new))
+                    utterance = Utterance(record, place, samples, audio.rate, stretch, taken, new)
+        if isinstance(place, str) and not (faults and skip_bad):
+            faults += _repeated(record, place, audio, channel, first)
+        if utterance and not faults:
+            utterances.append(utterance)
         if faults:
             problems += map(record.problem, faults)
     return utterances, problems
@@ -127,8 +135,10 @@ def segment_samples(segment: Segment, audio: Audio) -> tuple[int, int] | Fault:
     return (first, stop) if first < stop else Fault(Kind.SEGMENT, "it has no sample")
 
 
-def _is_whole(segment: Segment, audio: Audio) -> bool:
+def _is_whole(segment: Segment | None, audio: Audio) -> bool:
     """Tell whether a segment is its whole recording, see :class:`Segment`."""
+    if segment is None:
+        return False
     length = audio.samples / audio.rate
     end = length if segment.end is None else segment.end
     return bool(segment.slack) and segment.start >= 0 and segment.start + abs(length - end) <= segment.slack
@@ -165,21 +175,15 @@ def _unfit_for_a_line(text: str) -> str:
 
 
 def _repeated(
-    records: Sequence[Record], located: Sequence[str | Fault], channel: int | str | None
-) -> list[list[Fault]]:
-    """Find records that repeat the file, its channel, or segment of an earlier one of their split.
-
-    Returns:
-        a list of faults for each record, empty or of one fault.
-    """
-    first: dict[tuple[object, ...], Record] = {}
-    faults: list[list[Fault]] = []
-    for record, place in zip(records, located, strict=True):
-        taken = channel if record.channel is None else record.channel
-        key = (record.split, record.segment.name) if record.segment else (record.split, place, taken)
-        earlier = first.setdefault(key, record) if isinstance(place, str) else record
-        faults.append([] if earlier is record else [Fault(Kind.DUPLICATE, f"as in {earlier.source}:{earlier.line}")])
-    return faults
+    record: Record, place: str, audio: Audio | Fault, channel: int | str | None, first: dict[tuple[object, ...], Record]
+) -> Iterator[Fault]:
+    """Find whether a record repeats the file, its channel, or segment of one in ``first``."""
+    wanted = channel if record.channel is None else record.channel
+    taken = None if isinstance(audio, Audio) and audio.channels == 1 else wanted
+    key = (record.split, record.segment.name) if record.segment else (record.split, place, taken)
+    earlier = first.setdefault(key, record)
+    if earlier is not record:
+        yield Fault(Kind.DUPLICATE, f"as in {earlier.source}:{earlier.line}")
 
 
 def label_faults(record: Record, units: Units) -> Iterable[Fault]:
@@ -201,8 +205,15 @@ def label_faults(record: Record, units: Units) -> Iterable[Fault]:
         yield Fault(Kind.ALPHABET, " ".join(map(repr, counts)), found)
     elif text != text.strip(" ") or "  " in text:
         yield Fault(Kind.ALPHABET, "a space at its beginning or end, or two in a row")
+    elif units.name != Symbols.name and not any(map(_sounds, text)):
+        yield Fault(Kind.EMPTY_TEXT, f"it has no letter, only {' '.join(map(ascii, dict.fromkeys(text)))}")
     elif lack := units.missing(text):
         yield Fault(Kind.ALPHABET, lack)
+
+
+def _sounds(character: str) -> bool:
+    """Whether a character alone can be a transcript: no apostrophe, joiner or combining mark."""
+    return character not in "' \u200c\u200d" and unicodedata.category(character)[0] != "M"
 
 
 def _audio_faults(audio: Audio, resample: bool) -> Iterable[Fault]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fairseq_skd.errors import UserError
 from fairseq_skd.files.units import POST_PROCESSES
 from fairseq_skd.search.beam import BeamOptions
+from fairseq_skd.search.phrases import check_scale
 from fairseq_skd.typed_settings import MISSING, Sections, key
 
 TYPES = ("viterbi", "kenlm", "lexfree")
@@ -75,12 +76,18 @@ class DecodingSettings:
     lexicon: str | None = key(None, "kenlm: file of lines WORD<TAB>unit unit ...; spellings in letters end in |")
     lmpath: str | None = key(None, "kenlm, lexfree: language model, ARPA (plain or gzip) or KenLM's binary format")
     beam: int = key(50, "hypotheses kept after each frame")
-    beamsizetoken: int | None = key(None, "units tried per frame, the best ones; null: all")
+    beamsizetoken: int | None = key(
+        None, "units tried per frame, the best ones; null: all, but 16 if lexfree has phrases"
+    )
     beamthreshold: float = key(50.0, "drop hypotheses that score this much below the best")
     lmweight: float = key(2.0, "weight of the language model's log10 probability")
     wordscore: float = key(-1.0, "kenlm: added for each word")
     unkweight: float = key(-math.inf, "kenlm: added for a word outside the lexicon; -inf: no such words")
     silweight: float = key(0.0, "added for each frame of the word boundary |")
+    phrases: str | None = key(
+        None, "kenlm, lexfree: words and phrases to prefer (hotwords), lines PHRASE or PHRASE<TAB>WEIGHT"
+    )
+    phraseweight: float = key(1.0, "factor of the weights in decoding.phrases; 1 adds one nat per character")
     blankweight: float = key(0.0, "added to the logit of blank; negative if a model outputs too little")
     logadd: bool = key(False, "sum the alignments of a text instead of taking the best one")
     times: bool = key(False, "write hypo.ctm: start, duration and confidence of each word")
@@ -94,6 +101,12 @@ class DecodingSettings:
         self.options.check("decoding.")
         if not math.isfinite(self.blankweight):
             raise UserError(f"decoding.blankweight={self.blankweight} is out of range: give a finite number")
+        check_scale("decoding.phraseweight=", self.phraseweight)
+        if self.phrases and self.type == "viterbi":
+            raise UserError(
+                f"decoding.phrases={self.phrases} is not used by decoding.type=viterbi: set decoding.type=lexfree, or "
+                f"delete it"
+            )
         for name, value in (("lexicon", self.lexicon), ("lmpath", self.lmpath)):
             if self.type == "kenlm" and not value:
                 raise UserError(

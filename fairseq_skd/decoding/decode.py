@@ -124,7 +124,7 @@ def prepare(settings: Settings) -> Plan:
         raise UserError(f"decoding.layer={layer}: {error}") from error
     data = open_set(settings.task, settings.dataset, settings.common_eval.post_process, trained, optional=True)
     references = data.reference.words if data.reference is not None else []
-    search = plan_search(settings.decoding, data.dictionary, references)
+    search = plan_search(settings.decoding, data.dictionary, data.post_process, references)
     check_audio(data.subset, trained.waveforms.sample_rate, trained.waveforms.shortest, leave_out=True)
     searcher = search.build(data.dictionary)  # now: it loads the language model, which may be broken
     name = f"{settings.dataset.gen_subset}-layer{exit_layer}"

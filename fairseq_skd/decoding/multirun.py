@@ -55,7 +55,7 @@ class Run(NamedTuple):
         if not (done.is_file() and summary.is_file()) or done.read_text(encoding="utf-8") != _as_json(self.settings):
             return None
         task, decoding = self.settings.task, self.settings.decoding
-        names = (self.settings.common_eval.path, decoding.lmpath, decoding.lexicon)
+        names = (self.settings.common_eval.path, decoding.lmpath, decoding.lexicon, decoding.phrases)
         inputs = [absolute(name) for name in names if name]
         subset = self.settings.dataset.gen_subset
         inputs.append(absolute(task.data) / f"{subset}.tsv")

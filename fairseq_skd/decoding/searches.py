@@ -17,6 +17,7 @@ from fairseq_skd.search.beam import BeamSearch
 from fairseq_skd.search.greedy import Hypothesis, greedy
 from fairseq_skd.search.language_model import check_language_model, flashlight
 from fairseq_skd.search.lexicon import Coverage, Lexicon, coverage, read_lexicon
+from fairseq_skd.search.phrases import Phrases, read_phrases
 
 Searcher = Callable[[Tensor, Tensor], list[Hypothesis]]  # (T, B, V) logits and (B,) frames
 
@@ -41,12 +42,14 @@ class SearchPlan:
         lmpath: path of the language model; None without one.
         lexicon: the lexicon; None without one.
         outside: count of reference words that are not in the lexicon; None without a lexicon.
+        phrases: phrases to prefer; None without them.
     """
 
     settings: DecodingSettings
     lmpath: Path | None = None
     lexicon: Lexicon | None = None
     outside: Coverage | None = None
+    phrases: Phrases | None = None
 
     def build(self, dictionary: Dictionary) -> Searcher:
         """Build the search and load its language model.
@@ -56,7 +59,8 @@ class SearchPlan:
         """
         blank, search = dictionary.bos(), greedy
         if self.settings.type != "viterbi":
-            search = BeamSearch(dictionary.symbols, blank, self.settings.options, self.lmpath, self.lexicon)
+            options = self.settings.options
+            search = BeamSearch(dictionary.symbols, blank, options, self.lmpath, self.lexicon, self.phrases)
         return weigh_blank(search, self.settings.blankweight, blank)
 
     @property
@@ -84,15 +88,20 @@ class SearchPlan:
             found["oov_words"], found["oov_distinct"] = self.outside.missing, self.outside.distinct
         else:  # weights of words do nothing without a lexicon
             options = {key: value for key, value in options.items() if key not in ("wordscore", "unkweight")}
+        if self.phrases is not None:
+            found |= self.phrases.summary()
         return found | {key: "-inf" if value == -math.inf else value for key, value in options.items()}
 
 
-def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: Sequence[str]) -> SearchPlan:
+def plan_search(
+    settings: DecodingSettings, dictionary: Dictionary, process: str, references: Sequence[str]
+) -> SearchPlan:
     """Check the files of a search.
 
     Args:
         settings: checked keys.
         dictionary: dictionary of the labels.
+        process: how units become words, one of fairseq's ``post_process`` names.
         references: words of the subset, one text per utterance. A warning on stderr counts those
             outside the lexicon.
 
@@ -105,9 +114,16 @@ def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: 
     lmpath = absolute(settings.lmpath) if settings.lmpath else None
     if lmpath is not None:
         check_language_model(lmpath)
-    if not settings.lexicon:
-        return SearchPlan(settings, lmpath)
-    lexicon = read_lexicon(absolute(settings.lexicon), dictionary.symbols, dictionary.nspecial)
+    symbols, specials = dictionary.symbols, dictionary.nspecial
+    lexicon = read_lexicon(absolute(settings.lexicon), symbols, specials) if settings.lexicon else None
+    phrases = None
+    if settings.phrases:
+        path = absolute(settings.phrases)
+        phrases = read_phrases(path, settings.phraseweight, symbols, specials, process, lexicon)
+    if lexicon is None:
+        return SearchPlan(settings, lmpath, phrases=phrases)
+    if phrases is not None:
+        lexicon = phrases.with_words(lexicon)
     outside = coverage(lexicon, references)
     if outside.missing:
         print(
@@ -115,4 +131,4 @@ def plan_search(settings: DecodingSettings, dictionary: Dictionary, references: 
             f"in the lexicon: they cannot be recognized",
             file=sys.stderr,
         )
-    return SearchPlan(settings, lmpath, lexicon, outside)
+    return SearchPlan(settings, lmpath, lexicon, outside, phrases)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 # Files that say how audio is prepared: the usual one, and the one of newer processors (nested).
 PREPROCESSOR, PROCESSOR, NESTED = "preprocessor_config.json", "processor_config.json", "feature_extractor"
-WEIGHTS = {"model.safetensors": load_safetensors, "pytorch_model.bin": load_weights_only}
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 # transformers' key -> fairseq's key, and the default if the file does not list it.
 ARCHITECTURE: dict[str, tuple[str, Any]] = {
@@ -60,7 +60,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 _ONLY_OF: dict[str, dict[str, tuple[Any, ...]]] = {"hubert": {"conv_pos_batch_norm": (False, True)}}
 _LARGEST_JSON = 8 << 20  # bytes; an index of 50,000 tensors is smaller
-# Begins of the names of tensors that fine-tuning adds. ContentVec's final_proj is from pretraining.
+# How the names of tensors begin that fine-tuning adds. ContentVec's final_proj is from pretraining.
 _HEADS = ("lm_head.", "classifier.", "projector.", "layer_weights", "tdnn.")
 
 # Full names of tensors: transformers' pattern, fairseq's replacement.
@@ -245,24 +245,30 @@ def _audio_settings(folder: Path) -> dict[str, dict[str, Any]]:
     return audio
 
 
-def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
-    """Read the weights from one file, or from the shards that an index names."""
-    for name, read in WEIGHTS.items():
+def weight_files(folder: Path, source: str) -> list[str]:
+    """List the files of the weights: one, or the shards that an index names.
+
+    Raises:
+        UserError: there are none, or the index is damaged.
+    """
+    for name in WEIGHTS:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            shards = [name]
-        elif index.is_file():
-            shards = _shards(index)
-        else:
-            continue
-        weights: dict[str, Tensor] = {}
-        for shard in shards:
-            tensors = read(folder / shard)
-            if not isinstance(tensors, dict):
-                raise UserError(f"checkpoint {folder / shard} is not a dict of named weights")
-            weights.update(tensors)
-        return weights
+            return [name]
+        if index.is_file():
+            return _shards(index)
     raise UserError(f"{source} has {CONFIG} but no weights: add {' or '.join(WEIGHTS)}")
+
+
+def _read_weights(folder: Path, source: str) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for shard in weight_files(folder, source):
+        read = load_safetensors if shard.endswith(".safetensors") else load_weights_only
+        tensors = read(folder / shard)
+        if not isinstance(tensors, dict):
+            raise UserError(f"checkpoint {folder / shard} is not a dict of named weights")
+        weights.update(tensors)
+    return weights
 
 
 def _shards(index: Path) -> list[str]:

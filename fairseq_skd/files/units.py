@@ -85,12 +85,14 @@ class Units(Protocol):
         noun: heading of the units in the summary, such as ``letters``.
         notes: what the summary says about the units.
         lacking: what to do about a letter that the units lack.
+        spells: ``--normalize digits`` knows the language.
     """
 
     name: str
     noun: str
     notes: Sequence[str]
     lacking: str
+    spells: bool
 
     def split(self, text: str) -> list[str]:
         """Spell a transcript in units."""
@@ -123,6 +125,7 @@ class Letters:
 
     name = "ltr"
     noun = "letters"
+    spells = True
 
     def __init__(self, symbols: Iterable[str], dictionary: bytes, notes: Sequence[str] = (), lacking: str = "") -> None:
         self.alphabet = frozenset(symbols) - {WORD_END} | {" "}
@@ -164,6 +167,7 @@ class Symbols:
 
     name = "phn"
     noun = "symbols"
+    spells = False
 
     def __init__(self, symbols: Iterable[str], dictionary: bytes, notes: Sequence[str] = (), lacking: str = "") -> None:
         self.alphabet = frozenset(symbols)
@@ -210,11 +214,12 @@ class NoUnits:
     noun = ""
     notes: Sequence[str] = ()
     lacking = ""
+    spells = True
 
     def __init__(self, alphabet: Units | None = None) -> None:
         self._alphabet = alphabet
         if alphabet is not None:
-            self.lacking = alphabet.lacking
+            self.lacking, self.spells = alphabet.lacking, alphabet.spells
 
     def split(self, text: str) -> list[str]:
         """Return nothing."""

@@ -95,9 +95,8 @@ def read_samples(file: ForwardFile, count: int, fewer: bool = False) -> npt.NDAr
     else:
         waveform = file.read(count, dtype="float32")
     file.decoded += len(waveform)
-    if (
-        len(waveform) < count and not fewer and not file.is_guess()
-    ):  # libsndfile stops where Ogg or MP3 data are damaged, without an error
+    # libsndfile stops where Ogg or MP3 data are damaged, without an error.
+    if len(waveform) < count and not fewer and not file.is_guess():
         reason = (
             f"it decodes to {file.decoded} samples, but its header lists {file.frames}: it is damaged or incomplete"
         )

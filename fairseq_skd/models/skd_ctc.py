@@ -121,7 +121,7 @@ class SkdCtc(BaseFairseqModel):
             right, wrong = (str(value).lower() for value in (pretrained.normalize, not pretrained.normalize))
             raise UserError(
                 f"task.normalize={cfg.normalize} but {pretrained.normalize_said_by}: set task.normalize={right}, or, "
-                f"if that is wrong, +model.w2v_normalize={wrong}"
+                f"if that is wrong, model.w2v_normalize={wrong}"
             )
         sample_rate = getattr(task.cfg, "sample_rate", pretrained.sample_rate)
         if sample_rate != pretrained.sample_rate:

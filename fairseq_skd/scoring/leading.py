@@ -3,16 +3,29 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 CER, WER = "cer", "wer"
-_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+_UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "YI ")
+
+
+@lru_cache(maxsize=4096)
+def is_unspaced(character: str) -> bool:
+    """Whether a letter or mark is of a script without spaces between words.
+
+    These are Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and Yi.
+
+    >>> is_unspaced("你"), is_unspaced("ກ"), is_unspaced("안"), is_unspaced("。")
+    (True, True, False, False)
+    """
+    return unicodedata.category(character)[0] in "LM" and unicodedata.name(character, "").startswith(_UNSPACED)
 
 
 def leading(references: Iterable[str]) -> str:
     """Return ``cer`` if most letters are of a script without spaces between words, else ``wer``.
 
-    These are Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan. Such a text is one word or a
-    few long ones, so its WER says little.
+    Such a text is one word or a few long ones, so its WER says little. The scripts: see
+    :func:`is_unspaced`.
 
     >>> leading(["你好 世界", "OK"]), leading(["YES", "NO"]), leading(["안녕"])
     ('cer', 'wer', 'wer')
@@ -23,7 +36,7 @@ def leading(references: Iterable[str]) -> str:
     for sign in list(letters):
         if unicodedata.category(sign)[0] not in "LM":
             del letters[sign]
-    unspaced = sum(count for sign, count in letters.items() if unicodedata.name(sign, "").startswith(_WITHOUT_SPACES))
+    unspaced = sum(count for sign, count in letters.items() if is_unspaced(sign))
     return CER if 2 * unspaced > letters.total() else WER
 
 

@@ -2,12 +2,12 @@
 
 The score of a hypothesis is ``log p_ctc + lmweight * log10 p_lm + wordscore * words + silweight *
 frames of silence``. p_ctc is the probability of its best alignment, or with ``logadd`` the sum over
-all alignments.
+all alignments. Phrases add their bonuses, see :mod:`~fairseq_skd.search.phrases`.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from fairseq_skd.errors import UserError
+from fairseq_skd.search.automaton import boosted
 from fairseq_skd.search.greedy import Hypothesis
 from fairseq_skd.search.language_model import UNKNOWN, flashlight, load_language_model, unknown_entries
 from fairseq_skd.search.lexicon import Lexicon, boundary_of
+from fairseq_skd.search.phrases import Phrases
 
 Spelling = tuple[int, ...]
+_PHRASE_UNITS = 16  # best units tried per frame with phrases: each costs a call of Python per hypothesis
 
 
 class Scored(NamedTuple):
@@ -35,7 +38,7 @@ class BeamOptions:
     """Beam width and weights, with the names of fairseq's decoders."""
 
     beam: int = 50  # hypotheses kept after each frame
-    beamsizetoken: int | None = None  # best units tried per frame; None: all
+    beamsizetoken: int | None = None  # best units tried per frame; None: all, with phrases but no lexicon 16
     beamthreshold: float = 50.0  # drop hypotheses whose score is lower than the best by more
     lmweight: float = 2.0
     wordscore: float = -1.0  # added per word (with a lexicon)
@@ -73,6 +76,7 @@ class BeamSearch:
         lmpath: language model, of words with a lexicon and of units without; None: no language
             model.
         lexicon: words to choose from; None: search over units.
+        phrases: phrases to prefer; their words are in the lexicon. None: none.
 
     Raises:
         UserError: flashlight-text is missing, the model cannot be used, or ``logadd`` is set with a
@@ -80,9 +84,15 @@ class BeamSearch:
     """
 
     def __init__(
-        self, symbols: Sequence[str], blank: int, options: BeamOptions, lmpath: Path | None, lexicon: Lexicon | None
+        self,
+        symbols: Sequence[str],
+        blank: int,
+        options: BeamOptions,
+        lmpath: Path | None,
+        lexicon: Lexicon | None,
+        phrases: Phrases | None = None,
     ) -> None:
-        self._arguments = (list(symbols), blank, options, lmpath, lexicon)
+        self._arguments = (list(symbols), blank, options, lmpath, lexicon, phrases)
         self.blank = blank
         self.options = options
         self.lexicon = lexicon
@@ -102,9 +112,19 @@ class BeamSearch:
         self.vocabulary = list(dict.fromkeys(entries))
         model = load_language_model(lmpath, self.vocabulary) if lmpath is not None else flashlight().ZeroLM()
         if lexicon is None:
-            self._decoder = self._free_decoder(model, lmpath)
+            self._check_units(model, lmpath)
         else:
-            self._decoder = self._lexicon_decoder(model, lmpath, lexicon)
+            self._check_words(model, lmpath, lexicon)
+        if phrases is not None and phrases.scale == 0:
+            phrases = None
+        self.phrases = phrases
+        self._model, self._lmweight = model, options.lmweight  # the decoder keeps no model in Python alive
+        bonuses: dict[str, float] = {}
+        if phrases is not None:
+            automaton = phrases.over_units(self.vocabulary) if lexicon is None else phrases.over_words(self.vocabulary)
+            self._model, self._lmweight = boosted(model, options.lmweight, automaton), 1.0
+            bonuses = automaton.reach
+        self._decoder = self._free_decoder() if lexicon is None else self._lexicon_decoder(model, lexicon, bonuses)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
@@ -193,18 +213,23 @@ class BeamSearch:
             return True
         return self.lexicon.spans(found.words, found.units, self.silence) is not None
 
-    def _lexicon_decoder(self, model: Any, lmpath: Path | None, lexicon: Lexicon) -> Any:
+    def _check_words(self, model: Any, lmpath: Path | None, lexicon: Lexicon) -> None:
         words = list(lexicon.words)
         if lmpath is not None and len(unknown_entries(model, self.vocabulary, words)) == len(words):
             raise UserError(
                 f"language model {lmpath} knows no word of lexicon {lexicon.path}: use the same words and case in both"
             )
+
+    def _lexicon_decoder(self, model: Any, lexicon: Lexicon, bonuses: Mapping[str, float]) -> Any:
         module = flashlight()
         trie = module.Trie(self.columns, self.silence)
         start = model.start(False)
         labels = {word: label for label, word in enumerate(self.vocabulary)}
         for word, spellings in lexicon.words.items():
-            score = model.score(start, labels[word])[1]  # a unigram score, as look-ahead inside the word
+            # Look-ahead inside the word: a unigram score, and the bonus that the word may get.
+            score = model.score(start, labels[word])[1]
+            if self.phrases is not None:
+                score = self.options.lmweight * score + bonuses.get(word, 0.0)
             for units in spellings:
                 for spelling in self._spellings(units):
                     trie.insert(list(spelling), labels[word], score)
@@ -212,9 +237,9 @@ class BeamSearch:
         options = module.LexiconDecoderOptions(
             **self._shared_options(), word_score=self.options.wordscore, unk_score=self.options.unkweight
         )
-        return module.LexiconDecoder(options, trie, model, self.silence, self.blank, labels[UNKNOWN], [], False)
+        return module.LexiconDecoder(options, trie, self._model, self.silence, self.blank, labels[UNKNOWN], [], False)
 
-    def _free_decoder(self, model: Any, lmpath: Path | None) -> Any:
+    def _check_units(self, model: Any, lmpath: Path | None) -> None:
         units = [unit for unit in self.vocabulary if not unit.startswith("<")]
         unknown = unknown_entries(model, self.vocabulary, units) if lmpath is not None else []
         if 2 * len(unknown) > len(units):
@@ -222,17 +247,20 @@ class BeamSearch:
                 f"language model {lmpath} knows {len(units) - len(unknown)} of the {len(units)} units of the "
                 f"dictionary: without a lexicon, give a model of units, not of words"
             )
+
+    def _free_decoder(self) -> Any:
         module = flashlight()
         options = module.LexiconFreeDecoderOptions(**self._shared_options())
-        return module.LexiconFreeDecoder(options, model, self.silence, self.blank, [])
+        return module.LexiconFreeDecoder(options, self._model, self.silence, self.blank, [])
 
     def _shared_options(self) -> dict[str, Any]:
-        tried = (self.options.beamsizetoken or self.columns) * (2 if self.renamed else 1)
+        every = _PHRASE_UNITS if self.phrases is not None and self.lexicon is None else self.columns
+        tried = (self.options.beamsizetoken or every) * (2 if self.renamed else 1)
         return {
             "beam_size": self.options.beam,
             "beam_size_token": min(tried, self.columns),
             "beam_threshold": self.options.beamthreshold,
-            "lm_weight": self.options.lmweight,
+            "lm_weight": self._lmweight,
             "sil_score": self.options.silweight,
             "log_add": self.options.logadd,
             "criterion_type": flashlight().CriterionType.CTC,

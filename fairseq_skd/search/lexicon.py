@@ -132,7 +132,7 @@ def read_lexicon(path: Path, symbols: Sequence[str], specials: int) -> Lexicon:
     _refuse(path, open_ended, f"have a spelling that does not end in {boundary}", f"end each word in {boundary}")
     if not words:
         raise UserError(f"lexicon {path} holds no words: write lines 'WORD<TAB>unit unit ...'")
-    _check_homographs(path, words)
+    check_homographs(path, words)
     return Lexicon(path, words)
 
 
@@ -149,7 +149,12 @@ def _refuse(path: Path, lines: list[str], fault: str, fix: str) -> None:
         raise UserError(f"lexicon {path}: {len(lines)} lines {fault} ({'; '.join(lines[:_SHOWN])}{more}): {fix}")
 
 
-def _check_homographs(path: Path, words: dict[str, list[tuple[int, ...]]]) -> None:
+def check_homographs(path: Path, words: dict[str, list[tuple[int, ...]]]) -> None:
+    """Check that the search can keep all words of each spelling.
+
+    Raises:
+        UserError: more words share one spelling than the search keeps.
+    """
     spelt: dict[tuple[int, ...], list[str]] = {}
     for word, spellings in words.items():
         for units in spellings:

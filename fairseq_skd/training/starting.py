@@ -291,7 +291,8 @@ def _check_case(path: Path, change: SymbolMap, dictionary: Dictionary) -> None:
 def _warn_of_scaling(path: Path, state: Mapping[str, Any], model: SkdCtc) -> None:
     """Warn if the checkpoint was trained on audio of another scale."""
     before = section(state["cfg"], "model").get("normalize")
-    if isinstance(before, bool) and before != bool(model.cfg.normalize):
+    settled = model.cfg.get("w2v_normalize") is not None  # by the user: what the checkpoint says is wrong
+    if isinstance(before, bool) and before != bool(model.cfg.normalize) and not settled:
         logger.warning(
             "%s was fine-tuned with normalize=%s, but this training has task.normalize=%s", path, before, not before
         )

@@ -1,4 +1,4 @@
-"""Build a beam search from a language model; the lexicon can come from the model's own words."""
+"""Build a beam search from a language model or phrases, or from both."""
 
 import dataclasses
 import gzip
@@ -14,44 +14,67 @@ from fairseq_skd.files.units import letters
 from fairseq_skd.search.beam import BeamOptions, BeamSearch
 from fairseq_skd.search.language_model import check_language_model, flashlight
 from fairseq_skd.search.lexicon import Lexicon, read_lexicon
+from fairseq_skd.search.phrases import check_scale, read_phrases
 
 _MARKS = ("<s>", "</s>", "<unk>", "<UNK>")
 _GZIP = b"\x1f\x8b"
 
 
-def language_search(
-    model: Path, lexicon: Path | None, dictionary: Dictionary, process: str, weight: float, word_score: float
+def beam_search(
+    dictionary: Dictionary,
+    process: str,
+    model: Path | None = None,
+    lexicon: Path | None = None,
+    weight: float = 2.0,
+    word_score: float = -1.0,
+    phrases: Path | None = None,
+    phrase_weight: float = 1.0,
 ) -> BeamSearch:
-    """Build a beam search with an n-gram model of words or units.
+    """Build a beam search with an n-gram model of words or units, with phrases to prefer, or both.
 
-    A model of units searches over units. A model of words needs a lexicon; for letters it is made
-    of the model's own words, if the file is ARPA.
+    Without a model, and with a model of units, the search is over units. A model of words needs a
+    lexicon; for letters it is made of the model's own words, if the file is ARPA.
 
     Args:
-        model: ARPA (plain or gzip) or KenLM's binary format.
-        lexicon: lines ``WORD<TAB>unit unit ...``; None: none is given.
         dictionary: dictionary of the labels.
         process: how units become words, one of fairseq's ``post_process`` names.
+        model: ARPA (plain or gzip) or KenLM's binary format; None: no language model.
+        lexicon: lines ``WORD<TAB>unit unit ...``; None: none is given.
         weight: of the model's log10 probability.
-        word_score: added per word.
+        word_score: added per word of a lexicon.
+        phrases: lines ``PHRASE`` or ``PHRASE<TAB>WEIGHT``; None: none.
+        phrase_weight: factor of the weights of all phrases.
 
     Raises:
-        UserError: flashlight-text is missing, a file cannot be used, or a model of words needs a
-            lexicon file.
+        UserError: flashlight-text is missing, a file cannot be used, a weight is out of range, or a
+            model of words needs a lexicon file.
     """
     options = dataclasses.replace(BeamOptions(), lmweight=weight, wordscore=word_score)
     options.check("--")
+    check_scale("--phrase-weight ", phrase_weight)
     flashlight()
-    check_language_model(model)
-    symbols, blank = dictionary.symbols, dictionary.bos()
+    symbols, specials = dictionary.symbols, dictionary.nspecial
+    words = None
+    if model is not None:
+        check_language_model(model)
+        words = _lexicon(model, lexicon, dictionary, process)
+    preferred = None
+    if phrases is not None:
+        preferred = read_phrases(phrases, phrase_weight, symbols, specials, process, words)
+        words = preferred.with_words(words) if words is not None else None
+    return BeamSearch(symbols, dictionary.bos(), options, model, words, preferred)
+
+
+def _lexicon(model: Path, lexicon: Path | None, dictionary: Dictionary, process: str) -> Lexicon | None:
+    """Return the lexicon for a language model; None for a model of units."""
     if lexicon is not None:
-        return BeamSearch(symbols, blank, options, model, read_lexicon(lexicon, symbols, dictionary.nspecial))
+        return read_lexicon(lexicon, dictionary.symbols, dictionary.nspecial)
     words = arpa_words(model)
     if words is None:
         raise UserError(f"--lm {model} is in KenLM's binary format, which does not list its words: give --lexicon FILE")
     known = units_of(dictionary)
     if known.issuperset(words):
-        return BeamSearch(symbols, blank, options, model, None)
+        return None
     if process != "letter":
         raise UserError(f"--lm {model} is a model of words, and the units are not letters: give --lexicon FILE")
     spelt = {word: letters(word) for word in words}
@@ -60,7 +83,7 @@ def language_search(
         raise UserError(f"--lm {model} has no word in the letters of the dictionary: use the same case in both")
     if left_out := len(words) - len(kept):
         print(f"{left_out} of the {len(words)} words of {model} have other letters: left out", file=sys.stderr)
-    return BeamSearch(symbols, blank, options, model, Lexicon(model, kept))
+    return Lexicon(model, kept)
 
 
 def arpa_words(path: Path) -> list[str] | None:

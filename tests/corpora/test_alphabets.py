@@ -85,6 +85,12 @@ def test_the_summary_names_size_case_and_rare_symbols(run: Run, capsys):
     assert notes[1:] == ["the alphabet has 'ж' (U+0436 CYRILLIC SMALL LETTER ZHE), which occurs once, in t.tsv:3"]
 
 
+def test_advice_about_digits_depends_on_the_language(run: Run):
+    for language, advice in (("zh", "write it in words"), ("de", "add --normalize digits, or write it in words")):
+        with pytest.raises(UserError, match=rf"'8' \(U\+0038 DIGIT EIGHT\)  once, in \S+; {advice}\n"):
+            run(["8"], "--language", language)
+
+
 def test_symbols_outside_are_listed_by_symbol(run: Run, tmp_path: Path):
     with pytest.raises(UserError) as caught:
         run(["hallo, welt", "3 $ mal|x", "ñoño ja Ja"], "--language", "de", split="test")
@@ -202,7 +208,7 @@ def test_pieces_of_any_script_keep_the_text(run: Run, language: str, texts: list
         assert dictionary.unk() not in dictionary.encode_line(line, append_eos=False, add_if_not_exist=False)
         assert line.replace(" ", "").replace("\u2581", " ").strip() == text
         assert line == " ".join(model.encode(text, out_type=str))
-    with pytest.raises(UserError, match="'3' .* add --normalize digits"):
+    with pytest.raises(UserError, match=r"'3' .*; write it in words\n"):
         run([*texts[:2], texts[2] + "3"], "--language", language, "--unit", "spm", "--vocab-size", str(size), "--force")
 
 

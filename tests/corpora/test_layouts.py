@@ -154,7 +154,7 @@ def test_fleurs(tone, write: Write, tmp_path: Path, folder: str):
     assert paths(tmp_path / "out/test.tsv") == [f"{folder}test/7.wav"]
     assert (tmp_path / "out/test.wrd").read_text() == "GO ON\n"
     assert not (tmp_path / "out/test.spk").exists()
-    assert read_layout(LAYOUTS["fleurs"], tmp_path / "corpus").language == "de"
+    assert read_layout(LAYOUTS["fleurs"], tmp_path / "corpus").language == "de-DE"
     write("de_de/test.tsv", "1\t8.wav\tGo\tGO\tG O |\t16000\tMALE", "2\t7.wav\tGo\tGO")
     with pytest.raises(UserError) as caught:
         run("fleurs", tmp_path / "corpus/de_de", tmp_path / "out2")
@@ -207,7 +207,7 @@ def test_audio_alone(tone, write: Write, tmp_path: Path, capsys):
     write("notes.txt", "GO")
     root = tmp_path / "corpus"
     (root / "deep/loop").symlink_to(root)
-    with pytest.raises(UserError, match="sampling rate other than 16000 Hz .*\n.*eight.wav  8000 Hz"):
+    with pytest.raises(UserError, match="sampling rate other than 16000 Hz .*\n  8000 Hz  once, in .*eight.wav"):
         run("audio", root, tmp_path / "out")
     for _ in range(2):  # the second time, the converted file lies under the folder, too
         run("audio", root, root / "out", "--resample", "--split", "pool")
@@ -225,10 +225,30 @@ def test_audio_alone(tone, write: Write, tmp_path: Path, capsys):
         ]
 
 
+@pytest.mark.parametrize(
+    ("folder", "text", "spelt"), [("cmn_hans_cn", "你好", "你好"), ("pt_br", "dia 16", "dia dezesseis")]
+)
+def test_fleurs_folders_name_language_and_region(
+    tone, write: Write, tmp_path: Path, folder: str, text: str, spelt: str
+):
+    tone(f"{folder}/audio/train/7.wav")
+    write(f"{folder}/train.tsv", f"1\t7.wav\t{text}\t{text}\t\t16000\tMALE")
+    run("fleurs", tmp_path / "corpus" / folder, tmp_path / "out", "--normalize", "digits")
+    assert (tmp_path / "out/train.wrd").read_text() == f"{spelt}\n"
+
+
+def test_a_folder_above_an_audio_folder_is_no_split(tone, write: Write, tmp_path: Path):
+    tone("dev/set/a.wav")
+    row = {"file_name": str(tmp_path / "corpus/dev/set/a.wav"), "text": "GO"}
+    write("dev/set/metadata.jsonl", json.dumps(row))
+    (record,) = read_audiofolder(tmp_path / "corpus/dev/set").records
+    assert (record.path, record.split) == ("a.wav", "train")
+
+
 def test_audio_refuses_what_needs_transcripts(tone, write: Write, tmp_path: Path):
     tone("b.wav")
     root = tmp_path / "corpus"
-    for options in (["--unit", "ltr"], ["--normalize", "upper"], ["--lexicon"], ["--vocab-size", "5"]):
+    for options in (["--unit", "ltr"], ["--dict", "x"], ["--normalize", "upper"], ["--lexicon"], ["--vocab-size", "5"]):
         with pytest.raises(UserError, match=f"^{options[0]} is about transcripts, but audio has none; drop it$"):
             run("audio", root, tmp_path / "out", *options)
     write("../out/train.ltr", "G O |")

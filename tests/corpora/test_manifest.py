@@ -202,6 +202,17 @@ def test_table_is_never_overwritten(corpus: Path):
     assert table.read_text() == "path\ttext\na.wav\tGO\n"
 
 
+def test_tables_under_other_names_that_are_written_are_kept(corpus: Path):
+    root = corpus.parent
+    lines = "".join(f"a.wav|GO|{('anna', 's1')[number]}\n" for number in range(2)) + "deep/b.flac|ON|anna\n"
+    columns = ["--delimiter", "|", "--no-header", "--path-column", "1", "--text-column", "2", "--speaker-column", "3"]
+    for name, options in (("valid.tsv", ["--hold-out", "0.6"]), ("skipped.txt", ["--skip-bad"])):
+        (root / name).write_text(lines)
+        with pytest.raises(UserError, match=f"{name}: is the table itself and would be overwritten"):
+            run(root / name, corpus, root, "--force", *columns, *options)
+        assert (root / name).read_text() == lines
+
+
 def test_split_option(write_table, corpus: Path, tmp_path: Path):
     table = write_table(("a.wav", "GO"), header=("path", "text"))
     run(table, corpus, tmp_path / "out", "--split", "dev-other")

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from fairseq_skd import manifest
-from fairseq_skd.corpora.audio import Audio, inspect
+from fairseq_skd.corpora.audio import Audio, Cut, extract, inspect
 from fairseq_skd.corpora.records import Fault, Kind
 from fairseq_skd.errors import UserError
 
@@ -96,3 +97,23 @@ def test_real_files_are_read_quietly_and_whole(capfd):
         wave, rate = soundfile.read(path)
         assert inspect(str(path)) == Audio(len(wave), rate, 1, mp3=True)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_segments_begin_at_their_sample(tmp_path: Path, rate: int):
+    """libsndfile's own seek misses these places by thousands of samples."""
+    time = np.arange(20 * rate) / rate
+    source = tmp_path / "sweep.mp3"
+    soundfile.write(source, 0.3 * np.sin(2 * np.pi * (200 + 100 * time) * time), rate)
+    whole, _ = soundfile.read(source)
+    parts = [(rate * 5, rate * 6), (5760, 9000), (rate * 5 + 7, rate * 5 + 99), (0, len(whole)), (100, rate * 19)]
+    targets = [tmp_path / f"{number}.flac" for number in range(len(parts))]
+    cuts = [Cut(*part, str(target)) for part, target in zip(parts, targets, strict=True)]
+    lengths = extract(str(source), cuts)
+    for (first, stop), target, length in zip(parts, targets, lengths, strict=True):
+        expected = whole[first:stop]
+        if rate != 16000:
+            expected = soxr.resample(expected.astype(np.float32), rate, 16000, quality="VHQ")
+        cut, _ = soundfile.read(target)
+        assert length == len(cut) == len(expected)
+        assert np.abs(cut - expected).max() < 2 / 32768

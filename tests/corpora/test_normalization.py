@@ -130,3 +130,16 @@ def test_numbers_that_are_not_spelt_are_refused_rows(write_table, corpus: Path, 
         "the text, or name its language, such as --language de",
         "refused: 2 of 2 rows (number that is not spelt 1, character outside the alphabet 1); nothing was written",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("کتاب\u200c خوب", "کتاب خوب"),
+        ("می\u200cروم", "می\u200cروم"),
+        ("\u200d ا \u200cب", "ا ب"),
+        ("బస్\u200c అ", "బస్\u200c అ"),  # after a virama, the joiner says how the letter is written
+    ],
+)
+def test_joiners_at_the_edge_of_a_word(text: str, result: str):
+    assert punctuation(text, "fa") == result

@@ -116,3 +116,30 @@ def test_letters_of_rows_that_are_left_out_are_no_units(write_table, corpus: Pat
     assert sorted(symbols) == sorted({*"janein", "|"})  # not ß: the row with a 3 is left out, and so its ß
     listed = (tmp_path / "out" / "skipped.txt").read_text()
     assert f"{table}:3  deep/b.flac  'ß' '3'" in listed and f"{table}:4  c:1.ogg  'ß'" in listed
+
+
+@pytest.mark.parametrize("bad", ["none.wav", "hole.flac"])  # found before conversion, and by it
+def test_letters_of_rows_without_audio_are_no_units(write_table, corpus: Path, tmp_path: Path, bad: str):
+    noise = np.random.default_rng(2).normal(0, 0.1, 80000)
+    soundfile.write(corpus / "hole.flac", noise, 8000)
+    content = bytearray((corpus / "hole.flac").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    (corpus / "hole.flac").write_bytes(content)
+    rows = [("a.wav", "ja", "train"), ("c:1.ogg", "ñ", "valid"), ("deep/b.flac", "ja", "valid")]
+    table = write_table(*rows, (bad, "ña", "train"))
+    run(table, corpus, tmp_path / "out", "--language", "de", "--skip-bad", "--resample")
+    assert (tmp_path / "out" / "dict.ltr.txt").read_text() == "| 1\na 1\nj 1\n"
+    assert (tmp_path / "out" / "valid.wrd").read_text() == "ja\n"
+    listed = (tmp_path / "out" / "skipped.txt").read_text()
+    assert f"{table}:3  c:1.ogg  'ñ'" in listed and f"{table}:5  {bad}" in listed
+
+
+@pytest.mark.parametrize("bad", ["ñ", "GO " * 40 + "ON", ""])
+def test_a_good_row_that_repeats_a_bad_one_stays(write_table, corpus: Path, tmp_path: Path, bad: str):
+    table = write_table(("a.wav", bad, "train"), ("a.wav", "GO", "train"), ("a.wav", "ON", "train"))
+    run(table, corpus, tmp_path / "out", "--skip-bad")
+    assert (tmp_path / "out" / "train.wrd").read_text() == "GO\n"
+    assert f"{table}:4  a.wav  as in {table}:3" in (tmp_path / "out" / "skipped.txt").read_text()
+    with pytest.raises(UserError) as refusal:  # without the option, all problems are listed
+        run(table, corpus, tmp_path / "new")
+    assert f"{table}:3  a.wav  as in {table}:2" in str(refusal.value)

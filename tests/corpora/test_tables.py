@@ -155,8 +155,11 @@ def test_no_header(table):
         (
             ["path\ttext", "a\tGO"],
             {"delimiter": ","},
-            "no column path and no column text among 'path\\ttext'; name the",
+            "no column path and no column text among 'path\\ttext'; the cells of this table seem to be separated "
+            "otherwise: add --delimiter tab",
         ),
+        (["audio;satz", "a;GO"], {"columns": Columns("audio", "satz")}, "otherwise: add --delimiter ';'"),
+        (["audio\tsatz", "a\tGO"], {}, "; add --path-column audio --text-column NAME"),
         (
             ["file\tfile\ttext", "a\tb\tc"],
             {"columns": Columns("file")},
@@ -192,3 +195,13 @@ def test_table_that_is_not_utf8(tmp_path):
     (tmp_path / "t.tsv").write_bytes(b"path\ttext\na.wav\tGO\nb.wav\t\xe9T\xe9\n")
     with pytest.raises(UserError, match="line 3 is not UTF-8; convert the file to UTF-8"):
         read_table(tmp_path / "t.tsv")
+
+
+def test_a_column_is_path_or_text(table):
+    with pytest.raises(UserError, match="--path-column and --text-column both name '1'; name two columns$"):
+        read_table(table("a,b", name="t.csv"), columns=Columns("1", "1"), header=False)
+
+
+def test_a_spreadsheet_with_semicolons(table):
+    with pytest.raises(UserError, match="separated otherwise: add --delimiter ';'$"):
+        read_table(table("path;text", "a.wav;GO", name="t.csv"))

@@ -90,10 +90,37 @@ def test_nemo_files_of_one_name_in_two_folders(tmp_path: Path):
         "a_x-0000100-end",
         "b_x-0000100-end",
     ]
-    assert (records.language, records.notes) == (
-        "",
-        ["the NeMo manifest names several languages, de, fr: give --language"],
-    )
+    assert records.language == "de, fr"
+
+
+@pytest.mark.parametrize(
+    ("languages", "why"),
+    [
+        (("de", "fr"), "names several languages, de, fr; give a code with --language"),
+        (("Swahili", None), "names the language 'Swahili'; give a code with --language"),
+        (("de-DE", "de-AT"), None),
+        (("deu", "German"), None),
+    ],
+)
+def test_languages_of_a_source(nemo: Path, languages: tuple[str, str], why: str | None):
+    rows = [
+        {"audio_filepath": f"wavs/{name}.wav", "text": "GO", "lang": lang}
+        for name, lang in zip("bc", languages, strict=True)
+    ]
+    write(nemo / "train.json", *rows)
+    if why is None:
+        assert read_nemo([nemo / "train.json"]).language == "de"
+        return
+    with pytest.raises(UserError, match=why):
+        manifest.main(["nemo", str(nemo / "train.json"), "--out", str(nemo / "out")])
+    manifest.main(["nemo", str(nemo / "train.json"), "--out", str(nemo / "out"), "--language", "de"])
+
+
+def test_times_that_differ_by_rounding_are_one_row(nemo: Path):
+    rows = [{"audio_filepath": "wavs/b.wav", "text": "GO", "duration": seconds} for seconds in (1.0, 0.99)]
+    write(nemo / "train.json", *rows)
+    with pytest.raises(UserError, match="path that occurs twice in a split"):
+        manifest.main(["nemo", str(nemo / "train.json"), "--out", str(nemo / "out")])
 
 
 def recording(name: str, source: str, seconds: float = 2.0, **changes: object) -> dict[str, object]:

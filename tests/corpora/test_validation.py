@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_skd.corpora.records import Fault, Kind, Record, report
-from fairseq_skd.corpora.validation import locate, validate
+from fairseq_skd.corpora.records import MOST_LINES, Fault, Kind, Problem, Record, report
+from fairseq_skd.corpora.validation import label_faults, locate, validate
+from fairseq_skd.files.units import Letters
 
 
 def record(path: str, text: str = "GO ON", split: str = "train", line: int = 2) -> Record:
@@ -136,7 +137,7 @@ def test_report_is_grouped_complete_and_counted(root: str):
             "missing file (1); correct the path, or the folder that it starts from:",
             f"  t.tsv:3  none.wav  looked for {root}/none.wav",
             "more than one channel (1); add --channel mean, or --channel 0 for the first:",
-            "  t.tsv:4  stereo.wav  2 channels",
+            "  2 channels  once, in t.tsv:4  stereo.wav",
             "character outside the alphabet (2); correct the transcripts, or change the alphabet as said for each:",
             "  'e' (U+0065 LATIN SMALL LETTER E)  2 times, first t.tsv:2; add --normalize upper",
             "  'o' (U+006F LATIN SMALL LETTER O)  2 times, first t.tsv:4; add --normalize upper",
@@ -147,3 +148,25 @@ def test_report_is_grouped_complete_and_counted(root: str):
             "character outside the alphabet 2); nothing was written",
         ]
     )
+
+
+def test_a_report_of_many_rows_stays_short():
+    rates = [
+        Problem(Fault(Kind.RATE, f"{48000 if row % 3 else 8000} Hz"), "t.tsv", row, f"{row}.wav") for row in range(300)
+    ]
+    empty = [Problem(Fault(Kind.EMPTY_TEXT), "t.tsv", row, f"{row}.wav") for row in range(300)]
+    lines = report([*rates, *empty], 300).splitlines()
+    assert lines[1:3] == ["  48000 Hz  200 times, first t.tsv:1  1.wav", "  8000 Hz  100 times, first t.tsv:0  0.wav"]
+    assert lines[4:-2] == [f"  t.tsv:{row}  {row}.wav" for row in range(MOST_LINES)]
+    assert lines[-2] == f"  and {300 - MOST_LINES} other rows"
+    # skipped.txt has every row
+    everything = report([*rates, *empty], 300, each_row=True).splitlines()
+    assert len(everything) == 603 and "  t.tsv:299  299.wav  48000 Hz" in everything
+
+
+@pytest.mark.parametrize("text", ["'", "\u200c", "\u0301", "' \u200d"])
+def test_a_text_without_a_letter_is_empty(text: str):
+    units = Letters([*"ab'\u200c\u200d\u0301"], b"")
+    (fault,) = label_faults(Record("a.wav", text, "train", "", "t.tsv", 2), units)
+    assert fault.kind is Kind.EMPTY_TEXT and ascii(text[0]) in fault.detail
+    assert not list(label_faults(Record("a.wav", f"a {text}", "train", "", "t.tsv", 2), units))

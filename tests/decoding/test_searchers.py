@@ -94,6 +94,21 @@ def test_lexfree(corpus: Path, hubert: Path, tmp_path: Path) -> None:
     assert said <= {"E"}
 
 
+def test_phrases(corpus: Path, hubert: Path, tmp_path: Path, files: dict[str, str]) -> None:
+    """The head slightly prefers N; the phrase IT gets the word out of 32 equal units."""
+    constant = set_constant_symbols(hubert, tmp_path / "constant.pt", {"w2v_encoder": "N"})
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("IT\nBEAN\t0.5\n")
+    boosted = {"phrases": str(phrases), "phraseweight": 3.0}
+    found = decode(corpus, constant, "lexfree", beam=10, **boosted)
+    assert all("IT" in line.split()[:-1] for line in found["hypo.word"].decode().splitlines())
+    summary = read_summary()
+    assert (summary["phrases"], summary["phrase_count"], summary["phraseweight"]) == (str(phrases), 2, 3.0)
+    found = decode(corpus, constant, "kenlm", lmweight=0.5, times=True, **boosted, **files)
+    assert any("IT" in line.split() for line in found["hypo.word"].decode().splitlines())
+    assert read_summary()["oov_words"] == 2  # BEAN is in the lexicon now, TEN and EAT are not
+
+
 def test_default_folder_names_the_search(corpus: Path, hubert: Path, files: dict[str, str], here: Path) -> None:
     decode(corpus, hubert, "kenlm", out=None, layer=2, **files)
     assert (here / "decode" / "test-layer2-kenlm" / "summary.json").is_file()
@@ -110,6 +125,17 @@ def test_default_folder_names_the_search(corpus: Path, hubert: Path, files: dict
         ("kenlm", {"lmpath": None}, r"decoding\.type=kenlm needs decoding\.lmpath"),
         ("kenlm", {"lexicon": "none.txt"}, r"lexicon .*none\.txt does not exist"),
         ("kenlm", {"lmpath": "none.arpa"}, r"language model .*none\.arpa does not exist"),
+        ("kenlm", {"phrases": "none.txt"}, r"phrases .*none\.txt does not exist"),
+        (
+            "kenlm",
+            {"phraseweight": -1.0},
+            r"decoding\.phraseweight=-1\.0 is out of range: give a number from 0 to 1000",
+        ),
+        (
+            "viterbi",
+            {"lexicon": None, "lmpath": None, "phrases": "p.txt"},
+            r"decoding\.phrases=p\.txt is not used by decoding\.type=viterbi: set decoding\.type=lexfree, or delete it",
+        ),
         ("kenlm", {"beam": 0}, r"decoding\.beam=0 is out of range"),
         ("lexfree", {}, r"decoding\.lexicon=.* is not used by decoding\.type=lexfree: delete it"),
         ("viterbi", {"lexicon": None}, r"decoding\.lmpath=.* is not used by decoding\.type=viterbi: delete it"),

@@ -30,6 +30,9 @@ PROMISED: dict[str, list[str]] = {
         *(f"/data/manifests/{name}" for name in ("train.tsv", "train.ltr", "train.wrd", "train.spk", "dict.ltr.txt")),
         *("/data/librispeech/train-clean-100.tsv", "/data/from-kaldi/dev.tsv", "/data/libri460/valid.tsv"),
         *(f"/data/pieces/{name}" for name in ("train.spm", "dict.spm.txt", "spm.model")),
+        *("/data/manifests-de/valid.ltr", "/runs/deutsch/valid6/summary.json", "/runs/deutsch/align/align.json"),
+        *("/runs/deutsch/report.html", "/runs/deutsch/hf/model.safetensors"),
+        *("/data/manifests-zh/dict.ltr.txt", "/runs/zhongwen/checkpoint_best.pt", "/data/untranscribed/test.tsv"),
     ],
     "docs/training.md": [
         *(f"/runs/{run}/checkpoint_best.pt" for run in ("long", "two", "from-ctc", "mine", "guide")),

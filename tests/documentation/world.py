@@ -45,6 +45,8 @@ def build(folder: Path, models: Path) -> Path:
     _write_corpus(corpus, work / "table.tsv")
     _write_kaldi(folder / "data" / "kaldi")
     _write_librispeech(folder / "data" / "LibriSpeech")
+    _write_german(folder / "data" / "deutsch")
+    _write_chinese(folder / "data" / "zhongwen")
     manifest.main(["table", str(work / "table.tsv"), "--audio-root", str(corpus), "--out", str(manifests)])
     for name, source in (("a.flac", "001.flac"), ("b.flac", "002.flac")):
         shutil.copy(corpus / "audio" / source, work / name)
@@ -87,3 +89,27 @@ def _write_librispeech(folder: Path) -> None:
         chapter = folder / split / "19" / "198"
         _tone(chapter / "19-198-0000.flac", "GO ON", rng)
         (chapter / "19-198.trans.txt").write_text("19-198-0000 GO ON\n")
+
+
+def _write_german(folder: Path) -> None:
+    """A table as a spreadsheet writes it, with 48 kHz audio of ten speakers."""
+    rng = np.random.default_rng(3)
+    texts = ["Straße, Grüße!", "Er kommt um 8 Uhr.", "Ja, nein.", "Guten Morgen"]
+    rows = ["audio,satz,sprecher"]
+    for place in range(20):
+        name = f"clips/{place}.wav"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, rng.normal(0, 0.1, 3 * 3 * RATE), 3 * RATE)
+        rows.append(f'{name},"{texts[place // 10 + 2 * (place % 2)]}",person{place}')
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _write_chinese(folder: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = ["path\ttext\tspeaker"]
+    for place in range(20):
+        name = f"clips/{place}.wav"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, rng.normal(0, 0.1, 2 * RATE), RATE)
+        rows.append(f"{name}\t{['你好，世界。', '早上好！'][place // 10]}\tperson{place}")
+    (folder / "clips.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

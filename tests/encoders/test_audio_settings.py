@@ -72,7 +72,7 @@ def test_the_value_of_the_file_can_be_overridden(folder: Path, caplog: pytest.Lo
         SkdCtc.build_model(model_config(folder), CtcTask())
     assert str(refused.value) == (
         f"task.normalize=False but {folder / PREPROCESSOR} says do_normalize=true: set task.normalize=true, or, if "
-        f"that is wrong, +model.w2v_normalize=false"
+        f"that is wrong, model.w2v_normalize=false"
     )
     cfg = model_config(folder, w2v_normalize=False)
     with caplog.at_level(logging.INFO):

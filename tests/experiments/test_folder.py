@@ -58,19 +58,19 @@ def test_an_encoder_that_was_changed(grid, tmp_path, data):
 
 def test_a_run_that_was_cut_off_goes_on(grid, tmp_path, data, monkeypatch):
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1], fails="fails")
-    monkeypatch.setattr(folder, "_commit", lambda: "1111111")
+    monkeypatch.setattr(folder, "current_commit", lambda: "1111111")
     with pytest.raises(
         UserError, match=r"tiny ctc seed 1: a command failed with status 1, see its output in .*train.log"
     ):
         execution.run_all([run], tmp_path)
     (first,) = noted(run)["attempts"]
-    monkeypatch.setattr(folder, "_commit", lambda: "2222222-changed")
+    monkeypatch.setattr(folder, "current_commit", lambda: "2222222-changed")
     assert execution.run_all([run], tmp_path) == []
     assert (run.folder / "tries").read_text() == "2"
     before, second = noted(run)["attempts"]
     assert before == first and first["begun"] < first["ended"] < second["begun"] < second["ended"]
     assert "interrupted" in (run.folder / "train.log").read_text()
-    monkeypatch.setattr(folder, "_commit", lambda: "3333333")  # the commit when the run is asked for again
+    monkeypatch.setattr(folder, "current_commit", lambda: "3333333")  # the commit when the run is asked for again
     assert execution.run_all([run], tmp_path) == []
     result = json.loads((run.folder / "result.json").read_text())
     assert result["commit"] == "1111111, 2222222-changed"
@@ -147,11 +147,11 @@ def test_a_killed_attempt_counts_to_the_last_line_of_its_log(grid, tmp_path, dat
 
 def test_an_attempt_that_left_nothing_does_not_count(grid, tmp_path, data, monkeypatch):
     (run,) = stubbed(grid, tmp_path, data, ["ctc"], [1], fails="fails")
-    monkeypatch.setattr(folder, "_commit", lambda: "1111111")
+    monkeypatch.setattr(folder, "current_commit", lambda: "1111111")
     with pytest.raises(UserError, match="a command failed"):
         execution.run_all([run], tmp_path)
     (run.folder / "checkpoints" / "checkpoint_last.pt").unlink()  # as if it had died before the first checkpoint
-    monkeypatch.setattr(folder, "_commit", lambda: "2222222")
+    monkeypatch.setattr(folder, "current_commit", lambda: "2222222")
     execution.run_all([run], tmp_path)
     result = json.loads((run.folder / "result.json").read_text())
     assert result["commit"] == "2222222" and len(noted(run)["attempts"]) == 1

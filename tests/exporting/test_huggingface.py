@@ -208,7 +208,7 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
         ("vocab.json", {"E": 6}, "does not number its symbols from 0"),
         ("vocab.json", {"E": "5"}, "does not number its symbols from 0"),
         ("vocab.json", {"a b": 32}, "the symbol 'a b' is empty, or has a space or a control character"),
-        ("vocab.json", {"Ä": 32}, "missing or does not fit vocab.json"),
+        ("vocab.json", {"Ä": 32}, "has 32 outputs, but vocab.json has 33 symbols"),
         (
             "tokenizer_config.json",
             {"word_delimiter_token": "E"},
@@ -228,7 +228,7 @@ def test_folders_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"its CTC head \(lm_head\) is missing"):
         load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no weights in one file: add model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(UserError, match=r"no weights: add model\.safetensors or pytorch_model\.bin"):
         load(folder)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"is a folder without checkpoint\.pt or config\.json: give a checkpoint"):

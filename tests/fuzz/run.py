@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.logging import metrics
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from safetensors.torch import load_file, save_file
 
 import fairseq_skd  # noqa: F401  (registers, and replaces fairseq's reader)
@@ -69,6 +69,7 @@ _REASONS = {
     "dictionary|weights only|was trained with": "another dictionary, criterion or task",
     "what model it is|is a .* model|of model|holds model|does not say its|fine-tuned|type ": "another model, or no key",
     "positive integer|true nor false|is unknown|cannot be used|out of range|multiple|sum of lists|no meaning": _VALUE,
+    "does not number|says do_normalize": _VALUE,
     "has to name|lists of equal|students|buckets|is not|empty|support|even|must|set up|projection": _VALUE,
 }
 _SECONDS = 20
@@ -95,11 +96,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The three checkpoints to mutate, and the pretrained checkpoint of a training."""
+    """The checkpoints to mutate, and the pretrained checkpoint of a training."""
 
     new: Path
     old: Path
     folder: Path
+    s3prl: Path
+    microsoft: Path
+    ctc: Path
     pretrained: Path
 
     @classmethod
@@ -131,11 +135,30 @@ class Seeds:
         state["cfg"]["criterion"] = {"_name": "skd_ctc", "post_process": "letter"}
         torch.save(state, new)
         write_folder(folder / "hf", "wavlm", num_hidden_layers=2)
+        pretrained = write_pretrained(folder / "pretrained.pt", **shape)
+        state = torch.load(pretrained, weights_only=True)
+        s3prl = {"model_cfg": state["cfg"]["model"], "task_cfg": state["cfg"]["task"], "model_weight": state["model"]}
+        torch.save({**s3prl, "dictionaries_symbols": [["0"]]}, folder / "s3prl.pt")
+        ctc, symbols = folder / "ctc", ["<pad>", "<s>", "</s>", "<unk>", *"|ETAOINSHR", "[X]"]
+        write_folder(ctc, "hubert", "ForCTC", num_hidden_layers=3, vocab_size=len(symbols) + 1, pad_token_id=0)
+        tokens = {"pad_token": {"content": "<pad>"}, "unk_token": "<unk>", "word_delimiter_token": "|"}
+        for name, content in (
+            ("vocab.json", {symbol: number for number, symbol in enumerate(symbols)}),
+            ("added_tokens.json", {"[Y]": len(symbols)}),
+            ("tokenizer_config.json", {**tokens, "do_lower_case": False}),
+            ("special_tokens_map.json", tokens),
+            ("preprocessor_config.json", {"do_normalize": False, "sampling_rate": 16000}),
+            ("processor_config.json", {"feature_extractor": {"do_normalize": False}}),
+        ):
+            (ctc / name).write_text(json.dumps(content))
         return cls(
             new,
             write_pretrained(folder / "old.pt", "wav2vec2", "args", **shape),
             folder / "hf",
-            write_pretrained(folder / "pretrained.pt", **shape),
+            folder / "s3prl.pt",
+            write_pretrained(folder / "microsoft.pt", "wavlm", **shape),
+            ctc,
+            pretrained,
         )
 
 
@@ -145,13 +168,19 @@ def _decode(path: Path, seeds: Seeds) -> Any:
     recognizer = Recognizer(trained, ([0, *trained.students][-1],), "cpu")
     if trained.dictionary is not None:
         recognizer.transcribe([np.zeros(4000, np.float32)])
-    return [trained.config, OmegaConf.to_container(OmegaConf.create({"model": dict(recognizer.model.cfg)}))]
+    cfg = recognizer.model.cfg
+    return [trained.config, {key: cfg[key] for key in cfg if not OmegaConf.is_missing(cfg, key)}]
 
 
 def _train(path: Path, seeds: Seeds, criterion: str | None) -> Any:
     task = CtcTask()
-    model = SkdCtc.build_model(model_config(seeds.pretrained), task)
-    _reached("reader")
+    cfg = model_config(path if path.is_dir() else seeds.pretrained, student_layers=[1])
+    if path.is_dir():  # the encoder is in it
+        with open_dict(cfg._get_parent()) as root:
+            root.checkpoint = {"finetune_from_model": str(path)}
+        cfg = root.model
+    model = SkdCtc.build_model(cfg, task)
+    _reached("behind the reader" if path.is_dir() else "reader")
     state = read_state(path, model, task.target_dictionary, criterion)
     model.load_state_dict(state["model"], strict=True)
     metrics.load_state_dict(state["extra_state"].get("metrics", {}))
@@ -191,6 +220,9 @@ TARGETS: dict[str, list[Callable[[Path, Seeds], Any]]] = {
     "new": [_decode, _resume, _start, _fairseq],
     "old": [_pretrain],
     "folder": [_pretrain],
+    "s3prl": [_pretrain],
+    "microsoft": [_pretrain],
+    "ctc": [_decode, _start],
 }
 
 
@@ -223,7 +255,7 @@ def _prepare(name: str, seeds: Seeds, folder: Path, rng: random.Random | None, k
 def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
     weights = path / "model.safetensors"
     if kind == "bytes":
-        file = rng.choice([weights, path / "config.json"])
+        file = rng.choice([weights, *sorted(path.glob("*.json"))])
         file.write_bytes(damage(file.read_bytes(), rng))
         return
     tensors = load_file(weights)
@@ -237,7 +269,7 @@ def _mutate_folder(path: Path, kind: str, rng: random.Random) -> None:
         held = {str(name): part.contiguous() for name, part in model.items() if isinstance(part, torch.Tensor)}
         save_file(held, weights)
     else:
-        file = path / "config.json"
+        file = rng.choice([path / "config.json", *sorted(path.glob("*.json"))])
         config, _ = mutate({"cfg": json.loads(file.read_text())}, rng, json_only=True)
         file.write_text(json.dumps(config.get("cfg")))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf, open_dict
+from safetensors.torch import load_file
 
 from fairseq_skd.encoders.fine_tuned import encoder_of_fine_tuned
 from fairseq_skd.errors import UserError
@@ -20,6 +21,7 @@ from fairseq_skd.training.starting import check_start, complete_start, read_stat
 from tests.builders import LETTERS, CtcTask, batch, model_config
 from tests.decoding.checkpoints import write_fine_tuned
 from tests.encoders.peers import LARGE, edit, write_folder
+from tests.encoders.test_huggingface import to_shards
 from tests.end_to_end.training import SMALL, corpus, parameters, train
 from tests.exporting.exports import run
 
@@ -165,6 +167,47 @@ def test_audio_of_another_scale(tmp_path: Path, caplog: pytest.LogCaptureFixture
     write(tmp_path / "preprocessor_config.json", {"do_normalize": True})
     read_state(tmp_path, model, dictionary_of(LETTERS), None)
     assert f"{tmp_path} was fine-tuned with normalize=True, but this training has task.normalize=False" in caplog.text
+    caplog.clear()
+    model.cfg.w2v_normalize = False  # the user says that the file is wrong
+    read_state(tmp_path, model, dictionary_of(LETTERS), None)
+    assert "was fine-tuned with normalize" not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["unk_token", "pad_token"])
+def test_tokens_that_only_the_special_tokens_map_names(tmp_path: Path, key: str) -> None:
+    """As in folders of 2021; a newer tokenizer_config.json repeats them, and then wins."""
+    write_ctc(tmp_path, "hubert", GERMAN, "[PAD]", {"unk_token": None})
+    write(tmp_path / "special_tokens_map.json", {key: {"content": "[UNK]", "lstrip": False}})
+    if key == "unk_token":
+        assert "[UNK]" not in open_trained(tmp_path).dictionary
+    else:
+        with pytest.raises(UserError, match=r"makes '\[PAD\]' the blank, but the tokenizer's is '\[UNK\]', index 33"):
+            open_trained(tmp_path)
+        write(tmp_path / "tokenizer_config.json", {"pad_token": "[PAD]", "added_tokens_decoder": {}})
+        assert "[UNK]" in open_trained(tmp_path).dictionary
+
+
+@pytest.mark.parametrize("number", [0, 32, None])
+def test_a_blank_that_is_a_letter(tmp_path: Path, number: int | None) -> None:
+    """A missing pad_token_id is 0, as in transformers: here the letter a."""
+    write_ctc(tmp_path, "hubert", GERMAN, "[PAD]")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("pad_token_id")
+    write(tmp_path / "config.json", config if number is None else config | {"pad_token_id": number})
+    with pytest.raises(
+        UserError, match=rf"pad_token_id={number or 0} makes '.*' the blank, but .* '\[PAD\]', index 34"
+    ):
+        open_trained(tmp_path)
+
+
+def test_weights_in_shards(tmp_path: Path) -> None:
+    """Each file holds weights, so each hash of it names them, unlike the index."""
+    theirs = write_ctc(tmp_path, "hubert", ENGLISH, "<pad>")
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    to_shards(tmp_path, weights, "safetensors")
+    assert open_trained(tmp_path).path == str(tmp_path / "part0.safetensors")
+    assert_equal_logits(started(tmp_path, ENGLISH[4:]), theirs, ENGLISH[4:], [0, *range(4, len(ENGLISH))], padded=False)
 
 
 def test_mms(tmp_path: Path) -> None:
@@ -250,9 +293,9 @@ def test_training_from_folders(tmp_path: Path) -> None:
     refused = train(tmp_path / "refused", [*given, start]).stdout.rstrip().splitlines()[-1]
     assert refused == (
         f"fairseq-hydra-train: task.normalize=False but {folder}/processor_config.json says do_normalize=true: set "
-        f"task.normalize=true, or, if that is wrong, +model.w2v_normalize=false"
+        f"task.normalize=true, or, if that is wrong, model.w2v_normalize=false"
     )
-    done = train(run_dir, [*given, start, "+model.w2v_normalize=false"])
+    done = train(run_dir, [*given, start, "model.w2v_normalize=false"])
     assert done.returncode == 0, done.stdout[-3000:]
     assert "32 mapped, 0 new, 0 dropped" in done.stdout
     assert "model.w2v_normalize=False wins, though" in done.stdout

@@ -17,6 +17,7 @@ from fairseq_skd import manifest, ngram, transcribe
 from fairseq_skd.errors import PartialResult, UserError
 from fairseq_skd.recognizer import Recognizer, load
 from fairseq_skd.search.forced import Alignment
+from fairseq_skd.transcription.language import beam_search
 from fairseq_skd.transcription.transcribing import Aligned, Transcriber
 from fairseq_skd.transcription.words import Transcript, Word
 from tests.goldens import cases
@@ -186,9 +187,35 @@ def test_a_language_model_brings_its_words(run: Any, tmp_path: Path) -> None:
         run(AUDIO[1], "--lm", tmp_path / "units.arpa")
 
 
+def test_phrases(run: Any, rec: Recognizer, tmp_path: Path) -> None:
+    """With and without a language model, with other hypotheses, and from Python."""
+    pytest.importorskip("flashlight.lib.text.decoder", reason="flashlight-text has no wheel for this Python")
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("TEN\n")
+    assert [line.partition("\t")[2] for line in run(AUDIO[0])] == ["TE EN ON"]
+    assert [line.partition("\t")[2] for line in run(AUDIO[0], "--phrases", phrases)] == ["TEN ON"]
+    assert [line.partition("\t")[2] for line in run(AUDIO[1], "--phrases", phrases)] == ["IT IS"]
+    *_, line = run(AUDIO[0], "--phrases", phrases, "--phrase-weight", 0.5, "--nbest", 3, "--output", "jsonl")
+    found = json.loads(line)
+    assert [one["text"] for one in found["nbest"]] == ["TE EN ON", "TE E EN ON", "TEN ON"]
+    (tmp_path / "text").write_text("IT AS\nNO ON\n")
+    ngram.main([str(tmp_path / "text"), "--order", "2", "--out", str(tmp_path / "2gram.arpa")])
+    *_, line = run(AUDIO[0], "--lm", tmp_path / "2gram.arpa", "--phrases", phrases, "--output", "jsonl")
+    found = json.loads(line)  # the model's words are the lexicon, with TEN
+    assert found["text"] == "TEN ON" and [word["text"] for word in found["words"]] == ["TEN", "ON"]
+    search = beam_search(rec.dictionary, rec.post_process, phrases=phrases)
+    assert [one.text for one in rec.transcribe(AUDIO[:1], search=search)] == ["TEN ON"]
+    phrases.write_text("Ten\n")
+    with pytest.raises(UserError, match=r"phrases\.txt line 1: 'Ten' has symbols .* write it in upper case"):
+        run(AUDIO[0], "--phrases", phrases)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--phrase-weight", "-1"], r"^--phrase-weight -1\.0 is out of range: give a number from 0 to 1000$"),
+        (["--phrases", "gone.txt"], "phrases gone.txt does not exist"),
+        (["--phrases", "a", "--text", "IT"], "leave out --lm, --phrases and --nbest"),
         (["--output", "srt"], "--output srt has one file per audio file, and there are 2: give --out DIR"),
         (["--nbest", "2"], "--nbest 2 cannot be written as txt: give --output jsonl"),
         (["--table", "a.tsv"], "--table and --min-confidence belong together"),
