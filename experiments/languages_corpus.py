@@ -60,8 +60,8 @@ class Line(NamedTuple):
 
 
 def read_languages() -> dict[str, Language]:
-    """Read ``languages.yaml``: code -> language."""
-    text = (REPOSITORY / "experiments" / "languages.yaml").read_text(encoding="utf-8")
+    """Read ``sentences.yaml``: code -> language."""
+    text = (REPOSITORY / "results" / "languages" / "sentences.yaml").read_text(encoding="utf-8")
     return {code: Language(code, **values) for code, values in yaml.safe_load(text).items()}
 
 

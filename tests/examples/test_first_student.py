@@ -181,12 +181,12 @@ def test_a_missing_encoder(example, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_a_transcript_that_is_not_utf8(encoder, tmp_path) -> None:
-    """The manifest refuses and names the recording; nothing is trained."""
+    """The manifest refuses and names the row of the table; nothing is trained."""
     corpus = write_corpus(tmp_path / "corpus")
     (corpus / "anna" / "anna0.txt").write_bytes("Grüße".encode("latin-1"))
     done = call([corpus, encoder, "out"], tmp_path)
     assert done.returncode == 2
-    assert "anna/anna0.wav" in done.stdout and "character outside the alphabet (1)" in done.stdout
+    assert "once, in out/table.tsv:2; " in done.stdout and "character outside the alphabet (1)" in done.stdout
     assert "Traceback" not in done.stdout and not (tmp_path / "out" / "training").exists()
 
 
