@@ -4,9 +4,10 @@ python -m experiments.languages --out /runs/languages    # all, under 20 minutes
 python -m experiments.languages --out /runs/two --languages de,hi --updates 200
 
 espeak-ng speaks the sentences of results/languages/sentences.yaml. One small HuBERT is pretrained
-on the speech of all chosen languages. Then each language is prepared, fine-tuned with SKD, decoded, transcribed and
-compared by the package's own commands. DIR/<language>/log.txt has the output of the commands,
-DIR/<language>/report.html its page. Steps that an earlier call finished in DIR are skipped.
+on the speech of all chosen languages. Then each language is prepared, fine-tuned with SKD, decoded,
+transcribed and compared by the package's own commands. DIR/<language>/log.txt has the output of the
+commands, DIR/<language>/report.html its page. Steps that an earlier call finished in DIR are
+skipped.
 
 At the end DIR/languages.json, for results/languages/, and a table. Needs the extra ``demo``.
 """

@@ -186,7 +186,7 @@ def test_a_transcript_that_is_not_utf8(encoder, tmp_path) -> None:
     (corpus / "anna" / "anna0.txt").write_bytes("Grüße".encode("latin-1"))
     done = call([corpus, encoder, "out"], tmp_path)
     assert done.returncode == 2
-    assert "once, in out/table.tsv:2; " in done.stdout and "character outside the alphabet (1)" in done.stdout
+    assert "first out/table.tsv:2; " in done.stdout and "character outside the alphabet (1)" in done.stdout
     assert "Traceback" not in done.stdout and not (tmp_path / "out" / "training").exists()
 
 

@@ -174,7 +174,7 @@ def _decode(path: Path, seeds: Seeds) -> Any:
 
 def _train(path: Path, seeds: Seeds, criterion: str | None) -> Any:
     task = CtcTask()
-    cfg = model_config(path if path.is_dir() else seeds.pretrained, student_layers=[1])
+    cfg = model_config(path if path.is_dir() else seeds.pretrained, student_layers=[2])
     if path.is_dir():  # the encoder is in it
         with open_dict(cfg._get_parent()) as root:
             root.checkpoint = {"finetune_from_model": str(path)}
